@@ -1,0 +1,36 @@
+# `make demo` and `make test` are all that a newcomer needs: each does everything that has to be done before.
+
+PYTHON_ENV := .venv/bin/python
+AS_ROOT := packaging/as_root.sh
+# Root leaves nothing behind in a checkout that is a user's.
+PYTEST_ROOT := $(PYTHON_ENV) -m pytest -p no:cacheprovider
+
+.PHONY: help setup demo quick test soak bench lint
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## install what is missing and make .venv (seconds the second time)
+	@packaging/setup.sh
+
+demo: setup ## start a daemon, run plugins over a plan, stop hostile ones (under a minute)
+	@$(AS_ROOT) "the daemon makes namespaces and control groups for its jails" $(PYTHON_ENV) client/examples/demo.py
+
+quick: lint ## linters and unit tests; no root, under a minute
+	$(PYTHON_ENV) -m pytest -n 2 -m "not root and not slow" tests/unit
+
+test: lint ## everything but the soak; needs root, under a quarter of an hour
+	@$(AS_ROOT) "the tests make real jails and attack them" $(PYTEST_ROOT) --ignore=tests/soak
+
+soak: setup ## the same things for hours
+	@$(AS_ROOT) "the soak makes real jails" $(PYTEST_ROOT) tests/soak
+
+bench: setup ## how long a run takes, and the same in bwrap and without a jail
+	@$(AS_ROOT) "the daemon makes real jails" $(PYTHON_ENV) tests/bench/bench.py
+
+lint: setup ## ruff, mypy, import contracts
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports

@@ -1,0 +1,330 @@
+"""`make demo`: a daemon of its own, plugins at work on a plan, and hostile ones stopped.
+
+Needs root and the virtual environment that `make setup` makes. Exit code 0: every step was as expected. 1: one was not,
+and the summary says what was expected and what came. 2: it could not start. 130: Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+try:
+    import demo_support as support
+    from demo_support import REPO, Answer, Cli, Daemon, DemoError, Json, Screen, Step
+except ImportError as error:
+    sys.exit(
+        f"demo: this Python has no `{error.name}`: run `make demo`, or `make setup` and then .venv/bin/python {__file__}"
+    )
+
+EXAMPLES = Path("client/examples")
+PLUGINS = EXAMPLES / "plugins"
+PLAN = EXAMPLES / "data" / "rooftop_garden"
+PLAN_ID = "rooftop_garden"
+WBS, DURATIONS, CALLS, SCENARIOS = (
+    PLAN / name
+    for name in ("wbs_with_costs.json", "022-2-task_durations.json", "napkin_calls.json", "napkin_scenarios.json")
+)
+SECRET = {"PLUGIND_DEMO_SECRET": "a plugin that can read this can read the daemon's environment"}
+
+
+def main() -> int:
+    """Run everything. Returns the exit code."""
+    if os.geteuid() != 0:
+        print("demo: needs root, because the daemon makes namespaces and control groups for its jails: sudo make demo")
+        return 2
+    for script in ("plugind", "plugindctl"):
+        if not (support.BIN / script).exists():
+            print(f"demo: there is no {support.BIN / script}: run `make setup` first")
+            return 2
+    support.on_signals_exit()
+    try:
+        return Demo().run()
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; the daemon is stopped and its folder removed")
+        return 130
+    except DemoError as error:
+        print(f"demo: {error}")
+        return 2
+
+
+class Demo:
+    """The steps in the order in which they are shown. `steps` collects what the summary lists."""
+
+    def __init__(self) -> None:
+        self.screen = Screen()
+        self.steps: list[Step] = []
+        self.told = ""
+        self.began = time.monotonic()
+
+    def run(self) -> int:
+        with support.daemon(SECRET) as running:
+            self.start(running)
+            self.cli = Cli(self.screen, running.socket)
+            self.at_work()
+            self.denied()
+            self.hostile(running)
+            self.afterwards(running.socket)
+            self.stop(running)
+        return self.summary()
+
+    def done(self, step: Step) -> None:
+        self.steps.append(step)
+        self.screen.verdict(step)
+
+    # --- the daemon ---------------------------------------------------------------------------------------------
+
+    def start(self, running: Daemon) -> None:
+        self.screen.title("A daemon of its own")
+        self.screen.say("It and its temporary folder are gone when the demo ends.", indent=2)
+        self.screen.command(["plugind", *running.arguments])
+        began = time.monotonic()
+        with self.screen.console.status("starting"):
+            line = running.wait_until_ready()
+        self.screen.say(line, indent=4)
+        self.done(Step("plugind starts", "ready", "ready", round((time.monotonic() - began) * 1000)))
+        (running.folder / "canary.txt").write_text("a plugin that can read this can read the host\n")
+        self.screen.facts(now=f"PLUGIND_SOCKET={running.socket}")
+
+    def stop(self, running: Daemon) -> None:
+        self.screen.title("The daemon stops on SIGTERM")
+        began = time.monotonic()
+        problems = running.stop()
+        got = "everything gone" if not problems else "something left"
+        self.done(Step("plugind stops", "everything gone", got, round((time.monotonic() - began) * 1000), problems))
+
+    # --- plugins at work ----------------------------------------------------------------------------------------
+
+    def at_work(self) -> None:
+        self.screen.title("Three plugins at work on the plan of a rooftop garden")
+        answer = self.work("cost_breakdown", "what each branch of the plan costs", WBS, "wbs_level3")
+        output = answer.object.get("output")
+        self.show_costs(output)
+        self.finish("cost_breakdown", answer, self.wrong_costs(output))
+
+        answer = self.work("schedule_monte_carlo", "how long it will take, 2,000 times over", DURATIONS, "durations")
+        self.show_days(answer.object.get("output"))
+        arguments = ["run", "schedule_monte_carlo", "--stage", "durations", "--input", str(DURATIONS), "--json"]
+        again = self.cli.run(*arguments, show=False)
+        same = again.object.get("output") == answer.object.get("output")
+        problems = [] if same else ["determinism: expected the second run to give the same output, it gave another"]
+        self.finish("schedule_monte_carlo", answer, problems)
+
+        answer = self.work("napkin_calculations", "PlanExe's low, base and high scenario", CALLS, "premortem")
+        output = answer.object.get("output")
+        self.show_scenarios(output)
+        self.finish("napkin_calculations", answer, self.wrong_scenarios(output))
+
+    def work(self, name: str, summary: str, data: Path, stage: str) -> Answer:
+        self.screen.say(f"\n  {name}: {summary}", "bold cyan")
+        folder = str(PLUGINS / name)
+        return self.cli.run("try", folder, "--input", str(data), "--stage", stage, "--json")
+
+    def finish(self, name: str, answer: Answer, problems: list[str]) -> None:
+        """Governance and usage of a plugin that did its work, and whether all is as it should be."""
+        governance = answer.object.get("governance", {})
+        self.screen.facts(governance=json.dumps(governance), usage=usage_text(answer))
+        problems = wrong_answer(answer, ["ok"], 0) + problems
+        self.done(Step(name, "ok", answer.outcome, answer.wall_ms, problems))
+
+    def show_costs(self, output: Json) -> None:
+        if not output:
+            return
+        tree, currency = output["tree"], output["currency"]
+        rows = [(tree["description"], tree), *((f"  {node['description']}", node) for node in tree["children"])]
+        for text, node in rows:
+            self.screen.say(f"{text:<44} {node['cost']:>12,.2f} {currency} {node['share']:>7.1%}", indent=4)
+        dearest = output["most_expensive"][0]
+        self.screen.say(f"dearest task: {dearest['description']}, {dearest['cost']:,.2f} {currency}", indent=4)
+
+    def wrong_costs(self, output: Json) -> list[str]:
+        expected = sum(round(line["amount"] * 100) for line in read(WBS)["costs"]) / 100
+        return differ("total cost", expected, (output or {}).get("total"))
+
+    def show_days(self, output: Json) -> None:
+        if not output:
+            return
+        days = output["total_days"]
+        shown = "   ".join(f"{name} {days[name]:g}" for name in ("p05", "p25", "p50", "p75", "p95"))
+        self.screen.say(f"working days  {shown}", indent=4)
+        driver = output["tasks"][0]
+        names = descriptions(read(WBS)["wbs_project"])
+        name = names[driver["task_id"]]
+        self.screen.say(f"most of the uncertainty: {name}, {driver['share_of_variance']:.0%}", indent=4)
+        for task in output["skipped"]:
+            self.screen.say(f"not sampled: {names[task['task_id']]}: {task['reason']}", indent=4)
+
+    def show_scenarios(self, output: Json) -> None:
+        if not output:
+            return
+        calls, names = read(CALLS), list(read(SCENARIOS)["scenarios"])
+        count = (len(calls) - 1) // len(names)
+        self.screen.say(f"{'':<32}" + "".join(f"{name:>14}" for name in names), indent=4)
+        for index in range(count):
+            values = "".join(f"{output[index + count * column]:>14,.2f}" for column in range(len(names)))
+            self.screen.say(f"{calls[index]['function']:<32}{values}", indent=4)
+        last = calls[-1]
+        self.screen.say(f"{last['function']} without any visitors: {json.dumps(output[-1])}", indent=4)
+
+    def wrong_scenarios(self, output: Json) -> list[str]:
+        """All values as in the scenarios, and the last call, a division by zero, as an error of its own."""
+        wanted = [value for each in read(SCENARIOS)["scenarios"].values() for value in each["outputs"].values()]
+        values = list(output or [])
+        problems = differ("number of results", len(wanted) + 1, len(values))
+        for call, expected, got in zip(read(CALLS), wanted, values, strict=False):
+            if not isinstance(got, int | float) or not math.isclose(got, expected, rel_tol=1e-9):
+                problems += differ(call["function"], expected, got)
+        error = values[-1].get("error", {}).get("type") if values and isinstance(values[-1], dict) else None
+        return problems + differ("division by zero", "ZeroDivisionError", error)
+
+    # --- what never runs ----------------------------------------------------------------------------------------
+
+    def denied(self) -> None:
+        self.screen.title("What was not approved never runs")
+        command = ["run", "cost_breakdown", "--stage"]
+        cases = (
+            ("a stage it was not approved for", "STAGE_NOT_ALLOWED", [*command, "self_audit", "--input", str(WBS)]),
+            ("an input that breaks its schema", "INPUT_INVALID", [*command, "wbs_level3", "--input", str(DURATIONS)]),
+            ("a plugin that nobody submitted", "PLUGIN_NOT_FOUND", ["run", "no_such_plugin", "--input", str(WBS)]),
+        )
+        for what, code, arguments in cases:
+            answer = self.cli.run(*arguments, "--json")
+            reasons = answer.object.get("reasons") or [{}]
+            told = [f"{name} {reasons[0][name]}" for name in ("expected", "actual") if reasons[0].get(name)]
+            self.screen.facts(reason="; ".join(told)[:300])
+            self.done(Step(what, code, answer.outcome, None, wrong_answer(answer, [code], 3)))
+
+    # --- hostile plugins ----------------------------------------------------------------------------------------
+
+    def hostile(self, running: Daemon) -> None:
+        self.screen.title("Hostile plugins, in Tier 2")
+        known: set[str] = set()
+        for attack in read(EXAMPLES / "hostile.json"):
+            if platform.machine() != attack.get("machine", platform.machine()):
+                continue
+            name, payload = attack["plugin"], attack["input"]
+            if name == "reads_host_files":  # and these, which do exist here
+                seen = (running.folder / "canary.txt", running.state, running.socket, REPO)
+                payload = payload | {"paths": [str(path) for path in seen]}
+            if name not in known:
+                self.screen.say(f"\n  {name}: {headline(name)}", "bold cyan")
+                arguments = ["try", str(PLUGINS / "hostile" / name), "--tier", "2", "--input", "-", "--json"]
+            else:
+                arguments = ["run", name, "--input", "-", "--json"]
+            answer = self.cli.run(*arguments, stdin=payload, show=name not in known)
+            if name not in known:
+                self.screen.facts(governance=json.dumps(answer.object.get("governance")))
+            known.add(name)
+            self.attack(attack, answer)
+
+    def attack(self, attack: Json, answer: Answer) -> None:
+        expected = attack["expect"]
+        problems = wrong_answer(answer, expected, 0 if expected == ["ok"] else 4)
+        output = answer.object.get("output") or {}
+        attempts = output.get("attempts", []) if isinstance(output, dict) else []
+        problems += [
+            f"expected nothing to be got, got: {each['what']}: {each['detail']}" for each in attempts if each["got"]
+        ]
+        got = answer.outcome
+        if attempts and not problems:
+            got = f"ok: 0 of {len(attempts)} got"
+        variant = str(next(iter(attack["input"].values())))
+        self.done(Step(attack["plugin"], " or ".join(expected), got, answer.wall_ms, problems, variant))
+        if attack["why"] != self.told:  # for the first of several that end alike
+            self.told = attack["why"]
+            self.screen.say(f"{self.told} ({usage_text(answer)})", "dim", indent=6)
+
+    # --- and then -----------------------------------------------------------------------------------------------
+
+    def afterwards(self, socket: Path) -> None:
+        self.screen.title("Afterwards: nothing is left running, and work goes on")
+        running = self.cli.run("ps", "--json")
+        runs: list[Json] = running.object.get("list") or running.object.get("runs") or []
+        problems = differ("exit code of ps", 0, running.exit_code) + differ("instances", 0, len(runs))
+        self.done(Step("no instance is left", "none", "none" if not runs else str(len(runs)), None, problems))
+        self.from_python(socket)
+
+    def from_python(self, socket: Path) -> None:
+        """The same as PlanExe does it: through the client library."""
+        from plugind_client import Client
+
+        call = 'run("cost_breakdown", payload, stage="wbs_level3", plan_id="rooftop_garden")'
+        self.screen.say(f">>> result = Client().{call}", "bold", indent=2)
+        client = Client(str(socket))
+        problems: list[str] = []
+        got, wall_ms = "ok", None
+        try:
+            result = client.run("cost_breakdown", read(WBS), stage="wbs_level3", plan_id=PLAN_ID)
+        except Exception as error:
+            got, problems = type(error).__name__, [f"expected a result, got {type(error).__name__}: {error}"]
+        else:
+            wall_ms = result.usage.wall_ms
+            problems = differ("outcome", "ok", str(result.outcome)) + self.wrong_costs(result.output)
+            self.screen.say(f'>>> result.output["total"]\n{result.output["total"]}', indent=2)
+        finally:
+            client.close()
+        self.done(Step("cost_breakdown through the library", "ok", got, wall_ms, problems))
+
+    def summary(self) -> int:
+        self.screen.title("Summary")
+        self.screen.summary(self.steps)
+        bad = [step for step in self.steps if step.problems]
+        seconds = time.monotonic() - self.began
+        self.screen.console.print()
+        for step in bad:
+            for problem in step.problems:
+                self.screen.say(f"{step.what}: {problem}", "red")
+        text = f"{len(self.steps)} steps in {seconds:.1f} s: {len(self.steps) - len(bad)} as expected, {len(bad)} not"
+        self.screen.say(text, "bold red" if bad else "bold green")
+        return 1 if bad else 0
+
+
+def read(path: Path) -> Json:
+    return json.loads((REPO / path).read_text())
+
+
+def differ(what: str, expected: Json, got: Json) -> list[str]:
+    return [] if expected == got else [f"{what}: expected {expected}, got {got}"]
+
+
+def wrong_answer(answer: Answer, outcomes: list[str], exit_code: int) -> list[str]:
+    """What about a plugindctl call is not as expected: outcome (or denial), exit code, the governance record's keys."""
+    problems = []
+    if answer.outcome not in outcomes:
+        detail = answer.stderr or str(answer.object.get("stderr") or answer.object.get("detail") or "")
+        problems.append(f"outcome: expected {' or '.join(outcomes)}, got {answer.outcome}. {detail[-600:]}")
+    problems += differ("exit code", exit_code, answer.exit_code)
+    governance = answer.object.get("governance") or {}
+    if outcomes != ["PLUGIN_NOT_FOUND"]:
+        problems += differ("keys of the governance record", support.GOVERNANCE_KEYS, list(governance))
+    return problems
+
+
+def usage_text(answer: Answer) -> str:
+    usage = answer.object.get("usage") or {}
+    peak = usage.get("memory_peak_bytes", 0) / 2**20
+    return f"wall {usage.get('wall_ms', '?')} ms, CPU {usage.get('cpu_ms', '?')} ms, memory peak {peak:.1f} MiB"
+
+
+def headline(name: str) -> str:
+    """The summary in a hostile plugin's plugin.toml."""
+    with (REPO / PLUGINS / "hostile" / name / "plugin.toml").open("rb") as file:
+        return str(tomllib.load(file)["summary"])
+
+
+def descriptions(task: Json) -> dict[str, str]:
+    """Description of every task by its id."""
+    found = {task["id"]: task["description"]}
+    for child in task.get("task_children", []):
+        found |= descriptions(child)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

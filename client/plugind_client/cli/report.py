@@ -1,0 +1,75 @@
+"""Showing how a run went: as the JSON object of the contract, or for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from plugind_client.cli.screen import note, print_json, table, to_stream
+from plugind_client.records import RunResult
+
+_MIB = 1024 * 1024
+
+
+def as_object(result: RunResult) -> dict[str, Any]:
+    """The object of `run --json`: these keys, always all of them. Source: DESIGN section 10."""
+    return {
+        "decision": result.decision,
+        "reasons": [dataclasses.asdict(reason) for reason in result.reasons],
+        "governance": result.governance.as_dict(),
+        "outcome": result.outcome or None,
+        "output": result.output,
+        "usage": dataclasses.asdict(result.usage),
+        "violations": [dataclasses.asdict(violation) for violation in result.violations],
+        "stdout": result.stdout,
+        "stderr": result.stderr,
+    }
+
+
+def show(name: str, result: RunResult, *, as_json: bool) -> None:
+    """Prints a run. For people the output goes to standard output and everything else to standard error."""
+    if as_json:
+        print_json(as_object(result))
+        return
+    if result.ok:
+        to_stream(json.dumps(result.output, ensure_ascii=False, indent=2), sys.stdout)
+        sys.stdout.flush()
+    _captured("stdout", result.stdout)
+    _captured("stderr", result.stderr)
+    if result.decision != "allow":
+        _denial(name, result)
+    else:
+        _ending(name, result)
+
+
+def _captured(stream: str, text: str) -> None:
+    for line in text.splitlines():
+        note(f"{stream} | {line}")
+
+
+def _denial(name: str, result: RunResult) -> None:
+    note(f"{name} {result.version}: denied, nothing ran ({result.audit_log or 'no audit record'})".replace("  ", " "))
+    rows = [(r.code, r.rule, r.expected, r.actual, r.remedy) for r in result.reasons]
+    table(("reason", "rule", "expected", "got", "what to do"), rows, stream=sys.stderr)
+
+
+def _ending(name: str, result: RunResult) -> None:
+    if result.error:
+        for line in result.error.traceback.splitlines():
+            note(f"raised | {line}")
+        note(f"raised | {result.error.type}: {result.error.message}")
+    if result.violations:
+        rows = [(v.kind, v.name, str(v.count), v.detail) for v in result.violations]
+        table(("refused", "name", "times", "detail"), rows, stream=sys.stderr)
+    note(f"{name} {result.version}: {result.outcome}" + (f": {result.outcome_detail}" if result.outcome_detail else ""))
+    governance, usage = result.governance, result.usage
+    used = f"used {usage.wall_ms} ms, {usage.cpu_ms} ms CPU"
+    if usage.memory_peak_bytes:
+        used += f", {usage.memory_peak_bytes / _MIB:.1f} MiB"
+    permissions = ", ".join(governance.permissions) or "no permissions"
+    note(
+        f"{governance.plugin_id}, {governance.tier}, {permissions}, limit {governance.execution_limit_ms} ms; {used};"
+        f" audit record {governance.audit_log}"
+    )

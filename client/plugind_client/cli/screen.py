@@ -1,0 +1,59 @@
+"""Printing for people: tables without garbage in pipes, and nothing from a plugin that could steer a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that move the cursor, change the direction of text, or break lines where none are seen."""
+_PIPE_WIDTH = 10_000
+"""In a pipe there is no width to fit into."""
+
+
+def visible(text: str) -> str:
+    """The text with control and format characters as escapes. New lines and tabs stay.
+
+    The escapes are JSON's, so JSON text remains the same JSON.
+    """
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in _STEERING:
+        return character
+    return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
+
+
+def to_stream(text: str, stream: TextIO) -> None:
+    """A plugin's text on a stream: as it is into a pipe or file, escaped onto a terminal."""
+    print(visible(text) if stream.isatty() else text, file=stream)
+
+
+def print_json(value: Any) -> None:
+    """One JSON text on standard output: one line in a pipe, indented on a terminal."""
+    to_stream(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), sys.stdout)
+
+
+def note(text: str) -> None:
+    """A line for people, on standard error."""
+    print(visible(text), file=sys.stderr)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, stream: TextIO | None = None) -> None:
+    """A table: coloured and folded on a terminal, plain and as wide as it is in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stream = stream or sys.stdout
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in headings:
+        shown.add_column(heading, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(visible(cell)) for cell in row))
+    width = None if stream.isatty() else _PIPE_WIDTH
+    Console(file=stream, width=width, markup=False, highlight=False).print(shown)

@@ -1,0 +1,117 @@
+"""The files of a new plugin, as `plugindctl new` writes them. It builds, and its case holds."""
+
+from __future__ import annotations
+
+import keyword
+import sys
+
+_MANIFEST = """\
+# What this plugin is and what it asks for. `plugindctl build` tells about every mistake in here.
+schema = 1
+name = "@NAME@"
+version = "0.1.0"                 # MAJOR.MINOR.PATCH; what was submitted once never changes, so count up
+summary = "Sums the days of a list of tasks"
+license = "MIT"
+origin = "authored"               # authored | synthesized (by a language model) | adapted
+runtime = "python"
+requires_python = ">=3.11"
+environment = "base"              # the standard library
+interface = "json"                # run(payload, context) in @MODULE@.py: JSON value in, JSON value out
+entrypoint = "@MODULE@:run"
+stages = ["*"]                    # PlanExe stages that may use it, such as ["durations"]; "*" is all
+deterministic = true              # the same input always gives the same output
+
+[capability]                      # by which others find it
+domains = ["planning"]
+tasks = ["@NAME@"]
+
+[limits]                          # what it needs at most; without a line, what its tier gives
+wall_ms = 2000
+memory_bytes = 67108864
+
+[schemas]                         # input is checked before the plugin sees it, output before anybody else does
+input = "schemas/input.json"
+output = "schemas/output.json"
+
+# Permissions: without any it sees its input and nothing else. Each one has to be approved.
+# [[permissions.file_read]]
+# path = "wbs_*.json"             # within the plan's folder
+"""
+
+_CODE = '''\
+"""Sums the days of a list of tasks."""
+
+
+def run(payload, context):
+    """Called once for each run, in a jail with no files, no network and no other processes.
+
+    payload: the input as Python values; it has passed schemas/input.json.
+    context: stage, plan_id, and scratch_dir, the only place to write; gone after the run.
+    Returns a JSON value that passes schemas/output.json. What is printed is kept beside the result;
+    an exception ends the run as `failed`.
+    """
+    days = [task["days"] for task in payload["tasks"]]
+    return {"tasks": len(days), "total_days": sum(days), "longest_days": max(days, default=0)}
+'''
+
+_INPUT = """\
+{
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "type": "object",
+  "properties": {
+    "tasks": {
+      "type": "array",
+      "maxItems": 10000,
+      "items": {
+        "type": "object",
+        "properties": {
+          "name": { "type": "string", "maxLength": 200 },
+          "days": { "type": "number", "minimum": 0 }
+        },
+        "required": ["name", "days"],
+        "additionalProperties": false
+      }
+    }
+  },
+  "required": ["tasks"],
+  "additionalProperties": false
+}
+"""
+
+_OUTPUT = """\
+{
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "type": "object",
+  "properties": {
+    "tasks": { "type": "integer", "minimum": 0 },
+    "total_days": { "type": "number", "minimum": 0 },
+    "longest_days": { "type": "number", "minimum": 0 }
+  },
+  "required": ["tasks", "total_days", "longest_days"],
+  "additionalProperties": false
+}
+"""
+
+_CASE = """\
+{
+  "input": {
+    "tasks": [
+      { "name": "Pour the foundation", "days": 12 },
+      { "name": "Raise the walls", "days": 30.5 }
+    ]
+  },
+  "output": { "tasks": 2, "total_days": 42.5, "longest_days": 30.5 }
+}
+"""
+
+
+def files(name: str) -> dict[str, str]:
+    """Path → text of a new plugin's files."""
+    module = f"{name}_plugin" if name in sys.stdlib_module_names or keyword.iskeyword(name) else name
+    return {
+        "plugin.toml": _MANIFEST.replace("@NAME@", name).replace("@MODULE@", module),
+        f"{module}.py": _CODE,
+        "schemas/input.json": _INPUT,
+        "schemas/output.json": _OUTPUT,
+        "cases/two_tasks.json": _CASE,
+    }

@@ -1,0 +1,210 @@
+"""What the daemon answers, as frozen values. Every quantity has its unit in its name.
+
+Source of the fields and their meaning: proto/plugind_proto/v1/*.proto.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason of a denial or refusal. `remedy` says what to do, often a command line."""
+
+    code: str
+    rule: str
+    expected: str = ""
+    actual: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    """The governance record of a run: these five keys and no other."""
+
+    plugin_id: str
+    tier: str
+    permissions: tuple[str, ...]
+    execution_limit_ms: int
+    audit_log: str
+
+    def as_dict(self) -> dict[str, object]:
+        """The record as it is written in JSON."""
+        return {
+            "plugin_id": self.plugin_id,
+            "tier": self.tier,
+            "permissions": list(self.permissions),
+            "execution_limit_ms": self.execution_limit_ms,
+            "audit_log": self.audit_log,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run used. `memory_peak_bytes` is 0 where the kernel does not tell; all are 0 when nothing ran."""
+
+    wall_ms: int = 0
+    cpu_ms: int = 0
+    memory_peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something the jail refused, and how often. `name` is empty where it is not known."""
+
+    kind: str
+    name: str
+    count: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PluginException:
+    """An exception as the plugin raised it. `type` is the class name, such as "ZeroDivisionError"."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """The whole answer to one run.
+
+    `Client.run` returns it only when the outcome is "ok"; `Client.execute` returns it always.
+    """
+
+    decision: str
+    """ "allow" or "deny"."""
+    reasons: tuple[Reason, ...]
+    """All reasons of a denial."""
+    governance: Governance
+    outcome: str
+    """One of the outcomes of SPEC.md; empty when denied."""
+    outcome_detail: str
+    """One sentence for people; empty when ok."""
+    output: Any
+    """The plugin's result as a JSON value; None unless the outcome is "ok"."""
+    usage: Usage
+    violations: tuple[Violation, ...]
+    stdout: str
+    """Captured, cut at the tier's limit; bytes that are no UTF-8 are replaced."""
+    stderr: str
+    error: PluginException | None
+    """What the plugin raised, when the outcome is "failed" and it raised."""
+    run_id: str
+    version: str
+    """The version that ran or would have run."""
+
+    @property
+    def audit_log(self) -> str:
+        """The id of the run's audit record, such as "log_4001"."""
+        return self.governance.audit_log
+
+    @property
+    def ok(self) -> bool:
+        """Whether the plugin ran and gave a valid output."""
+        return self.decision == "allow" and self.outcome == "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an instance may use. Zero in what a manifest asks for: the profile's default."""
+
+    wall_ms: int = 0
+    cpu_ms: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+    output_bytes: int = 0
+    scratch_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """One permission. `entry_json` is the manifest's table as JSON with sorted keys."""
+
+    kind: str
+    entry_json: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What was approved for a version, by whom (uid), when (milliseconds since the epoch) and why."""
+
+    by_uid: int
+    at_unix_ms: int
+    tier: int
+    stages: tuple[str, ...]
+    permissions: tuple[Permission, ...]
+    limits: Limits
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PluginVersion:
+    """One version of a plugin. `limits` and `permissions` are what its manifest asks for."""
+
+    version: str
+    digest: str
+    state: str
+    """submitted, approved, active, retired or revoked."""
+    tier: int
+    summary: str
+    license: str
+    origin: str
+    runtime: str
+    interface: str
+    entrypoint: str
+    stages: tuple[str, ...]
+    limits: Limits
+    permissions: tuple[Permission, ...]
+    approval: Approval | None
+    submitted_unix_ms: int
+    submitted_by_uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plugin with its versions, oldest first. `active_version` is empty when none is active."""
+
+    plugin_id: str
+    name: str
+    active_version: str
+    versions: tuple[PluginVersion, ...]
+
+    def version(self, version: str = "") -> PluginVersion | None:
+        """The named version, or without a name the active one, or the newest where none is active."""
+        wanted = version or self.active_version
+        for candidate in self.versions:
+            if candidate.version == wanted:
+                return candidate
+        return self.versions[-1] if self.versions and not wanted else None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The answer to a bundle that was handed in. `tier` is what the evidence gives, `digest` the bundle's sha256."""
+
+    plugin_id: str
+    name: str
+    version: str
+    digest: str
+    tier: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRun:
+    """A run in flight. `state` is "starting" or "running"; `started_unix_ms` counts from the epoch."""
+
+    run_id: str
+    plugin_id: str
+    plugin: str
+    version: str
+    tier: int
+    stage: str
+    started_unix_ms: int
+    caller_uid: int
+    state: str

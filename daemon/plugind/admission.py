@@ -1,0 +1,98 @@
+"""How many runs at a time, and which ones are in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from plugind.errors import ConflictError
+from plugind.model import Caller
+
+WAIT_S = 1.0
+"""A run waits for a free place of its tier for at most this long, first come, first served."""
+
+
+class Places:
+    """A place for each instance that a tier may have at one time."""
+
+    def __init__(self, capacity: Mapping[int, int], wait_s: float = WAIT_S) -> None:
+        self._capacity = dict(capacity)
+        self._wait_s = wait_s
+        self._free = {tier: asyncio.Semaphore(count) for tier, count in capacity.items()}
+
+    def capacity(self, tier: int) -> int:
+        """Instances of this tier at one time."""
+        return self._capacity[tier]
+
+    async def take(self, tier: int) -> bool:
+        """Whether there was a place, or one became free in time. It has to be given back."""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                return await self._free[tier].acquire()
+        except TimeoutError:
+            return False
+
+    def give_back(self, tier: int) -> None:
+        """The instance is gone."""
+        self._free[tier].release()
+
+
+@dataclass(slots=True)
+class InFlight:
+    """One run between its admission and its answer."""
+
+    run_id: str
+    caller: Caller
+    stage: str
+    started_unix_ms: int
+    plugin_id: str = ""
+    plugin: str = ""
+    version: str = ""
+    tier: int = -1
+    in_sandbox: bool = False
+    """Whether the launcher was asked to start it."""
+    running: bool = False
+    """Whether plugin code runs."""
+    cause: str = ""
+    """Why it is to end: "canceled", "killed"; empty: it is not."""
+
+
+class Flights:
+    """The runs in flight, by id. `kill` reaches into the sandbox."""
+
+    def __init__(self, kill: Callable[[str, str], None]) -> None:
+        self._kill = kill
+        self._runs: dict[str, InFlight] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def enter(self, run: InFlight) -> None:
+        """Raises ConflictError for an id that is in flight."""
+        if run.run_id in self._runs:
+            raise ConflictError(f"run_id: {run.run_id} is in flight already; choose another one, or none")
+        self._runs[run.run_id] = run
+
+    def leave(self, run: InFlight) -> None:
+        """It was answered."""
+        del self._runs[run.run_id]
+
+    def visible(self, caller: Caller | None) -> list[InFlight]:
+        """This caller's runs, or all of them; oldest first."""
+        return [run for run in self._runs.values() if caller is None or run.caller.uid == caller.uid]
+
+    def end(self, run_id: str, cause: str, caller: Caller | None = None) -> bool:
+        """End one run, whatever it is doing. False: no such run, or not this caller's."""
+        run = self._runs.get(run_id)
+        if run is None or (caller is not None and run.caller.uid != caller.uid):
+            return False
+        run.cause = run.cause or cause
+        if run.in_sandbox:
+            self._kill(run_id, run.cause)
+        return True
+
+    def end_all(self, cause: str) -> None:
+        """End every run."""
+        for run_id in list(self._runs):
+            self.end(run_id, cause)

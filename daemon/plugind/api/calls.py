@@ -1,0 +1,82 @@
+"""What every call of the API has in common: who calls, whether they may, and what becomes of an error."""
+
+from __future__ import annotations
+
+import functools
+import re
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeVar
+
+import grpc
+
+from plugind.api.accept import Door
+from plugind.api.errors import Context, abort
+from plugind.api.roles import DevRoles, Role
+from plugind.config import log
+from plugind.errors import InvalidRequestError, PlugindError
+from plugind.model import Caller
+
+PLUGIN: Final = re.compile(r"[a-z][a-z0-9_]{1,62}|plug_[1-9][0-9]{0,17}")
+VERSION: Final = re.compile(r"[0-9A-Za-z.+-]{1,64}")
+STAGE: Final = re.compile(r"[a-z0-9_]{1,64}")
+RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+PLAN_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
+
+
+class Service(Protocol):
+    """What a servicer has for `call` to work with."""
+
+    door: Door
+    roles: DevRoles
+
+
+ServiceT = TypeVar("ServiceT", bound=Service)
+RequestT = TypeVar("RequestT")
+AnswerT = TypeVar("AnswerT")
+
+
+def call(
+    role: Role,
+) -> Callable[
+    [Callable[[ServiceT, RequestT, Caller], Awaitable[AnswerT]]],
+    Callable[[ServiceT, RequestT, Context], Awaitable[AnswerT]],
+]:
+    """Makes a method `(request, caller) -> answer` a gRPC method for callers with `role`."""
+
+    def decorate(
+        method: Callable[[ServiceT, RequestT, Caller], Awaitable[AnswerT]],
+    ) -> Callable[[ServiceT, RequestT, Context], Awaitable[AnswerT]]:
+        @functools.wraps(method)
+        async def answer(self: ServiceT, request: RequestT, context: Context) -> AnswerT:
+            try:
+                caller = self.door.caller(context.peer())
+                self.roles.require(caller, role, method.__name__)
+                return await method(self, request, caller)
+            except PlugindError as error:
+                await abort(context, error)
+            except Exception:  # noqa: BLE001 - a fault of ours: told in the log, and never with its inside to a caller
+                log(f"fault in {method.__name__}:\n{traceback.format_exc()}")
+                await context.abort(grpc.StatusCode.INTERNAL, f"a fault of plugind in {method.__name__}; see its log")
+            raise AssertionError("abort() does not return")
+
+        return answer
+
+    return decorate
+
+
+def matching(field: str, value: str, pattern: re.Pattern[str], expected: str) -> str:
+    """The value. Raises InvalidRequestError when the whole of it does not match."""
+    if pattern.fullmatch(value) is None:
+        raise InvalidRequestError(f"{field}: expected {expected}, got {value[:80]!r}")
+    return value
+
+
+def plugin_name(value: str) -> str:
+    """The required field `plugin`."""
+    return matching("plugin", value, PLUGIN, "a name like cost_breakdown or an id like plug_1")
+
+
+def version_text(value: str, *, required: bool) -> str:
+    """The field `version`."""
+    return matching("version", value, VERSION, "a version like 1.2.0") if value or required else ""

@@ -1,0 +1,1 @@
+"""The ledger: what was decided and what ran, before and after."""

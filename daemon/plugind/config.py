@@ -1,0 +1,105 @@
+"""What the daemon is told: flags, then environment, then the configuration file, then the defaults here.
+
+Parsed once into a frozen ServeConfig; every mistake is a ConfigError that names file, key, what was expected, what came.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from plugind.errors import ConfigError
+
+DEFAULT_CONFIG: Final = Path("/etc/plugind/plugind.toml")
+DEFAULT_STATE: Final = Path("/var/lib/plugind")
+DEFAULT_DEV_STATE: Final = Path("/var/lib/plugind-dev")
+DEFAULT_SOCKET: Final = Path("/run/plugind/run/plugind.sock")
+FRONT_USER: Final = "plugind"
+FRONT_UID_WITHOUT_USER: Final = 1879048192
+"""uid and gid of the front where there is no user plugind: the first of the range that is nobody's (DESIGN, section 7)."""
+_KEYS: Final[Mapping[str, type]] = {"state": str, "socket": str, "profiles": str, "connections_per_uid": int}
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The command line of `plugind serve` and `plugind check`. None: not given."""
+
+    config: Path | None = None
+    state: Path | None = None
+    socket: Path | None = None
+    dev: bool = False
+    standalone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """Everything that can be chosen. Paths are absolute."""
+
+    state: Path
+    socket: Path
+    dev: bool
+    standalone: bool
+    profiles: Path | None
+    """Folder of the tier profiles; None: those that came with this installation."""
+    connections_per_uid: int
+    """Connections that one uid may have open at a time."""
+
+
+def load(flags: Flags, environment: Mapping[str, str]) -> ServeConfig:
+    """The configuration that is in force. Raises ConfigError."""
+    stored = _read(flags.config, environment)
+
+    def path(key: str, flag: Path | None, default: Path) -> Path:
+        chosen = flag or environment.get(f"PLUGIND_{key.upper()}") or stored.get(key) or default
+        return Path(chosen).absolute()
+
+    connections = stored.get("connections_per_uid", 128)
+    if not 1 <= connections <= 4096:
+        raise ConfigError(f"connections_per_uid: expected 1 to 4096, got {connections}")
+    return ServeConfig(
+        state=path("state", flags.state, DEFAULT_DEV_STATE if flags.dev else DEFAULT_STATE),
+        socket=path("socket", flags.socket, DEFAULT_SOCKET),
+        dev=flags.dev,
+        standalone=flags.standalone,
+        profiles=Path(stored["profiles"]).absolute() if "profiles" in stored else None,
+        connections_per_uid=connections,
+    )
+
+
+def _read(flag: Path | None, environment: Mapping[str, str]) -> dict[str, Any]:
+    named = flag or environment.get("PLUGIND_CONFIG")
+    file = Path(named or DEFAULT_CONFIG)
+    if not named and not file.exists():
+        return {}
+    try:
+        stored = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: expected TOML: {error}") from error
+    for key, value in stored.items():
+        _check(file, key, value)
+    return stored
+
+
+def _check(file: Path, key: str, value: object) -> None:
+    kind = _KEYS.get(key)
+    if kind is None:
+        close = difflib.get_close_matches(key, _KEYS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(sorted(_KEYS))}"
+        raise ConfigError(f"{file}: {key}: unknown key; {hint}")
+    if type(value) is not kind:
+        words = {str: "a text", int: "a whole number"}
+        raise ConfigError(f"{file}: {key}: expected {words[kind]}, got {value!r}")
+    if value == "":
+        raise ConfigError(f"{file}: {key}: expected a path, got an empty text")
+
+
+def log(text: str) -> None:
+    """One line on standard error, which systemd or the person at the terminal sees."""
+    print(f"plugind: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this is the log

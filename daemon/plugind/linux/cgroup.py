@@ -1,0 +1,315 @@
+"""Control groups: two drivers with one interface, v1/hybrid and unified.
+
+A base holds `instances/` and `templates/`; each group below has a limit on memory (without swap), processes and CPU.
+Where the unified hierarchy is mounted, also beside v1 controllers, a group is killed through its cgroup.kill.
+Sources: Documentation/admin-guide/cgroup-v1/, Documentation/admin-guide/cgroup-v2.rst, cgroups(7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from plugind.errors import IsolationUnavailableError
+
+CPU_PERIOD_US = 100_000
+REMOVE_TIMEOUT_S = 2.0
+_CONTROLLERS = ("memory", "pids", "cpu")
+_LEAF = "plugind-daemon"
+_NANOSECONDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLimits:
+    """What a group may have: bytes without swap, processes and threads, percent of one CPU."""
+
+    memory_bytes: int
+    pids: int
+    cpu_percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStats:
+    """What a group has used and been refused since it was made."""
+
+    cpu_ns: int
+    memory_peak_bytes: int
+    oom_kills: int
+    pids_refused: int
+
+
+class Group:
+    """The directories of one group, one per hierarchy, by the hierarchy's name."""
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = folders
+        for folder in folders.values():
+            folder.mkdir(exist_ok=True)
+
+    def attach(self, pid: int) -> None:
+        """Move a process (the host's pid) in. May wait for an RCU grace period, some 10 ms. Raises OSError."""
+        for folder in self._folders.values():
+            _write(folder / "cgroup.procs", str(pid))
+
+    def kill(self) -> None:
+        """SIGKILL to every process, also of the groups below. Raises OSError."""
+        unified = self._folders.get("unified")
+        if unified is not None and (unified / "cgroup.kill").exists():
+            _write(unified / "cgroup.kill", "1")
+            return
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def pids(self) -> list[int]:
+        """The processes in this group itself."""
+        folder = next(iter(self._folders.values()))
+        return [int(line) for line in (folder / "cgroup.procs").read_text().split()]
+
+    def remove(self) -> None:
+        """Remove the group, which has no living process. Raises OSError when it stays busy for two seconds."""
+        for folder in self._folders.values():
+            _rmdir(folder)
+
+    def set_limits(self, limits: GroupLimits) -> None:
+        """Put limits in force. Raises OSError."""
+        raise NotImplementedError
+
+    def stats(self) -> GroupStats:
+        """What it has used. Raises OSError."""
+        raise NotImplementedError
+
+    def child(self, name: str) -> Group:
+        """A group below this one."""
+        return type(self)({kind: folder / name for kind, folder in self._folders.items()})
+
+
+class V1Group(Group):
+    """Controllers in hierarchies of their own; `unified`, where it is mounted too, for cgroup.kill."""
+
+    def set_limits(self, limits: GroupLimits) -> None:
+        """See Group."""
+        memory = self._folders["memory"]
+        _write(memory / "memory.limit_in_bytes", str(limits.memory_bytes))
+        with_swap = memory / "memory.memsw.limit_in_bytes"
+        if with_swap.exists():  # not there where the kernel does not account swap
+            _write(with_swap, str(limits.memory_bytes))
+        else:
+            _write(memory / "memory.swappiness", "0")
+        _write(self._folders["pids"] / "pids.max", str(limits.pids))
+        _write(self._folders["cpu"] / "cpu.cfs_period_us", str(CPU_PERIOD_US))
+        _write(self._folders["cpu"] / "cpu.cfs_quota_us", str(limits.cpu_percent * CPU_PERIOD_US // 100))
+
+    def stats(self) -> GroupStats:
+        """See Group."""
+        memory = self._folders["memory"]
+        return GroupStats(
+            cpu_ns=int(_read(self._folders["cpuacct"] / "cpuacct.usage")),
+            memory_peak_bytes=int(_read(memory / "memory.max_usage_in_bytes")),
+            oom_kills=_field(_read(memory / "memory.oom_control"), "oom_kill"),
+            pids_refused=_field(_read(self._folders["pids"] / "pids.events"), "max"),
+        )
+
+
+class UnifiedGroup(Group):
+    """All controllers in the one v2 hierarchy."""
+
+    def set_limits(self, limits: GroupLimits) -> None:
+        """See Group."""
+        folder = self._folders["unified"]
+        _write(folder / "memory.max", str(limits.memory_bytes))
+        if (folder / "memory.swap.max").exists():
+            _write(folder / "memory.swap.max", "0")
+        _write(folder / "memory.oom.group", "1")
+        _write(folder / "pids.max", str(limits.pids))
+        _write(folder / "cpu.max", f"{limits.cpu_percent * CPU_PERIOD_US // 100} {CPU_PERIOD_US}")
+
+    def stats(self) -> GroupStats:
+        """See Group."""
+        folder = self._folders["unified"]
+        peak = folder / "memory.peak"  # since Linux 5.19
+        return GroupStats(
+            cpu_ns=_field(_read(folder / "cpu.stat"), "usage_usec") * _NANOSECONDS,
+            memory_peak_bytes=int(_read(peak)) if peak.exists() else 0,
+            oom_kills=_field(_read(folder / "memory.events"), "oom_kill"),
+            pids_refused=_field(_read(folder / "pids.events"), "max"),
+        )
+
+    def child(self, name: str) -> Group:
+        """See Group; a parent has to hand its controllers down first."""
+        _delegate(self._folders["unified"])
+        return super().child(name)
+
+
+class Base:
+    """The daemon's own groups: one subtree for instances, one for templates."""
+
+    def __init__(self, top: Group) -> None:
+        self._top = top
+        self._instances = top.child("instances")
+        self._templates = top.child("templates")
+
+    def create(self, name: str, limits: GroupLimits) -> Group:
+        """A group with limits for one instance. Raises OSError; then nothing is left of it."""
+        group = self._instances.child(name)
+        try:
+            group.set_limits(limits)
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+    def create_template(self, name: str) -> Group:
+        """A group without limits of its own, for an init and its zygote."""
+        return self._templates.child(name)
+
+    def kill_descriptor(self) -> int | None:
+        """A descriptor: write "1" and every instance dies. None where no unified hierarchy is mounted."""
+        unified = self._instances._folders.get("unified")  # noqa: SLF001 - the same file's own
+        if unified is None or not (unified / "cgroup.kill").exists():
+            return None
+        return os.open(unified / "cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+
+    def remove(self) -> None:
+        """Remove what is left; every process in it must be gone."""
+        for group in (self._instances, self._templates, self._top):
+            group.remove()
+
+
+class Driver:
+    """One way of using this machine's cgroups. `folders` are the places, by hierarchy, where a base is made."""
+
+    def __init__(self, name: str, folders: Mapping[str, Path], kind: type[Group]) -> None:
+        self.name = name
+        self._folders = folders
+        self._kind = kind
+
+    def create_base(self, name: str) -> Base:
+        """Our own subtree, new. Raises OSError."""
+        return Base(self._kind({kind: folder / f"plugind-{name}" for kind, folder in self._folders.items()}))
+
+    def sweep(self, name: str) -> None:
+        """Kill and remove what an earlier daemon of that name left behind. Raises OSError."""
+        for folder in self._folders.values():
+            top = folder / f"plugind-{name}"
+            for group in [path for path in _tree(top) if (path / "cgroup.procs").exists()]:
+                _kill_until_empty(group)
+            for group in _tree(top):
+                _rmdir(group)
+
+
+def detect(mounts: str | None = None, own: str | None = None, *, prepare: bool = True) -> Driver:
+    """The driver that fits, from the text of /proc/self/mounts and /proc/self/cgroup.
+
+    `prepare` readies this process's own group for groups below it; without, nothing is changed.
+    Raises IsolationUnavailableError naming the controller that is missing.
+    """
+    mounts = Path("/proc/self/mounts").read_text() if mounts is None else mounts
+    own = Path("/proc/self/cgroup").read_text() if own is None else own
+    places = dict(_places(mounts, own))
+    unified = places.get("unified")
+    if unified is not None and set(_CONTROLLERS) <= set(_read(unified / "cgroup.controllers").split()):
+        return Driver("unified", {"unified": _make_inner(unified) if prepare else unified}, UnifiedGroup)
+    for controller in (*_CONTROLLERS, "cpuacct"):
+        if controller not in places:
+            raise IsolationUnavailableError("cgroup", f"no hierarchy with the {controller} controller is mounted")
+    chosen = {kind: places[kind] for kind in (*_CONTROLLERS, "cpuacct")}
+    if unified is None:
+        return Driver("v1", chosen, V1Group)
+    return Driver("v1/hybrid", {"unified": unified, **chosen}, V1Group)
+
+
+def _places(mounts: str, own: str) -> Iterator[tuple[str, Path]]:
+    """Hierarchy (a controller, or "unified") and the group in it below which a base is made.
+
+    In the unified hierarchy that is this process's own, which systemd delegates; in v1 hierarchies it is the root:
+    whoever put this process into a group there gave it limits that are not meant for plugins.
+    """
+    paths = {}
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in (controllers or "unified").split(","):
+            paths[controller] = path
+    for line in mounts.splitlines():
+        _, where, kind, options, *_ = line.split()
+        if kind == "cgroup2":
+            names: Iterable[str] = ("unified",)
+        elif kind == "cgroup":
+            names = options.split(",")
+        else:
+            continue
+        for name in names:
+            if name in paths:
+                below = paths[name] if kind == "cgroup2" else ""
+                yield name, Path(where.encode().decode("unicode_escape") + below)
+
+
+def _make_inner(folder: Path) -> Path:
+    """v2: a group with processes cannot have groups with controllers below, unless it is the root."""
+    if (folder / "cgroup.type").exists():  # the root has none
+        leaf = folder / _LEAF
+        leaf.mkdir(exist_ok=True)
+        for pid in _read(folder / "cgroup.procs").split():
+            _write(leaf / "cgroup.procs", pid)
+    _delegate(folder)
+    return folder
+
+
+def _delegate(folder: Path) -> None:
+    _write(folder / "cgroup.subtree_control", " ".join(f"+{name}" for name in _CONTROLLERS))
+
+
+def _tree(top: Path) -> list[Path]:
+    """All groups below and with `top`, deepest first."""
+    if not top.is_dir():
+        return []
+    return [Path(folder) for folder, _, _ in os.walk(top, topdown=False)]
+
+
+def _kill_until_empty(group: Path) -> None:
+    deadline = time.monotonic() + REMOVE_TIMEOUT_S
+    while pids := _read(group / "cgroup.procs").split():
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        if time.monotonic() > deadline:
+            raise OSError(0, f"processes {' '.join(pids)} do not die", str(group))
+        time.sleep(0.005)
+
+
+def _rmdir(folder: Path) -> None:
+    deadline = time.monotonic() + REMOVE_TIMEOUT_S
+    while True:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:  # EBUSY: the last process is dead and not yet reaped
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
+        else:
+            return
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> str:
+    return path.read_text()
+
+
+def _field(text: str, name: str) -> int:
+    found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
+    return int(found[1]) if found else 0

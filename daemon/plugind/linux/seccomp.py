@@ -1,0 +1,83 @@
+"""Seccomp filters, built once with libseccomp and loaded as bytes by every instance.
+
+An allow-list: what is not named gets EPERM. What no plugin may even try kills the process. Lists: seccomp_lists.py.
+Sources: seccomp(2), seccomp_rule_add(3), clone(2), ioctl_tty(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+
+import pyseccomp
+
+from plugind.linux import seccomp_lists as lists
+from plugind.model import Profile
+
+_LOW_32_BITS = 0xFFFFFFFF
+
+
+def build(profile: Profile) -> bytes:
+    """The filter of a tier's instances: raw struct sock_filter, for the machine this runs on. Raises OSError."""
+    rules = _start(pyseccomp.ERRNO(errno.EPERM))
+    allowed = {*lists.ALLOWED, *profile.seccomp_extra, *(lists.EXECUTE if profile.exec_allowed else ())}
+    _allow(rules, sorted(allowed - set(lists.BY_ARGUMENT)))
+    _by_argument(rules)
+    _add(rules, pyseccomp.KILL_PROCESS, lists.DANGEROUS)
+    _add(rules, pyseccomp.ERRNO(errno.ENOSYS), lists.NOT_THERE)
+    return _export(rules)
+
+
+def template_filter() -> bytes:
+    """The filter of init and zygote. Instances' filters stack on it, so it allows what either of them needs."""
+    rules = _start(pyseccomp.ALLOW)
+    _add(rules, pyseccomp.ERRNO(errno.EPERM), lists.NEVER)
+    return _export(rules)
+
+
+def _start(default: object) -> pyseccomp.SyscallFilter:
+    rules = pyseccomp.SyscallFilter(default)
+    # The library's own default kills one thread only. Every architecture but the native one is foreign, x32 too.
+    rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+    rules.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, 2)
+    return rules
+
+
+def known(name: str) -> bool:
+    """Whether this machine's architecture and libseccomp have a system call of that name."""
+    try:
+        return bool(pyseccomp.resolve_syscall(pyseccomp.system_arch(), name) >= 0)
+    except (OSError, ValueError):
+        return False
+
+
+def _add(rules: pyseccomp.SyscallFilter, action: object, names: Iterable[str]) -> None:
+    for name in names:
+        if known(name):  # the lists hold both architectures' names, and newer ones than some libseccomp knows
+            rules.add_rule(action, name)
+
+
+def _allow(rules: pyseccomp.SyscallFilter, names: Iterable[str]) -> None:
+    _add(rules, pyseccomp.ALLOW, names)
+
+
+def _by_argument(rules: pyseccomp.SyscallFilter) -> None:
+    equal, masked = pyseccomp.EQ, pyseccomp.MASKED_EQ
+    rules.add_rule(pyseccomp.ALLOW, "clone", pyseccomp.Arg(0, masked, lists.CLONE_NAMESPACES, 0))
+    rules.add_rule(pyseccomp.ALLOW, "socketpair", pyseccomp.Arg(0, masked, _LOW_32_BITS, lists.AF_UNIX))
+    for request in lists.IOCTLS:
+        # The kernel looks at 32 bits only: a comparison of all 64 could be dodged (CVE-2019-10063).
+        rules.add_rule(pyseccomp.ALLOW, "ioctl", pyseccomp.Arg(1, masked, _LOW_32_BITS, request))
+    for option in lists.PRCTLS:
+        rules.add_rule(pyseccomp.ALLOW, "prctl", pyseccomp.Arg(0, masked, _LOW_32_BITS, option))
+    for persona in (0, 0xFFFFFFFF):
+        rules.add_rule(pyseccomp.ALLOW, "personality", pyseccomp.Arg(0, equal, persona))
+
+
+def _export(rules: pyseccomp.SyscallFilter) -> bytes:
+    descriptor = os.memfd_create("filter", os.MFD_CLOEXEC)
+    with open(descriptor, "w+b") as stream:
+        rules.export_bpf(stream)
+        stream.seek(0)
+        return stream.read()

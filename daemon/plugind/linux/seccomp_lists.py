@@ -1,0 +1,110 @@
+"""Which system calls a plugin may make. Names of both architectures; a name that one lacks is skipped there.
+
+Grouped as a reader would ask for them. Source: man-pages section 2, checked against what CPython and its libraries do.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_FILES: Final = """
+    access chdir chmod close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate
+    fchdir fchmod fchmodat fchmodat2 fcntl fdatasync fgetxattr flistxattr flock fstat fstatfs fsync ftruncate
+    futimesat getcwd getdents getdents64 getxattr lgetxattr link linkat listxattr llistxattr lseek lstat mkdir mkdirat
+    newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat
+    readv rename renameat renameat2 rmdir sendfile splice stat statfs statx symlink symlinkat sync_file_range syncfs
+    tee truncate umask unlink unlinkat utime utimensat utimes vmsplice write writev chown fchown fchownat lchown
+    inotify_add_watch inotify_init inotify_init1 inotify_rm_watch cachestat
+"""
+_MEMORY: Final = """
+    brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall
+    munmap pkey_alloc pkey_free pkey_mprotect set_mempolicy get_mempolicy mbind map_shadow_stack
+"""
+_PROCESSES: Final = """
+    alarm arch_prctl capget clone exit exit_group fork futex futex_wait futex_waitv futex_wake futex_requeue getcpu getegid
+    geteuid getgid getgroups getpgid getpgrp getpid getppid getpriority getresgid getresuid getrlimit getrusage
+    get_robust_list getsid gettid getuid kill pause pidfd_open pidfd_send_signal prlimit64 restart_syscall rseq
+    rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait
+    rt_tgsigqueueinfo sched_getaffinity sched_getattr sched_getparam sched_get_priority_max sched_get_priority_min
+    sched_getscheduler sched_rr_get_interval sched_setaffinity sched_yield set_robust_list set_tid_address setpgid
+    setpriority setrlimit setsid sigaltstack sysinfo tgkill times tkill uname vfork wait4 waitid landlock_create_ruleset
+    landlock_add_rule landlock_restrict_self
+"""
+_TIME: Final = """
+    clock_getres clock_gettime clock_nanosleep getitimer gettimeofday nanosleep setitimer time timer_create
+    timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime
+"""
+_WAITING: Final = """
+    epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 pipe pipe2 poll ppoll
+    pselect6 select signalfd signalfd4
+"""
+# On descriptors that socketpair() made; socket() itself is refused.
+_SOCKETS: Final = """
+    getpeername getsockname getsockopt recvfrom recvmmsg recvmsg sendmmsg sendmsg sendto setsockopt shutdown
+"""
+# Of the instance's own IPC namespace, charged to its memory group.
+_IPC: Final = """
+    mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd semctl semget
+    semop semtimedop shmat shmctl shmdt shmget
+"""
+_RANDOM: Final = "getrandom"
+
+ALLOWED: Final = frozenset(
+    " ".join((_FILES, _MEMORY, _PROCESSES, _TIME, _WAITING, _SOCKETS, _IPC, _RANDOM)).split()
+)
+"""Whatever the arguments."""
+EXECUTE: Final = frozenset({"execve", "execveat"})
+"""Only where the profile allows programs."""
+BY_ARGUMENT: Final = frozenset({"clone", "ioctl", "personality", "prctl", "socketpair"})
+"""Allowed for some arguments only (seccomp.py)."""
+
+DANGEROUS: Final = tuple(
+    """
+    acct add_key bpf delete_module finit_module fsconfig fsmount fsopen fspick init_module ioperm iopl kexec_file_load
+    kexec_load keyctl mount mount_setattr move_mount open_by_handle_at open_tree open_tree_attr pivot_root ptrace
+    process_vm_readv process_vm_writev quotactl quotactl_fd reboot request_key setns swapoff swapon umount2 unshare
+    userfaultfd
+    """.split()
+)
+"""No library makes these by accident: the process is killed."""
+
+NOT_THERE: Final = ("clone3",)
+"""Answered with ENOSYS: its flags cannot be seen by a filter, and libc falls back to clone."""
+
+NEVER: Final = tuple(
+    """
+    acct add_key bpf delete_module finit_module init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl
+    kexec_file_load kexec_load keyctl open_by_handle_at perf_event_open ptrace process_vm_readv process_vm_writev
+    quotactl quotactl_fd reboot request_key swapoff swapon syslog userfaultfd settimeofday clock_settime clock_adjtime
+    adjtimex setdomainname vhangup name_to_handle_at lookup_dcookie
+    """.split()
+)
+"""What neither a template nor an instance has any use for."""
+
+CLONE_NAMESPACES: Final = 0x7E020080
+"""CLONE_NEW{TIME,NS,CGROUP,UTS,IPC,USER,PID,NET}."""
+AF_UNIX: Final = 1
+IOCTLS: Final = (
+    0x5401,  # TCGETS: isatty()
+    0x5413,  # TIOCGWINSZ
+    0x541B,  # FIONREAD
+    0x5421,  # FIONBIO
+    0x5450,  # FIONCLEX
+    0x5451,  # FIOCLEX
+    0x5452,  # FIOASYNC
+)
+PRCTLS: Final = (
+    1,  # PR_SET_PDEATHSIG: of its own children
+    2,  # PR_GET_PDEATHSIG
+    3,  # PR_GET_DUMPABLE
+    15,  # PR_SET_NAME
+    16,  # PR_GET_NAME
+    23,  # PR_CAPBSET_READ
+    30,  # PR_GET_TIMERSLACK
+    36,  # PR_SET_CHILD_SUBREAPER
+    37,  # PR_GET_CHILD_SUBREAPER
+    38,  # PR_SET_NO_NEW_PRIVS: it is set already
+    39,  # PR_GET_NO_NEW_PRIVS
+    40,  # PR_GET_TID_ADDRESS
+    0x53564D41,  # PR_SET_VMA: names of anonymous memory
+)

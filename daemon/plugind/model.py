@@ -1,0 +1,232 @@
+"""The words of plugind as frozen values: parsed once at the edge, passed around, never changed.
+
+Every quantity has its unit in its name. Codes, outcomes and names are those of SPEC.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Tier = Literal[0, 1, 2]
+TIERS: Final[tuple[Tier, ...]] = (0, 1, 2)
+SENSITIVITIES: Final = ("public", "internal", "confidential", "restricted")
+PERMISSION_KINDS: Final = ("file_read", "file_write", "network", "external_api", "sensitive_data")
+Interface = Literal["json", "functions"]
+State = Literal["submitted", "approved", "active", "retired"]
+"""Where a version is in its life; `active` is the one that runs when no version is asked for."""
+
+
+class Outcome(enum.StrEnum):
+    """How a run that started has ended. A run that never started has reasons instead."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CPU_EXCEEDED = "cpu_exceeded"
+    OUT_OF_MEMORY = "out_of_memory"
+    PIDS_EXCEEDED = "pids_exceeded"
+    OUTPUT_LIMIT = "output_limit"
+    OUTPUT_INVALID = "output_invalid"
+    VIOLATION = "violation"
+    KILLED = "killed"
+    CANCELED = "canceled"
+    FAULT = "fault"
+    UNKNOWN = "unknown"
+
+
+class Code(enum.StrEnum):
+    """Why a run never started."""
+
+    CALLER_NOT_ALLOWED = "CALLER_NOT_ALLOWED"
+    PLUGIN_NOT_FOUND = "PLUGIN_NOT_FOUND"
+    NOT_SIGNED = "NOT_SIGNED"
+    BAD_SIGNATURE = "BAD_SIGNATURE"
+    THRESHOLD_NOT_MET = "THRESHOLD_NOT_MET"
+    DIGEST_MISMATCH = "DIGEST_MISMATCH"
+    UNLISTED_FILE = "UNLISTED_FILE"
+    ATTESTATION_EXPIRED = "ATTESTATION_EXPIRED"
+    NOT_APPROVED = "NOT_APPROVED"
+    PERMISSION_NOT_APPROVED = "PERMISSION_NOT_APPROVED"
+    STAGE_NOT_ALLOWED = "STAGE_NOT_ALLOWED"
+    TIER_NOT_ALLOWED = "TIER_NOT_ALLOWED"
+    SENSITIVITY_TOO_HIGH = "SENSITIVITY_TOO_HIGH"
+    LIMIT_ABOVE_CEILING = "LIMIT_ABOVE_CEILING"
+    INPUT_INVALID = "INPUT_INVALID"
+    INPUT_TOO_LARGE = "INPUT_TOO_LARGE"
+    AUDIT_UNAVAILABLE = "AUDIT_UNAVAILABLE"
+    ISOLATION_UNAVAILABLE = "ISOLATION_UNAVAILABLE"
+    BUSY = "BUSY"
+    POLICY_ERROR = "POLICY_ERROR"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason of a denial."""
+
+    code: Code
+    rule: str
+    expected: str = ""
+    actual: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an instance may use. In a manifest zero means "the profile's default"."""
+
+    wall_ms: int = 0
+    cpu_ms: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+    output_bytes: int = 0
+    scratch_bytes: int = 0
+
+    def items(self) -> list[tuple[str, int]]:
+        """Name and value of each limit, in a fixed order."""
+        return [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Permission:
+    """One permission a manifest asks for. `entry` is the manifest's table as canonical JSON (sorted keys)."""
+
+    kind: str
+    entry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """plugin.toml, checked. Source: SPEC.md, section "Bundle"."""
+
+    name: str
+    version: str
+    summary: str
+    license: str
+    origin: str
+    runtime: str
+    requires_python: str
+    environment: str
+    interface: Interface
+    entrypoint: str
+    stages: tuple[str, ...]
+    deterministic: bool
+    limits: Limits
+    permissions: tuple[Permission, ...]
+    input_schema: str
+    """Path of the schema in the bundle; empty: none (only interface "functions" may have none)."""
+    output_schema: str
+    adapted_from: str = ""
+    capability: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What somebody approved of one version, and nothing beyond it. Limits: zero means "as the manifest says"."""
+
+    tier: Tier
+    """Highest trust it may run with; never more than the evidence gave."""
+    stages: tuple[str, ...]
+    permissions: tuple[Permission, ...]
+    limits: Limits
+    by_uid: int
+    at_unix_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PluginVersion:
+    """One submitted bundle as the registry knows it."""
+
+    plugin_id: str
+    """"plug_1": the same for every version of a name."""
+    digest: str
+    """sha256 of the bundle, hex."""
+    sequence: int
+    state: State
+    tier: Tier
+    """The tier that the evidence gave when it was submitted."""
+    manifest: Manifest
+    attestations: bytes
+    """The attestations as handed in, one DSSE envelope a line."""
+    approval: Approval | None
+    submitted_by_uid: int
+    submitted_unix_ms: int
+
+    @property
+    def label(self) -> str:
+        """How messages name it: "cost_breakdown@1.2.0"."""
+        return f"{self.manifest.name}@{self.manifest.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a tier may have at most: profiles/tierN.toml, checked. Source: SPEC.md, section "Profiles"."""
+
+    tier: Tier
+    default_limits: Limits
+    ceilings: Limits
+    input_bytes: int
+    """Largest input, bytes."""
+    stdio_bytes: int
+    """Largest standard output, and largest standard error, bytes each; more ends the run as output_limit."""
+    inodes: int
+    """Inodes of the scratch tmpfs."""
+    shm_bytes: int
+    """Size of /dev/shm."""
+    open_files: int
+    """RLIMIT_NOFILE."""
+    file_bytes: int
+    """RLIMIT_FSIZE."""
+    cpu_percent: int
+    """CPU bandwidth, percent of one CPU: 200 is two CPUs."""
+    instances: int
+    """Instances of this tier at one time; one more is BUSY."""
+    exec_allowed: bool
+    """Whether a plugin may execute programs that the jail shows (execve)."""
+    seccomp_extra: tuple[str, ...] = ()
+    """System calls allowed on top of the base list of plugind.linux.seccomp."""
+    requires: tuple[str, ...] = ()
+    """Kernel features without which this tier refuses to run; names as `plugindctl doctor` shows them."""
+    permissions: tuple[str, ...] = ()
+    """Kinds of permission that can be approved for this tier at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run used. memory_peak_bytes is 0 where the kernel does not tell."""
+
+    wall_ms: int = 0
+    cpu_ms: int = 0
+    memory_peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something the jail refused. `kind` is "syscall" so far; `name` is empty where it is not known."""
+
+    kind: str
+    name: str
+    count: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PluginError:
+    """An exception as the plugin raised it."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is at the other end of the socket, as the kernel says (SO_PEERCRED, unix(7))."""
+
+    uid: int
+    gid: int
+    pid: int

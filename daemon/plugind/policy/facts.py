@@ -1,0 +1,59 @@
+"""What the policy is asked, and what it answers. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from plugind.model import Caller, Limits, Permission, PluginVersion, Profile, Reason, State, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """One request to run a plugin, with everything that a decision may depend on."""
+
+    caller: Caller
+    roles: frozenset[str]
+    """What the caller may do, by the socket it came from: "caller", "operator", …"""
+    plugin: str
+    """As asked: a name or an id."""
+    version: str
+    """As asked; empty: the active one."""
+    stage: str
+    """As asked; empty: none."""
+    sensitivity: str
+    """Of the plan; empty: internal."""
+    input_bytes: int
+    timeout_ms: int
+    """Wall limit that the caller wants; 0: none of its own."""
+    profiles: Mapping[Tier, Profile]
+    record: PluginVersion | None = None
+    """The version asked for, or else the active one. None: there is none."""
+    other_versions: Mapping[str, State] | None = None
+    """Versions of the plugin with their states, when there is no record. None: the plugin is unknown."""
+    evidence_tier: Tier = 2
+    """The tier that the evidence gives now."""
+    evidence_reasons: tuple[Reason, ...] = ()
+    """Why it is not Tier 1."""
+    bundle_reasons: tuple[Reason, ...] = ()
+    """What is wrong with the stored bytes: DIGEST_MISMATCH, UNLISTED_FILE, …; each denies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What an allowed run gets: no more than was declared, approved, asked for and possible in the tier."""
+
+    tier: Tier
+    limits: Limits
+    permissions: tuple[Permission, ...]
+    stage: str
+    sensitivity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Allowed with a grant, or denied with every reason."""
+
+    allowed: bool
+    grant: Grant | None
+    reasons: tuple[Reason, ...]

@@ -1,0 +1,124 @@
+"""profiles/tierN.toml: what a tier may have at most, parsed once and checked to the last key."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from plugind.errors import ConfigError
+from plugind.model import PERMISSION_KINDS, TIERS, Limits, Profile, Tier
+
+_LIMITS: Final = tuple(name for name, _ in Limits().items())
+_NUMBERS: Final = (
+    "input_bytes stdio_bytes inodes shm_bytes open_files file_bytes cpu_percent instances".split()
+)
+
+
+def profiles_dir() -> Path:
+    """Where the profiles are: in a checkout beside the sources, else where the wheel installs them."""
+    checkout = Path(__file__).parents[2] / "profiles"
+    return checkout if checkout.is_dir() else Path(sys.prefix, "share", "plugind", "profiles")
+
+
+def load_profiles(folder: Path) -> dict[int, Profile]:
+    """One profile a tier. Raises ConfigError."""
+    return {tier: load_profile(folder / f"tier{tier}.toml", tier) for tier in TIERS}
+
+
+def load_profile(path: Path, tier: Tier) -> Profile:
+    """One file. Raises ConfigError naming file, key, what was expected and what came."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: the profile of tier {tier} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected TOML: {error}") from error
+    reader = _Reader(path)
+    reader.keys("", table, ("tier", "default_limits", "ceilings", "jail", "requires", "permissions"))
+    if table["tier"] != tier:
+        raise ConfigError(f"{path}: tier: expected {tier}, got {table['tier']!r}")
+    jail = reader.table("jail", table, (*_NUMBERS, "exec_allowed", "seccomp_extra"))
+    ceilings = reader.limits("ceilings", table)
+    return Profile(
+        tier=tier,
+        default_limits=reader.limits_within("default_limits", table, ceilings),
+        ceilings=ceilings,
+        **{name: reader.number("jail", jail, name) for name in _NUMBERS},
+        exec_allowed=reader.boolean("jail", jail, "exec_allowed"),
+        seccomp_extra=reader.texts("jail", jail, "seccomp_extra"),
+        requires=reader.texts("", table, "requires"),
+        permissions=reader.texts("", table, "permissions", PERMISSION_KINDS),
+    )
+
+
+class _Reader:
+    """Typed access to one file's tables, every mistake with its place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def _wrong(self, table: str, key: str, expected: str, actual: object) -> ConfigError:
+        place = f"{table}.{key}" if table else key
+        return ConfigError(f"{self._path}: {place}: expected {expected}, got {actual!r}")
+
+    def keys(self, name: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+        """All of them, and nothing else."""
+        for key in table:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, 1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise self._wrong(name, key, f"one of {', '.join(known)}{hint}", "an unknown key")
+        for key in known:
+            if key not in table:
+                raise self._wrong(name, key, "a value", "nothing")
+
+    def table(self, name: str, tables: Mapping[str, Any], known: tuple[str, ...]) -> Mapping[str, Any]:
+        """A table with exactly these keys."""
+        found = tables[name]
+        if not isinstance(found, dict):
+            raise self._wrong("", name, "a table", found)
+        self.keys(name, found, known)
+        return found
+
+    def number(self, name: str, table: Mapping[str, Any], key: str) -> int:
+        """A whole number above zero."""
+        value = table[key]
+        if type(value) is not int or not 0 < value < 2**53:
+            raise self._wrong(name, key, "a whole number above 0", value)
+        return value
+
+    def boolean(self, name: str, table: Mapping[str, Any], key: str) -> bool:
+        """True or false."""
+        value = table[key]
+        if not isinstance(value, bool):
+            raise self._wrong(name, key, "true or false", value)
+        return value
+
+    def texts(
+        self, name: str, table: Mapping[str, Any], key: str, known: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
+        """A list of texts, out of `known` where that is given."""
+        value = table[key]
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(name, key, "a list of texts", value)
+        for item in value:
+            if known is not None and item not in known:
+                raise self._wrong(name, key, f"some of {', '.join(known)}", item)
+        return tuple(value)
+
+    def limits(self, name: str, tables: Mapping[str, Any]) -> Limits:
+        """All limits."""
+        table = self.table(name, tables, _LIMITS)
+        return Limits(**{key: self.number(name, table, key) for key in _LIMITS})
+
+    def limits_within(self, name: str, tables: Mapping[str, Any], ceilings: Limits) -> Limits:
+        """All limits, none above its ceiling."""
+        found = self.limits(name, tables)
+        for (key, value), (_, ceiling) in zip(found.items(), ceilings.items(), strict=True):
+            if value > ceiling:
+                raise self._wrong(name, key, f"at most the ceiling {ceiling}", value)
+        return found

@@ -1,0 +1,1 @@
+"""Which plugins and versions there are, what was approved, and the content-addressed store of their bytes."""

@@ -1,0 +1,332 @@
+"""The front's side: one connection to the launcher, any number of runs over it (asyncio)."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from plugind.errors import InvalidRequestError, IsolationUnavailableError, LauncherGoneError
+from plugind.model import Limits, Outcome, PluginError, Usage, Violation
+from plugind.sandbox import codestore, protocol
+from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES
+from plugind.sandbox.outcome import Verdict, judge
+
+READY_TIMEOUT_S = 60.0
+_CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRequest:
+    """One run, decided and validated: what the sandbox is to do."""
+
+    run: str
+    digest: str
+    tier: int
+    limits: Limits
+    interface: str
+    entrypoint: str
+    input_json: bytes
+    context: Mapping[str, str]
+    stdio_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceResult:
+    """What became of it. output_json are the bytes of the frame, not yet parsed; only when outcome is ok."""
+
+    outcome: Outcome
+    detail: str
+    output_json: bytes | None
+    error: PluginError | None
+    stdout: bytes
+    stderr: bytes
+    usage: Usage
+    violations: tuple[Violation, ...]
+
+
+class LauncherClient:
+    """Talks to one launcher. When that is gone, `gone` is done and every run in flight raises LauncherGoneError."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sock.setblocking(False)
+        self._ready: asyncio.Future[protocol.Ready] = asyncio.get_running_loop().create_future()
+        self._loads: dict[str, asyncio.Future[str]] = {}
+        self._runs: dict[str, _Run] = {}
+        self._kill_descriptor = -1
+        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def open(self) -> protocol.Ready:
+        """Wait until the templates are up. Raises LauncherGoneError."""
+        asyncio.get_running_loop().add_reader(self._sock, self._on_readable)
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._ready), READY_TIMEOUT_S)
+        except TimeoutError as error:
+            raise LauncherGoneError(f"the launcher was not ready after {READY_TIMEOUT_S:.0f} s") from error
+
+    async def load(self, digest: str, bundle: bytes) -> None:
+        """Hand over a bundle once. Raises IsolationUnavailableError when the launcher refuses it."""
+        pending = self._loads.get(digest)
+        if pending is None:
+            pending = self._loads[digest] = asyncio.get_running_loop().create_future()
+            descriptor = sealed_memfd("bundle", bundle)
+            try:
+                await self._send(protocol.Load(digest), [descriptor])
+            finally:
+                os.close(descriptor)
+        error = await asyncio.shield(pending)
+        if error:
+            self._loads.pop(digest, None)
+            raise IsolationUnavailableError("load", error)
+
+    async def run(self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None) -> InstanceResult:
+        """One instance from start to end; every process of it is gone when this returns or raises.
+
+        Raises IsolationUnavailableError (nothing ran), LauncherGoneError. Cancelling ends the instance first.
+        """
+        run = _Run(request, on_started, self.kill)
+        self._check_alive()
+        self._runs[request.run] = run
+        try:
+            await self._start(run)
+            try:
+                await asyncio.shield(run.ended)
+            except asyncio.CancelledError:
+                self.kill(request.run, "canceled")
+                await asyncio.wait([run.ended])
+                raise
+            return await run.result()
+        finally:
+            self._runs.pop(request.run, None)
+            run.close()
+
+    async def _start(self, run: _Run) -> None:
+        request = run.request
+        descriptors = run.open_descriptors()
+        try:
+            await self._send(protocol.Start(request.run, request.digest, request.tier, request.limits), descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def kill(self, run: str, cause: str) -> None:
+        """End one run; cause is canceled, killed or output_limit. No effect on one that is not there."""
+        if run in self._runs and not self.gone.done():
+            self._send_now(protocol.Kill(run, cause))
+
+    def kill_all(self) -> None:
+        """End every instance without the launcher's help, where the kernel has cgroup.kill; else through it."""
+        if self._kill_descriptor >= 0:
+            os.write(self._kill_descriptor, b"1")
+        for run in list(self._runs):
+            self.kill(run, "killed")
+
+    async def stop(self) -> None:
+        """Ask the launcher to end everything, and wait until it is gone."""
+        if not self.gone.done():
+            self._send_now(protocol.Stop())
+            await asyncio.wait([self.gone], timeout=5)
+        self._close("stopped")
+
+    # -- the connection
+
+    def _check_alive(self) -> None:
+        if self.gone.done():
+            raise LauncherGoneError(f"the launcher is gone: {self.gone.result()}")
+
+    async def _send(self, message: protocol.ToLauncher, descriptors: list[int]) -> None:
+        self._check_alive()
+        data = protocol.encode(message)
+        while True:
+            try:
+                socket.send_fds(self._sock, [data], descriptors)
+                return
+            except BlockingIOError:
+                await asyncio.sleep(0.001)  # the launcher is behind by a whole socket buffer
+            except OSError as error:
+                self._close(str(error))
+                self._check_alive()
+
+    def _send_now(self, message: protocol.ToLauncher) -> None:
+        task = asyncio.get_running_loop().create_task(self._send(message, []))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _on_readable(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._sock, protocol.MAX_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._close(str(error))
+            return
+        if not data:
+            self._close("it ended")
+            return
+        try:
+            self._take(protocol.decode(data), descriptors)
+        except InvalidRequestError as error:
+            self._close(f"it sent what this version does not understand: {error}")
+
+    def _take(self, message: protocol.Message, descriptors: list[int]) -> None:
+        match message:
+            case protocol.Ready():
+                self._kill_descriptor = descriptors[0] if descriptors else -1
+                self._ready.set_result(message)
+            case protocol.Loaded():
+                self._loaded(message)
+            case protocol.Started():
+                if run := self._runs.get(message.run):
+                    run.on_started()
+            case protocol.Refused() | protocol.Ended():
+                if run := self._runs.get(message.run):
+                    run.finish(message)
+
+    def _loaded(self, message: protocol.Loaded) -> None:
+        pending = self._loads.get(message.digest)
+        if pending is None:
+            return
+        if not pending.done():
+            pending.set_result(message.error)
+        elif message.error:  # evicted since: the next run hands it over again
+            del self._loads[message.digest]
+
+    def _close(self, why: str) -> None:
+        if self.gone.done():
+            return
+        self.gone.set_result(why)
+        asyncio.get_running_loop().remove_reader(self._sock)
+        self._sock.close()
+        if self._kill_descriptor >= 0:
+            os.close(self._kill_descriptor)
+            self._kill_descriptor = -1
+        error = LauncherGoneError(f"the launcher is gone: {why}")
+        pending: list[asyncio.Future[Any]] = [self._ready, *self._loads.values()]
+        for future in [*pending, *(run.ended for run in self._runs.values())]:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # whoever waits gets it; nobody waiting is no reason for a warning
+
+
+class _Run:
+    """The pipes of one run and how it ended."""
+
+    def __init__(
+        self, request: InstanceRequest, on_started: Callable[[], None], kill: Callable[[str, str], None]
+    ) -> None:
+        self.request = request
+        self.on_started = on_started
+        self.ended: asyncio.Future[protocol.Ended | protocol.Refused] = asyncio.get_running_loop().create_future()
+        self._nonce = secrets.token_bytes(NONCE_BYTES)
+        overflow = lambda: kill(request.run, "output_limit")  # noqa: E731
+        sizes = (request.limits.output_bytes + HEADER.size, request.stdio_bytes, request.stdio_bytes)
+        self._captures = [_Capture(size, overflow) for size in sizes]
+
+    def open_descriptors(self) -> list[int]:
+        """Input memfd and the write ends of the three pipes, to be sent and closed."""
+        request = self.request
+        call = {**request.context, "interface": request.interface, "entrypoint": request.entrypoint}
+        head = json.dumps(call).encode()
+        content = self._nonce + len(head).to_bytes(4, "big") + head + request.input_json
+        return [sealed_memfd("input", content), *(capture.open() for capture in self._captures)]
+
+    def finish(self, message: protocol.Ended | protocol.Refused) -> None:
+        """The launcher's last word on this run."""
+        if not self.ended.done():
+            self.ended.set_result(message)
+
+    async def result(self) -> InstanceResult:
+        """What it came to. Raises IsolationUnavailableError, LauncherGoneError."""
+        ended = self.ended.result()
+        if isinstance(ended, protocol.Refused):
+            raise IsolationUnavailableError(ended.step, ended.detail)
+        await asyncio.wait([capture.end for capture in self._captures], timeout=2)
+        result, stdout, stderr = (bytes(capture.data) for capture in self._captures)
+        verdict = self._verdict(ended, result)
+        return InstanceResult(
+            outcome=verdict.outcome,
+            detail=verdict.detail,
+            output_json=verdict.output_json,
+            error=verdict.error,
+            stdout=stdout,
+            stderr=stderr,
+            usage=Usage(ended.wall_ms, ended.cpu_ms, ended.memory_peak_bytes),
+            violations=verdict.violations,
+        )
+
+    def _verdict(self, ended: protocol.Ended, result: bytes) -> Verdict:
+        limits = self.request.limits
+        names = (
+            f"result of more than {limits.output_bytes}",
+            *(f"{name} of more than {self.request.stdio_bytes}" for name in ("standard output", "standard error")),
+        )
+        for capture, name in zip(self._captures, names, strict=True):
+            # Also when it ended by itself before the kill came: what was cut off is not a result.
+            if capture.overflown and ended.cause in ("", "output_limit"):
+                return Verdict(Outcome.OUTPUT_LIMIT, f"output: {name} bytes")
+        return judge(ended, result, self._nonce, limits)
+
+    def close(self) -> None:
+        """Free the descriptors."""
+        for capture in self._captures:
+            capture.close()
+
+
+class _Capture:
+    """Reads one pipe to its end, keeps at most `limit_bytes`, and calls `overflow` once when there is more."""
+
+    def __init__(self, limit_bytes: int, overflow: Callable[[], None]) -> None:
+        self.data = bytearray()
+        self.overflown = False
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._limit_bytes = limit_bytes
+        self._overflow = overflow
+        self._descriptor = -1
+
+    def open(self) -> int:
+        """Start reading; returns the write end."""
+        self._descriptor, write_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._descriptor, False)
+        asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
+        return write_end
+
+    def _on_readable(self) -> None:
+        try:
+            chunk = os.read(self._descriptor, _CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        if not chunk:
+            self.close()
+            return
+        room = self._limit_bytes - len(self.data)
+        self.data += chunk[:room]
+        if len(chunk) > room and not self.overflown:
+            self.overflown = True
+            self._overflow()
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._descriptor >= 0:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if not self.end.done():
+            self.end.set_result(None)
+
+
+def sealed_memfd(name: str, content: bytes) -> int:
+    """A memfd that nobody can change any more. Source: memfd_create(2), fcntl(2)."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, codestore.SEALS)
+    return descriptor

@@ -1,0 +1,189 @@
+"""The steps of the jail, carried out by the instance itself, in the order of the jailspec.
+
+Each step works or raises; nothing is logged and skipped. Until `user_namespace` the process is root of its
+template's user namespace and of nothing else; after `capabilities` it is nobody anywhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from plugind.linux import constants as c
+from plugind.linux import syscalls
+
+_LOCKED_DOWN = c.MS_NOSUID | c.MS_NODEV
+PROC_SUPER_MAGIC = 0x9FA0
+_NAMESPACE_COUNTS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+
+
+@dataclass
+class Context:
+    """What the steps need from the zygote, and what one step leaves for a later one."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+    result: int
+    input: int
+    control: int
+    seccomp: bytes
+    sysctl: int = field(default=-1)
+    """O_PATH of the template's /proc/sys/user, taken before its /proc is covered."""
+
+
+def setup_session(_context: Context) -> None:
+    os.setsid()
+
+
+def setup_plugin_files(_context: Context, digest: str) -> None:
+    syscalls.mount(f"/code/{digest}", "/plugin", None, c.MS_BIND)
+    syscalls.mount("", "/plugin", None, c.MS_REMOUNT | c.MS_BIND | c.MS_RDONLY | _LOCKED_DOWN)
+    # An empty cover: what other plugins are made of is none of this one's business.
+    syscalls.mount("none", "/code", "tmpfs", c.MS_RDONLY | c.MS_NOEXEC | _LOCKED_DOWN, "size=4k,nr_inodes=2,mode=0555")
+
+
+def setup_scratch(_context: Context, path: str, size_bytes: int, inodes: int, uid: int, noexec: bool) -> None:
+    options = f"size={size_bytes},nr_inodes={inodes},mode=0700,uid={uid},gid={uid}"
+    syscalls.mount("none", path, "tmpfs", _LOCKED_DOWN | (c.MS_NOEXEC if noexec else 0), options)
+
+
+def setup_proc(context: Context) -> None:
+    context.sysctl = os.open("/proc/sys/user", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    syscalls.mount("proc", "/proc", "proc", c.MS_NOEXEC | _LOCKED_DOWN, "subset=pid")
+    if os.readlink("/proc/self") != str(os.getpid()) or os.path.exists("/proc/sys"):
+        raise OSError(0, "the mounted proc is not this instance's own with subset=pid", "/proc")
+
+
+def setup_hostname(_context: Context, name: str) -> None:
+    syscalls.sethostname(name)
+
+
+def setup_cgroup_namespace(context: Context) -> None:
+    # Only now: a cgroup namespace shows as root the group in which it was made.
+    if os.read(context.control, 16) != b"go":
+        raise OSError(0, "the launcher did not put this instance into its groups")
+    syscalls.unshare(c.CLONE_NEWCGROUP)
+
+
+def setup_descriptors(context: Context) -> None:
+    # Away from the low numbers first, so that dup2 below never overwrites one that is still needed.
+    moved = [_move_high(fd) for fd in (context.stdin, context.stdout, context.stderr, context.result)]
+    context.input, context.control = _move_high(context.input), _move_high(context.control)
+    context.sysctl = _move_high(context.sysctl)
+    for target, source in enumerate(moved):
+        os.dup2(source, target, inheritable=target < 3)
+    context.result = 3
+    syscalls.close_all_but({0, 1, 2, 3, context.input, context.control, context.sysctl})
+    os.chdir("/tmp")  # noqa: S108 - the instance's own tmpfs
+    os.environ.clear()
+    os.environ.update(
+        HOME="/tmp",
+        TMPDIR="/tmp",
+        PATH="/usr/bin:/bin",
+        LANG="C.UTF-8",
+        PYTHONDONTWRITEBYTECODE="1",  # noqa: S108
+    )
+
+
+def _move_high(descriptor: int) -> int:
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64)
+
+
+def setup_rlimits(_context: Context, limits: dict[str, int]) -> None:
+    for name, value in limits.items():
+        # The CPU backstop sends SIGXCPU at the soft limit, which a plugin could ignore, and SIGKILL at the hard one.
+        hard = value + 1 if name == "CPU" else value
+        resource.setrlimit(_RLIMITS[name], (value, hard))
+
+
+# Python names no constants for the last three on some builds: bits/resource.h
+_RLIMITS = {
+    "CPU": resource.RLIMIT_CPU,
+    "FSIZE": resource.RLIMIT_FSIZE,
+    "CORE": resource.RLIMIT_CORE,
+    "NOFILE": resource.RLIMIT_NOFILE,
+    "MEMLOCK": resource.RLIMIT_MEMLOCK,
+    "SIGPENDING": 11,
+    "MSGQUEUE": 12,
+    "NICE": 13,
+    "RTPRIO": 14,
+}
+
+
+def setup_identity(_context: Context, uid: int) -> None:
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def setup_user_namespace(context: Context, outside: int, inside: int) -> None:
+    # A process that changed its uid is not dumpable, and then /proc/self/uid_map belongs to root.
+    syscalls.prctl(c.PR_SET_DUMPABLE, 1)
+    syscalls.unshare(c.CLONE_NEWUSER)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{inside} {outside} 1"),
+        ("gid_map", f"{inside} {outside} 1"),
+    ):
+        _write(f"/proc/self/{name}", text)
+    for kind in _NAMESPACE_COUNTS:
+        _write(f"max_{kind}_namespaces", "0", context.sysctl)
+    os.close(context.sysctl)
+
+
+def _write(path: str, text: str, folder: int | None = None) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def setup_capabilities(_context: Context) -> None:
+    # After the user namespace, whose creation resets securebits.
+    syscalls.prctl(c.PR_SET_SECUREBITS, c.SECUREBITS_LOCKED)
+    syscalls.drop_capabilities()
+
+
+def setup_no_new_privileges(_context: Context) -> None:
+    syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
+    syscalls.prctl(c.PR_SET_DUMPABLE, 0)
+    os.umask(0o077)
+
+
+def setup_seccomp(context: Context) -> None:
+    syscalls.seccomp_load(context.seccomp)
+
+
+_STEPS: dict[str, Callable[..., None]] = {
+    "session": setup_session,
+    "plugin_files": setup_plugin_files,
+    "scratch": setup_scratch,
+    "proc": setup_proc,
+    "hostname": setup_hostname,
+    "cgroup_namespace": setup_cgroup_namespace,
+    "descriptors": setup_descriptors,
+    "rlimits": setup_rlimits,
+    "identity": setup_identity,
+    "user_namespace": setup_user_namespace,
+    "capabilities": setup_capabilities,
+    "no_new_privileges": setup_no_new_privileges,
+    "seccomp": setup_seccomp,
+}
+
+
+class StepError(Exception):
+    """A step failed; the first argument names it."""
+
+
+def carry_out(context: Context, steps: list[tuple[str, dict[str, Any]]]) -> None:
+    """All steps in order. Raises StepError with the step's name and the reason."""
+    for name, arguments in steps:
+        try:
+            _STEPS[name](context, **arguments)
+        except Exception as error:  # whatever it is, nothing may run in half a jail
+            raise StepError(name, f"{type(error).__name__}: {error}") from error

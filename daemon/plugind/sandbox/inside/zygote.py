@@ -1,0 +1,138 @@
+"""The zygote: a clean interpreter that clones one instance per Start message and reports how each ended.
+
+It is root of its template's user namespace and nothing in the host's. It never draws a random number, so that no
+two instances inherit the same state. Messages are JSON over SOCK_SEQPACKET on descriptor 3, from the launcher only.
+"""
+
+from __future__ import annotations
+
+import array
+
+# Imported ahead: what most plugins import is there already when an instance starts.
+import bisect  # noqa: F401
+import hashlib  # noqa: F401
+import json
+import os
+import select
+import socket
+import sys
+from typing import Any, NoReturn
+
+from plugind.linux import constants as c
+from plugind.linux import syscalls
+from plugind.sandbox.inside import runner, setup
+
+CONTROL = 3
+MAX_MESSAGE_BYTES = 64 * 1024
+DESCRIPTORS = ("control", "input", "result", "stdout", "stderr")
+NAMESPACES = c.CLONE_NEWPID | c.CLONE_NEWNS | c.CLONE_NEWIPC | c.CLONE_NEWUTS
+
+
+def main() -> NoReturn:
+    """Serve until the launcher closes the socket."""
+    syscalls.set_name("plugind-zygote")
+    launcher = socket.socket(fileno=CONTROL)
+    launcher.set_inheritable(False)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    _, descriptors = receive(launcher)
+    with open(descriptors[0], "rb") as program:
+        program.seek(0)
+        seccomp = program.read()
+    launcher.send(json.dumps({"op": "ready"}).encode())
+    os.dup2(null, 2)  # it was the daemon's log, for a zygote that cannot even start
+    Zygote(launcher, null, seccomp).serve()
+
+
+def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """One message with its descriptors; an empty one means the launcher is gone."""
+    data, control, _flags, _ = sock.recvmsg(MAX_MESSAGE_BYTES, socket.CMSG_SPACE(8 * 4), socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        sys.exit(0)
+    descriptors = array.array("i")
+    for level, kind, content in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    return json.loads(data), list(descriptors)
+
+
+class Zygote:
+    """The loop: Start messages in, exits out."""
+
+    def __init__(self, launcher: socket.socket, null: int, seccomp: bytes) -> None:
+        self.launcher = launcher
+        self.null = null
+        self.seccomp = seccomp
+        self.instances: dict[int, tuple[str, int]] = {}  # pidfd → run, pid
+        self.poll = select.poll()
+        self.poll.register(launcher, select.POLLIN)
+
+    def serve(self) -> NoReturn:
+        while True:
+            for descriptor, _ in self.poll.poll():
+                if descriptor == self.launcher.fileno():
+                    self.start(*receive(self.launcher))
+                else:
+                    self.reap(descriptor)
+
+    def start(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        run = message["run"]
+        try:
+            pid = syscalls.clone(NAMESPACES)
+        except OSError as error:
+            self.tell(op="failed", run=run, detail=str(error))
+        else:
+            if pid == 0:
+                become_instance(message, descriptors, self.null, self.seccomp)
+            pidfd = os.pidfd_open(pid)
+            self.instances[pidfd] = (run, pid)
+            self.poll.register(pidfd, select.POLLIN)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def reap(self, pidfd: int) -> None:
+        run, pid = self.instances.pop(pidfd)
+        self.poll.unregister(pidfd)
+        os.close(pidfd)
+        _, status, usage = os.wait4(pid, 0)
+        cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
+        self.tell(op="exited", run=run, exit_code=os.waitstatus_to_exitcode(status), cpu_ms=cpu_ms)
+
+    def tell(self, **fields: object) -> None:
+        self.launcher.send(json.dumps(fields).encode())
+
+
+def become_instance(message: dict[str, Any], descriptors: list[int], null: int, seccomp: bytes) -> NoReturn:
+    """In the clone: build the jail, say so, run the plugin. Never returns to the zygote's loop."""
+    try:
+        given = dict(zip(DESCRIPTORS, descriptors, strict=True))
+        context = setup.Context(**given, stdin=null, seccomp=seccomp)
+        try:
+            syscalls.set_name("plugind-instance")
+            greet(context.control)
+            setup.carry_out(context, message["steps"])
+        except setup.StepError as error:
+            step, detail = error.args
+            failure = {"op": "failed", "step": step, "detail": detail[:1000]}
+            os.write(context.control, json.dumps(failure).encode())
+            os._exit(1)
+        os.write(context.control, b'{"op":"ready"}')
+        os.close(context.control)
+        runner.run(context.input, context.result)
+    finally:
+        os._exit(1)
+
+
+def greet(control: int) -> None:
+    """Hand the launcher a pidfd of this instance: a name that no other process can come to bear."""
+    pidfd = os.pidfd_open(os.getpid())
+    stream = socket.socket(fileno=control)
+    try:
+        socket.send_fds(stream, [b'{"op":"hello"}'], [pidfd])
+    finally:
+        stream.detach()
+        os.close(pidfd)
+
+
+if __name__ == "__main__":
+    main()

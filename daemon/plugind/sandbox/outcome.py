@@ -1,0 +1,89 @@
+"""From how an instance ended and what came through the result pipe to its outcome. Pure.
+
+Frame: inside/runner.py. It is believed only when the process ended by itself with 0 and the pipe held exactly one
+frame with the run's nonce.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass
+
+from plugind.model import Limits, Outcome, PluginError, Violation
+from plugind.sandbox.inside.runner import HEADER
+from plugind.sandbox.protocol import Ended
+
+_SIGSYS = "made a system call that no plugin may make, and was killed for it"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a run has come to. `output_json` is set only for ok, `error` only where the plugin raised."""
+
+    outcome: Outcome
+    detail: str = ""
+    output_json: bytes | None = None
+    error: PluginError | None = None
+    violations: tuple[Violation, ...] = ()
+
+
+def judge(ended: Ended, result: bytes, nonce: bytes, limits: Limits) -> Verdict:
+    """The one outcome of a run that started."""
+    if ended.cause:
+        return Verdict(Outcome(ended.cause), _cause_text(ended.cause, limits))
+    if ended.exit_code == -signal.SIGSYS:
+        return Verdict(Outcome.VIOLATION, _SIGSYS, violations=(Violation("syscall", "", 1, _SIGSYS),))
+    if ended.exit_code == -signal.SIGKILL:
+        return Verdict(Outcome.KILLED, "killed from outside plugind")
+    if ended.exit_code < 0:
+        return Verdict(Outcome.FAILED, f"died by {signal.Signals(-ended.exit_code).name}")
+    if ended.exit_code > 0:
+        return Verdict(Outcome.FAILED, f"ended with exit status {ended.exit_code} and without a result")
+    return _judge_frame(result, nonce)
+
+
+def _cause_text(cause: str, limits: Limits) -> str:
+    return {
+        "timeout": f"wall clock: more than {limits.wall_ms} ms",
+        "cpu_exceeded": f"CPU time: more than {limits.cpu_ms} ms over all its processes",
+        "out_of_memory": f"memory: more than {limits.memory_bytes} bytes",
+        "pids_exceeded": f"processes and threads: more than {limits.pids}",
+        "output_limit": f"output: more than {limits.output_bytes} bytes",
+        "killed": "killed by the operator",
+        "canceled": "canceled by the caller",
+    }.get(cause, "the sandbox lost the instance")
+
+
+def _judge_frame(result: bytes, nonce: bytes) -> Verdict:
+    problem = _frame_problem(result, nonce)
+    if problem:
+        return Verdict(Outcome.OUTPUT_INVALID, problem)
+    _, kind, _ = HEADER.unpack_from(result)
+    body = result[HEADER.size :]
+    if kind == b"V":
+        return Verdict(Outcome.OK, output_json=body)
+    try:
+        fields = json.loads(body)
+        if kind == b"I":
+            return Verdict(Outcome.OUTPUT_INVALID, f"the plugin returned something that is no JSON: {fields:.500}")
+        error = PluginError(fields["type"], fields["message"], fields["traceback"])
+        return Verdict(Outcome.FAILED, f"raised {error.type}: {error.message:.500}", error=error)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return Verdict(Outcome.OUTPUT_INVALID, "the result frame is malformed")
+
+
+def _frame_problem(result: bytes, nonce: bytes) -> str:
+    """Why these bytes are not exactly one frame of this run; empty when they are."""
+    if not result:
+        return "the plugin's process ended without a result"
+    if len(result) < HEADER.size:
+        return "the result frame is cut off"
+    claimed, kind, length = HEADER.unpack_from(result)
+    if claimed != nonce:
+        return "the result frame does not carry this run's nonce"
+    if kind not in (b"V", b"E", b"I"):
+        return "the result frame is of an unknown kind"
+    if len(result) != HEADER.size + length:
+        return f"expected exactly one result frame of {length} bytes, got {len(result) - HEADER.size}"
+    return ""

@@ -1,0 +1,175 @@
+"""What the front and the launcher say to each other: one JSON object per SOCK_SEQPACKET message, size-checked.
+
+Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors), Kill, Stop.
+Launcher to front: Ready, Loaded, Started, Ended, Refused.
+The launcher trusts none of it: every field is checked here when it is parsed, and against profiles later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_type_hints
+
+from plugind.errors import InvalidRequestError
+from plugind.model import Limits
+
+MAX_MESSAGE_BYTES = 16 * 1024
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Take this bundle (one descriptor: a sealed memfd). The launcher checks its sha256 itself."""
+
+    op: ClassVar[str] = "load"
+    descriptors: ClassVar[int] = 1
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start an instance of a loaded digest. Descriptors: input (sealed memfd), result, stdout, stderr (pipes)."""
+
+    op: ClassVar[str] = "start"
+    descriptors: ClassVar[int] = 4
+    run: str
+    digest: str
+    tier: int
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End an instance. `cause` comes back in Ended: canceled, killed, output_limit."""
+
+    op: ClassVar[str] = "kill"
+    descriptors: ClassVar[int] = 0
+    run: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End every instance and every template, clean up, and exit."""
+
+    op: ClassVar[str] = "stop"
+    descriptors: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All templates are up. `unavailable` maps tiers that cannot run to the reason, as "2": "no seccomp"."""
+
+    op: ClassVar[str] = "ready"
+    descriptors: ClassVar[int] = 0
+    cgroup_driver: str
+    unavailable: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The bundle is unpacked, or (`error` not empty) was refused."""
+
+    op: ClassVar[str] = "loaded"
+    descriptors: ClassVar[int] = 0
+    digest: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The jail is complete and plugin code runs from here on."""
+
+    op: ClassVar[str] = "started"
+    descriptors: ClassVar[int] = 0
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing of the plugin ran: a step of the jail failed, or the request was above what the launcher allows."""
+
+    op: ClassVar[str] = "refused"
+    descriptors: ClassVar[int] = 0
+    run: str
+    step: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Every process of the instance is gone and its groups are removed."""
+
+    op: ClassVar[str] = "ended"
+    descriptors: ClassVar[int] = 0
+    run: str
+    cause: str
+    """Why it was killed: "" (it ended by itself), canceled, killed, output_limit, timeout, cpu_exceeded,
+    out_of_memory, pids_exceeded, fault."""
+    exit_code: int
+    """Exit code of the plugin's process, or -signal."""
+    wall_ms: int
+    cpu_ms: int
+    memory_peak_bytes: int
+
+
+ToLauncher = Load | Start | Kill | Stop
+ToFront = Ready | Loaded | Started | Refused | Ended
+Message = ToLauncher | ToFront
+_KINDS: dict[str, type[Message]] = {
+    kind.op: kind for kind in (Load, Start, Kill, Stop, Ready, Loaded, Started, Refused, Ended)
+}
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message. Raises InvalidRequestError where it would be longer than MAX_MESSAGE_BYTES."""
+    data = json.dumps({"op": message.op, **dataclasses.asdict(message)}, separators=(",", ":")).encode()
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise InvalidRequestError(f"{message.op}: expected at most {MAX_MESSAGE_BYTES} bytes, got {len(data)}")
+    return data
+
+
+def decode(data: bytes) -> Message:
+    """Parse and check one message. Raises InvalidRequestError for anything but exactly the known fields and types."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise InvalidRequestError(f"message: expected at most {MAX_MESSAGE_BYTES} bytes, got {len(data)}")
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"message: expected a JSON object: {error}") from error
+    op = fields.pop("op", None) if isinstance(fields, dict) else None
+    if not isinstance(op, str) or op not in _KINDS:
+        raise InvalidRequestError("message: expected a JSON object with a known op")
+    message: Message = _build(_KINDS[op], fields)
+    return message
+
+
+def _build(kind: type[Any], fields: dict[str, Any]) -> Any:
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name not in {"op", "descriptors"}}
+    if set(fields) != set(hints):
+        raise InvalidRequestError(f"{kind.__name__}: expected the fields {sorted(hints)}, got {sorted(fields)}")
+    return kind(**{name: _value(kind, name, hint, fields[name]) for name, hint in hints.items()})
+
+
+def _value(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
+    if hint is Limits and isinstance(value, dict):
+        return _build(Limits, value)
+    if hint is int and type(value) is int and -(2**31) <= value < 2**53:
+        return value
+    if hint is str and isinstance(value, str) and _text_fits(name, value):
+        return value
+    if hint == dict[str, str] and isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
+        return value
+    raise InvalidRequestError(f"{kind.__name__}.{name}: not a valid value: {value!r:.80}")
+
+
+def _text_fits(name: str, value: str) -> bool:
+    if name == "run":
+        return _TOKEN.fullmatch(value) is not None
+    if name == "digest":
+        return _DIGEST.fullmatch(value) is not None
+    return len(value) <= 4096 and "\0" not in value

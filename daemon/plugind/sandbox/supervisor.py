@@ -1,0 +1,148 @@
+"""One instance as the launcher sees it: its groups, its limits, why it was killed and how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from plugind.linux.cgroup import GroupStats
+from plugind.model import Limits
+from plugind.sandbox.protocol import Ended
+
+SETUP_NS = 10 * 10**9
+"""A jail that is not complete by then never will be."""
+KILL_NS = 5 * 10**9
+"""A killed instance that is not gone by then takes its template with it."""
+_TICK_NS = 20 * 10**6
+_SHORTEST_NS = 2 * 10**6
+_CPUS = os.cpu_count() or 1
+
+
+class InstanceGroup(Protocol):
+    """The cgroups of one instance (plugind.linux.cgroup)."""
+
+    def attach(self, pid: int) -> None:
+        """Move a process (the host's pid) into the groups."""
+
+    def kill(self) -> None:
+        """SIGKILL to every process in them."""
+
+    def stats(self) -> GroupStats:
+        """What they have used and refused so far."""
+        ...
+
+    def remove(self) -> None:
+        """Remove the empty groups."""
+
+
+@dataclass(slots=True)
+class Instance:
+    """From the Start message to the Ended message. Times are time.monotonic_ns()."""
+
+    run: str
+    digest: str
+    tier: int
+    limits: Limits
+    uid: int
+    group: InstanceGroup
+    control: socket.socket | None
+    created_ns: int = field(default_factory=time.monotonic_ns)
+    started_ns: int = 0
+    """When plugin code began; 0 while the jail is being built."""
+    killed_ns: int = 0
+    next_check_ns: int = 0
+    pidfd: int = -1
+    cause: str = ""
+    failure: tuple[str, str] = ("setup", "the instance ended before its jail was complete")
+    """Step and detail, should it end before it started."""
+
+    def __post_init__(self) -> None:
+        self.next_check_ns = self.created_ns + SETUP_NS
+
+    def started(self) -> None:
+        """The jail is complete: the clocks of the limits run from here."""
+        self.started_ns = time.monotonic_ns()
+        self._schedule(self.started_ns, 0)
+
+    def check(self, now_ns: int) -> None:
+        """Kill it if it broke a limit; else say when to look again."""
+        if self.killed_ns:
+            self.next_check_ns = self.killed_ns + KILL_NS
+        elif not self.started_ns:
+            if now_ns - self.created_ns >= SETUP_NS:
+                self.failure = ("setup", f"not complete after {SETUP_NS // 10**9} s")
+                self.kill("fault")
+        else:
+            stats = self.group.stats()
+            cause = self._breach(stats, now_ns)
+            if cause:
+                self.kill(cause)
+            else:
+                self._schedule(now_ns, stats.cpu_ns)
+
+    def stuck(self, now_ns: int) -> bool:
+        """Whether it outlived its own SIGKILL."""
+        return bool(self.killed_ns) and now_ns - self.killed_ns >= KILL_NS
+
+    def _schedule(self, now_ns: int, cpu_ns: int) -> None:
+        # The tree cannot use its budget up sooner than with all CPUs at once.
+        budget_ns = (self.limits.cpu_ms * 10**6 - cpu_ns) // _CPUS
+        wall_ns = self.started_ns + self.limits.wall_ms * 10**6 - now_ns
+        self.next_check_ns = (
+            now_ns + max(_SHORTEST_NS, min(_TICK_NS, budget_ns))
+            if wall_ns > _TICK_NS
+            else (now_ns + min(max(_SHORTEST_NS, budget_ns), wall_ns))
+        )
+
+    def _breach(self, stats: GroupStats, now_ns: int) -> str:
+        if stats.oom_kills:
+            return "out_of_memory"
+        if stats.pids_refused:
+            return "pids_exceeded"
+        if stats.cpu_ns > self.limits.cpu_ms * 10**6:
+            return "cpu_exceeded"
+        if now_ns - self.started_ns >= self.limits.wall_ms * 10**6:
+            return "timeout"
+        return ""
+
+    def kill(self, cause: str) -> None:
+        """SIGKILL to all of it, by cgroup and by pidfd. The first cause stays."""
+        if not self.killed_ns:
+            self.cause = cause
+            self.killed_ns = time.monotonic_ns()
+            self.next_check_ns = self.killed_ns + KILL_NS
+        self.group.kill()
+        if self.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it was gone already
+
+    def close_control(self) -> None:
+        """The conversation with the instance is over: it started, failed or ended."""
+        if self.control is not None:
+            self.control.close()
+            self.control = None
+
+    def finish(self, exit_code: int) -> Ended:
+        """Every process is gone: remove the groups, close what is open, say how it ended."""
+        now_ns = time.monotonic_ns()
+        stats = self.group.stats()
+        self.group.remove()
+        self.close_control()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        cause = self.cause or (self._breach(stats, now_ns) if self.started_ns else "")
+        return Ended(
+            run=self.run,
+            cause=cause,
+            exit_code=exit_code,
+            wall_ms=(now_ns - self.started_ns) // 10**6 if self.started_ns else 0,
+            cpu_ms=stats.cpu_ns // 10**6,
+            memory_peak_bytes=stats.memory_peak_bytes,
+        )

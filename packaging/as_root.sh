@@ -1,0 +1,15 @@
+#!/bin/sh
+# as_root.sh WHY COMMAND...: runs the command as root; asks for sudo, and says why, if it has to. The command leaves no bytecode that
+# belongs to root in the checkout.
+set -eu
+why=$1
+shift
+export PYTHONDONTWRITEBYTECODE=1
+[ "$(id -u)" != 0 ] || exec "$@"
+if ! command -v sudo >/dev/null; then
+    printf 'root is needed: %s. There is no sudo here: run this as root.\n' "$why" >&2
+    exit 1
+fi
+printf 'root is needed: %s. sudo may ask for your password.\n' "$why"
+# sudo clears the environment.
+exec sudo env PYTHONDONTWRITEBYTECODE=1 CI="${CI:-}" "$@"

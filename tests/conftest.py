@@ -1,0 +1,40 @@
+"""Who may run what: tests that need root are marked, and never skipped silently."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+NEED_ROOT = ("system", "escapes", "soak")
+IN_CI = os.environ.get("CI") == "true"
+
+# `make test` may run as root in a user's checkout: no .hypothesis/ that belongs to root.
+settings.register_profile("plugind", database=None, deadline=None)
+settings.load_profile("plugind")
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(here).parts[0]
+        if folder in NEED_ROOT:
+            item.add_marker("root")
+        if folder == "soak":
+            item.add_marker("slow")
+            item.add_marker(pytest.mark.timeout(0))
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        if IN_CI:
+            pytest.fail("needs root, and in CI a test may not be skipped for lack of it", pytrace=False)
+        pytest.skip("NEEDS ROOT: `make test` runs it")
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "NEEDS ROOT" in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(
+            f"NOT TESTED: {len(skipped)} tests need root; `make test` runs them", red=True, bold=True
+        )

@@ -1,0 +1,216 @@
+"""A daemon that runs nothing: the real gRPC services on a real Unix socket, with answers that a test chooses.
+
+It keeps a registry of what was submitted and approved as the contract says, so that the client's order of calls is
+checked, and every request, so that a test can look at what was sent.
+"""
+
+# ruff: noqa: N802 - the methods are named by the protocol
+
+import hashlib
+import io
+import json
+import tarfile
+import threading
+import time
+from concurrent import futures
+from dataclasses import dataclass, field
+
+import grpc
+
+from plugind_proto.v1 import (
+    common_pb2,
+    governance_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+    runtime_pb2,
+    runtime_pb2_grpc,
+)
+
+GOVERNANCE = common_pb2.GovernanceRecord(
+    plugin_id="plug_1",
+    tier="Tier 2",
+    permissions=["file_read"],
+    execution_limit_ms=5000,
+    audit_log="log_7",
+)
+
+
+def allowed(output=b"null", **fields):
+    """A run that went well."""
+    given = {
+        "decision": "allow",
+        "outcome": "ok",
+        "output_json": output,
+        "governance": GOVERNANCE,
+        "usage": common_pb2.Usage(wall_ms=12, cpu_ms=7, memory_peak_bytes=4096),
+        "run_id": "r1",
+        "version": "1.0.0",
+    }
+    return runtime_pb2.RunResponse(**(given | fields))
+
+
+def ended(outcome, detail="", **fields):
+    """A run that started and did not end well."""
+    return allowed(b"", outcome=outcome, outcome_detail=detail, **fields)
+
+
+def denied(*codes):
+    """A run that never started."""
+    reasons = [
+        common_pb2.Reason(code=code, rule=f"gate.{code.lower()}", expected="yes", actual="no", remedy=f"mend {code}")
+        for code in codes
+    ]
+    return runtime_pb2.RunResponse(decision="deny", reasons=reasons, governance=GOVERNANCE, version="1.0.0")
+
+
+def echo(request, _context):
+    """The input is the output."""
+    return allowed(request.input_json)
+
+
+@dataclass
+class FakeDaemon(
+    runtime_pb2_grpc.RuntimeServicer, registry_pb2_grpc.RegistryServicer, governance_pb2_grpc.GovernanceServicer
+):
+    """All services of plugind.v1. `answers` maps a plugin's name to a RunResponse or a function (request, context)."""
+
+    socket: str
+    answers: dict = field(default_factory=lambda: {"echo": echo})
+    plugins: dict = field(default_factory=dict)
+    running: list = field(default_factory=list)
+    requests: list = field(default_factory=list)
+    refusal: tuple | None = None
+    """(status, detail, reasons): every call is refused with it."""
+    call_ended: threading.Event = field(default_factory=threading.Event)
+    """Set when the client of `slow` went away."""
+
+    def __enter__(self):
+        self.server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 1 << 26)])
+        runtime_pb2_grpc.add_RuntimeServicer_to_server(self, self.server)
+        registry_pb2_grpc.add_RegistryServicer_to_server(self, self.server)
+        governance_pb2_grpc.add_GovernanceServicer_to_server(self, self.server)
+        self.server.add_insecure_port(f"unix:{self.socket}")
+        self.server.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.stop(grace=0).wait()
+
+    def last(self, kind):
+        """The newest request of a kind, such as "RunRequest"."""
+        return next(request for request in reversed(self.requests) if type(request).__name__ == kind)
+
+    def _admit(self, request, context):
+        self.requests.append(request)
+        if self.refusal:
+            status, detail, reasons = self.refusal
+            if reasons:
+                context.set_trailing_metadata((("plugind-reasons-bin", json.dumps(reasons).encode()),))
+            context.abort(status, detail)
+
+    # --- Runtime -------------------------------------------------------------------------------------------------
+
+    def Run(self, request, context):
+        self._admit(request, context)
+        answer = self.answers.get(request.plugin)
+        if answer is None:
+            return denied("PLUGIN_NOT_FOUND")
+        return answer(request, context) if callable(answer) else answer
+
+    def slow(self, _request, context, longest_s=20):
+        """An answer that waits until the caller goes away."""
+        until = time.monotonic() + longest_s
+        while context.is_active() and time.monotonic() < until:
+            time.sleep(0.005)
+        if not context.is_active():
+            self.call_ended.set()
+        return ended("canceled", "the caller went away")
+
+    def Cancel(self, request, context):
+        self._admit(request, context)
+        return runtime_pb2.CancelResponse(found=any(run.run_id == request.run_id for run in self.running))
+
+    def ListRuns(self, request, context):
+        self._admit(request, context)
+        return runtime_pb2.ListRunsResponse(runs=self.running)
+
+    # --- Registry ------------------------------------------------------------------------------------------------
+
+    def Submit(self, request, context):
+        self._admit(request, context)
+        manifest = _manifest(request.bundle)
+        name, version = manifest["name"], manifest["version"]
+        plugin = self.plugins.setdefault(
+            name, registry_pb2.Plugin(plugin_id=f"plug_{len(self.plugins) + 1}", name=name)
+        )
+        digest = hashlib.sha256(request.bundle).hexdigest()
+        stored = _version(plugin, version)
+        if stored is None:
+            stored = plugin.versions.add(version=version, digest=digest, state="submitted", tier=2)
+            stored.stages.extend(manifest["stages"])
+        elif stored.digest != digest:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{name} {version} is stored with other bytes")
+        if b"verification_summary" in _payloads(request.attestations):
+            stored.tier = 1
+        return registry_pb2.SubmitResponse(
+            plugin_id=plugin.plugin_id,
+            name=name,
+            version=version,
+            digest=digest,
+            tier=stored.tier,
+            state=stored.state,
+        )
+
+    def List(self, request, context):
+        self._admit(request, context)
+        return registry_pb2.ListResponse(plugins=self.plugins.values())
+
+    def Get(self, request, context):
+        self._admit(request, context)
+        return self._plugin(request.plugin, context)
+
+    def _plugin(self, name, context):
+        for plugin in self.plugins.values():
+            if name in {plugin.name, plugin.plugin_id}:
+                return plugin
+        context.abort(grpc.StatusCode.NOT_FOUND, f"no plugin {name}")
+        raise AssertionError
+
+    # --- Governance ----------------------------------------------------------------------------------------------
+
+    def Approve(self, request, context):
+        self._admit(request, context)
+        stored = _version(self._plugin(request.plugin, context), request.version)
+        if request.tier < stored.tier:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the evidence gives tier {stored.tier}")
+        stored.state = "approved"
+        stored.approval.CopyFrom(registry_pb2.Approval(tier=request.tier, stages=stored.stages, reason=request.reason))
+        return stored
+
+    def Activate(self, request, context):
+        self._admit(request, context)
+        plugin = self._plugin(request.plugin, context)
+        stored = _version(plugin, request.version)
+        if not stored.HasField("approval"):
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{stored.version} is not approved")
+        stored.state = "active"
+        plugin.active_version = stored.version
+        return stored
+
+
+def _version(plugin, version):
+    return next((stored for stored in plugin.versions if stored.version == version), None)
+
+
+def _manifest(bundle):
+    with tarfile.open(fileobj=io.BytesIO(bundle)) as tar:
+        document = json.load(tar.extractfile(tar.getmembers()[0]))
+    return document.get("manifest", document)
+
+
+def _payloads(attestations):
+    """What the envelopes say, all in one."""
+    import base64
+
+    lines = [json.loads(line) for line in attestations.splitlines() if line]
+    return b"".join(base64.b64decode(line["payload"]) for line in lines)

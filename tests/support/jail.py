@@ -1,0 +1,118 @@
+"""A launcher without a front: what system tests of the jail talk to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import tarfile
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from plugind.profiles import load_profiles, profiles_dir
+
+from plugind.model import Limits, Profile
+from plugind.sandbox.client import InstanceRequest, InstanceResult, LauncherClient
+from plugind.sandbox.jailspec import effective_limits
+from plugind.sandbox.spawn import LauncherConfig, start_launcher
+
+_numbers = itertools.count(1)
+
+
+def bundle_of(**files: str) -> bytes:
+    """A tar of modules, as the launcher unpacks them."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, text in sorted(files.items()):
+            info = tarfile.TarInfo(f"{name}.py")
+            info.size = len(text.encode())
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return stream.getvalue()
+
+
+class Jail:
+    """Runs code in jails of a launcher of its own."""
+
+    def __init__(self, client: LauncherClient, launcher_pid: int, profiles: dict[int, Profile]) -> None:
+        self.client = client
+        self.launcher_pid = launcher_pid
+        self.profiles = profiles
+
+    async def run(
+        self, code: str, payload: object = None, *, tier: int = 2, name: str = "", **limits: int
+    ) -> InstanceResult:
+        """`code` defines run(payload, context)."""
+        data = bundle_of(plugin=code)
+        digest = hashlib.sha256(data).hexdigest()
+        await self.client.load(digest, data)
+        profile = self.profiles[tier]
+        request = InstanceRequest(
+            run=name or f"t{next(_numbers)}",
+            digest=digest,
+            tier=tier,
+            limits=effective_limits(Limits(**limits), profile),
+            interface="json",
+            entrypoint="plugin:run",
+            input_json=json.dumps(payload).encode(),
+            context={"stage": "", "plan_id": ""},
+            stdio_bytes=profile.stdio_bytes,
+        )
+        return await self.client.run(request)
+
+    async def value(self, code: str, payload: object = None, *, tier: int = 2, **limits: int) -> object:
+        """The value that run() returned; fails the test when there is none."""
+        result = await self.run(code, payload, tier=tier, **limits)
+        assert result.output_json is not None, (result.outcome, result.detail, result.error, result.stderr)
+        return json.loads(result.output_json)
+
+
+@contextlib.contextmanager
+def state_folder() -> Iterator[Path]:
+    """A fresh state folder, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="plugind-test-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.asynccontextmanager
+async def jail(profiles: Path | None = None) -> AsyncIterator[Jail]:
+    """A launcher, its client, and the certainty that both are gone afterwards."""
+    profiles = profiles or profiles_dir()
+    with state_folder() as state:
+        sock, pid = start_launcher(LauncherConfig(state, profiles, 0, 0))
+        client = LauncherClient(sock)
+        try:
+            await client.open()
+            yield Jail(client, pid, load_profiles(profiles))
+        finally:
+            await client.stop()
+            with contextlib.suppress(ProcessLookupError):
+                if not client.gone.done():
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(os.waitpid, pid, 0)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """pid → name of every process below `pid`."""
+    parents: dict[int, list[tuple[int, str]]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                name, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")[::2]
+                parents.setdefault(int(rest.split()[1]), []).append((int(folder.name), name))
+    found: dict[int, str] = {}
+    todo = [pid]
+    while todo:
+        for child, name in parents.get(todo.pop(), []):
+            found[child] = name
+            todo.append(child)
+    return found

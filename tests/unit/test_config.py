@@ -1,0 +1,64 @@
+"""Flags before environment before file before defaults; mistakes are named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from plugind import config
+from plugind.config import Flags, load
+from plugind.errors import ConfigError
+
+
+def test_defaults(monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "DEFAULT_CONFIG", tmp_path / "none.toml")
+    found = load(Flags(), {})
+    assert (found.state, found.socket) == (Path("/var/lib/plugind"), Path("/run/plugind/run/plugind.sock"))
+    assert (found.profiles, found.connections_per_uid, found.dev) == (None, 128, False)
+    assert load(Flags(dev=True), {}).state == Path("/var/lib/plugind-dev")
+
+
+def test_flags_win_over_environment_over_file(tmp_path):
+    file = tmp_path / "plugind.toml"
+    file.write_text('state = "/from/file"\nsocket = "/from/file.sock"\nprofiles = "/profiles"\nconnections_per_uid = 7\n')
+    environment = {"PLUGIND_CONFIG": str(file), "PLUGIND_STATE": "/from/environment"}
+    found = load(Flags(), environment)
+    assert (found.state, found.socket) == (Path("/from/environment"), Path("/from/file.sock"))
+    assert (found.profiles, found.connections_per_uid) == (Path("/profiles"), 7)
+    assert load(Flags(state=Path("/from/flag")), environment).state == Path("/from/flag")
+
+
+def test_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(Flags(state=Path("here")), {}).state == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("soket = '/x'", "soket: unknown key; did you mean socket"),
+        ("zzz = 1", "zzz: unknown key; expected one of"),
+        ("state = 5", "state: expected a text, got 5"),
+        ("state = ''", "state: expected a path, got an empty text"),
+        ("connections_per_uid = true", "connections_per_uid: expected a whole number, got True"),
+        ("connections_per_uid = 0", "connections_per_uid: expected 1 to 4096, got 0"),
+        ("state =", "expected TOML"),
+        ("[state]", "state: expected a text"),
+        (b"\xff", "expected TOML"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path, text, expected):
+    file = tmp_path / "plugind.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as caught:
+        load(Flags(config=file), {})
+    assert expected in str(caught.value)
+
+
+def test_a_file_that_was_named_has_to_be_there(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(Flags(config=tmp_path / "none.toml"), {})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(Flags(), {"PLUGIND_CONFIG": os.fspath(tmp_path)})

@@ -1,0 +1,38 @@
+"""What the import contracts in pyproject.toml cannot say: "nothing but"."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+INSIDE = [*REPOSITORY.glob("daemon/plugind/sandbox/inside/*.py"), *REPOSITORY.glob("daemon/plugind/linux/*.py")]
+CLIENT = list(REPOSITORY.glob("client/plugind_client/*.py"))  # without cli/
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_allowed(name, packages):
+    return name.split(".")[0] in sys.stdlib_module_names or any(f"{name}.".startswith(f"{p}.") for p in packages)
+
+
+@pytest.mark.parametrize("path", INSIDE, ids=lambda path: path.stem)
+def test_what_runs_in_the_jail_imports_the_standard_library_only(path):
+    ours = ("plugind.linux", "plugind.sandbox.inside")
+    assert [name for name in imports_of(path) if not is_allowed(name, ours)] == []
+
+
+@pytest.mark.parametrize("path", CLIENT, ids=lambda path: path.stem)
+def test_client_library_imports_what_its_base_dependencies_bring(path):
+    base = ("grpc", "google.protobuf", "plugind_proto", "plugind_client")
+    outside = [name for name in imports_of(path) if not is_allowed(name, base)]
+    assert outside == []
+    assert not any(name.startswith("plugind_client.cli") for name in imports_of(path))

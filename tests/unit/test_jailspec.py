@@ -1,0 +1,58 @@
+"""The jail as a value."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from plugind.model import Limits, Profile
+from plugind.sandbox import jailspec
+from plugind.sandbox.inside import setup
+
+LIMITS = Limits(5000, 2000, 1 << 28, 32, 1 << 20, 1 << 24)
+PROFILE = Profile(
+    tier=2, default_limits=LIMITS, ceilings=LIMITS, input_bytes=1 << 23, stdio_bytes=1 << 20, inodes=100,
+    shm_bytes=1 << 20, open_files=64, file_bytes=1 << 24, cpu_percent=100, instances=4, exec_allowed=False,
+)  # fmt: skip
+
+
+def test_every_step_has_a_function_inside_and_says_why() -> None:
+    spec = jailspec.build(PROFILE, LIMITS, "a" * 64, 7)
+    assert {step.name for step in spec.steps} == set(setup._STEPS)
+    assert all(step.why for step in spec.steps)
+    assert json.loads(json.dumps(spec.wire())) == spec.wire()
+
+
+def test_order_that_the_kernel_needs() -> None:
+    names = [step.name for step in jailspec.build(PROFILE, LIMITS, "a" * 64, 7).steps]
+    for earlier, later in [
+        ("proc", "identity"),
+        ("identity", "user_namespace"),
+        ("user_namespace", "capabilities"),
+        ("capabilities", "no_new_privileges"),
+        ("no_new_privileges", "seccomp"),
+    ]:
+        assert names.index(earlier) < names.index(later)
+    assert names[-1] == "seccomp"
+
+
+def test_limits_and_uid_reach_their_steps() -> None:
+    spec = jailspec.build(PROFILE, replace(LIMITS, scratch_bytes=4096), "a" * 64, 7)
+    described = "\n".join(spec.describe())
+    assert "size_bytes=4096" in described
+    assert "outside=7" in described
+    assert "wall clock 5000 ms" in described
+
+
+@pytest.mark.parametrize("field", [name for name, _ in LIMITS.items()])
+@pytest.mark.parametrize("change", [0, -1, 2**40])
+def test_above_ceiling(field: str, change: int) -> None:
+    asked = replace(LIMITS, **{field: change})
+    assert [name for name, _, _ in jailspec.above_ceiling(asked, PROFILE)] == [field]
+    assert jailspec.above_ceiling(LIMITS, PROFILE) == []
+
+
+def test_zero_means_the_profiles_default() -> None:
+    assert jailspec.effective_limits(Limits(wall_ms=1), PROFILE) == replace(LIMITS, wall_ms=1)

@@ -1,0 +1,67 @@
+"""Every way an instance can end has exactly one outcome."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plugind.model import Limits, Outcome
+from plugind.sandbox.inside.runner import HEADER
+from plugind.sandbox.outcome import judge
+from plugind.sandbox.protocol import Ended
+
+NONCE = bytes(range(16))
+LIMITS = Limits(wall_ms=5000, cpu_ms=2000, memory_bytes=1 << 28, pids=32, output_bytes=1 << 20, scratch_bytes=1 << 24)
+
+
+def frame(body: bytes, kind: bytes = b"V", nonce: bytes = NONCE) -> bytes:
+    return HEADER.pack(nonce, kind, len(body)) + body
+
+
+def ended(cause: str = "", exit_code: int = 0) -> Ended:
+    return Ended("r", cause, exit_code, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("end", "result", "outcome"),
+    [
+        (ended(), frame(b"1"), Outcome.OK),
+        (ended(), b"", Outcome.OUTPUT_INVALID),
+        (ended(), frame(b"1")[:-1], Outcome.OUTPUT_INVALID),
+        (ended(), frame(b"1") + b"x", Outcome.OUTPUT_INVALID),
+        (ended(), frame(b"1") * 2, Outcome.OUTPUT_INVALID),
+        (ended(), frame(b"1", nonce=bytes(16)), Outcome.OUTPUT_INVALID),
+        (ended(), frame(b"1", kind=b"X"), Outcome.OUTPUT_INVALID),
+        (ended(), frame(b'"TypeError: set"', kind=b"I"), Outcome.OUTPUT_INVALID),
+        (ended(), frame(b"{}", kind=b"E"), Outcome.OUTPUT_INVALID),
+        (ended(), frame(b"[", kind=b"E"), Outcome.OUTPUT_INVALID),
+        (ended(exit_code=3), b"", Outcome.FAILED),
+        (ended(exit_code=1), frame(b"1"), Outcome.FAILED),
+        (ended(exit_code=-signal.SIGSEGV), b"", Outcome.FAILED),
+        (ended(exit_code=-signal.SIGSYS), b"", Outcome.VIOLATION),
+        (ended(exit_code=-signal.SIGKILL), b"", Outcome.KILLED),
+        *((ended(cause=str(outcome), exit_code=-9), frame(b"1"), outcome) for outcome in Outcome if outcome != "ok"),
+    ],
+)
+def test_outcomes(end: Ended, result: bytes, outcome: Outcome) -> None:
+    verdict = judge(end, result, NONCE, LIMITS)
+    assert verdict.outcome is outcome
+    assert (verdict.output_json is not None) == (outcome is Outcome.OK)
+    assert bool(verdict.detail) == (outcome is not Outcome.OK)
+
+
+def test_what_the_plugin_raised_is_told() -> None:
+    body = json.dumps({"type": "ZeroDivisionError", "message": "division by zero", "traceback": "…"}).encode()
+    verdict = judge(ended(), frame(body, b"E"), NONCE, LIMITS)
+    assert verdict.outcome is Outcome.FAILED
+    assert verdict.error is not None
+    assert verdict.error.type == "ZeroDivisionError"
+
+
+@given(st.binary(max_size=200))
+def test_forged_bytes_are_never_a_result(result: bytes) -> None:
+    assert judge(ended(), result, NONCE, LIMITS).outcome is Outcome.OUTPUT_INVALID

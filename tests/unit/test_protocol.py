@@ -1,0 +1,76 @@
+"""The messages between front and launcher: what is sent is what arrives, and nothing else is understood."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plugind.errors import InvalidRequestError
+from plugind.model import Limits
+from plugind.sandbox import protocol
+
+digests = st.text("0123456789abcdef", min_size=64, max_size=64)
+runs = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+numbers = st.integers(0, 2**53 - 1)
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200)
+messages = st.one_of(
+    st.builds(protocol.Load, digests),
+    st.builds(protocol.Start, runs, digests, numbers, st.builds(Limits, *[numbers] * 6)),
+    st.builds(protocol.Kill, runs, texts),
+    st.just(protocol.Stop()),
+    st.builds(protocol.Ready, texts, st.dictionaries(texts, texts, max_size=3)),
+    st.builds(protocol.Loaded, digests, texts),
+    st.builds(protocol.Started, runs),
+    st.builds(protocol.Refused, runs, texts, texts),
+    st.builds(protocol.Ended, runs, texts, st.integers(-64, 255), numbers, numbers, numbers),
+)
+
+
+@given(messages)
+def test_round_trip(message: protocol.Message) -> None:
+    assert protocol.decode(protocol.encode(message)) == message
+
+
+@given(st.binary(max_size=300))
+def test_anything_else_is_refused_and_nothing_else_is_raised(data: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        protocol.decode(data)
+
+
+@given(messages, st.data())
+def test_a_changed_field_is_refused_or_still_typed(message: protocol.Message, data: st.DataObject) -> None:
+    fields = json.loads(protocol.encode(message))
+    name = data.draw(st.sampled_from(sorted(fields)))
+    fields[name] = data.draw(st.one_of(st.none(), st.booleans(), st.floats(), st.lists(st.integers()), texts))
+    try:
+        decoded = protocol.decode(json.dumps(fields).encode())
+    except InvalidRequestError:
+        return
+    assert type(decoded) is type(message) or name == "op"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 20000,
+        b'{"op":"stop","extra":1}',
+        b'{"op":"load"}',
+        b'{"op":"load","digest":"' + b"A" * 64 + b'"}',
+        b'{"op":"started","run":"../x"}',
+        b'{"op":"kill","run":"a","cause":"' + b"x" * 5000 + b'"}',
+        b'{"op":"kill","run":true,"cause":""}',
+        b'{"op":"exec"}',
+        b" " * (protocol.MAX_MESSAGE_BYTES + 1),
+    ],
+)
+def test_malformed_messages_by_example(data: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        protocol.decode(data)
+
+
+def test_too_long_is_not_sent() -> None:
+    with pytest.raises(InvalidRequestError, match="at most"):
+        protocol.encode(protocol.Ready("v1", {str(n): "x" * 1000 for n in range(20)}))
