@@ -75,8 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="serve | check", required=True)
     serve = _command(commands, "serve", "run the daemon in the foreground")
     serve.add_argument("--standalone", action="store_true", help="start the launcher too, without systemd (needs root)")
-    serve.add_argument("--dev", action="store_true", help="one socket, mode 0600, with every role for whoever typed sudo")
-    _command(commands, "check", "check configuration, profiles and this machine, and change nothing; exits 7 on a failure")
+    serve.add_argument(
+        "--dev", action="store_true", help="one socket, mode 0600, with every role for whoever typed sudo"
+    )
+    _command(
+        commands, "check", "check configuration, profiles and this machine, and change nothing; exits 7 on a failure"
+    )
     return parser
 
 
@@ -91,9 +95,13 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.add_argument("--config", type=_path, metavar="FILE", help=f"default: {config.DEFAULT_CONFIG}, if it is there")
     command.add_argument(
-        "--state", type=_path, metavar="DIR",
+        "--config", type=_path, metavar="FILE", help=f"default: {config.DEFAULT_CONFIG}, if it is there"
+    )
+    command.add_argument(
+        "--state",
+        type=_path,
+        metavar="DIR",
         help=f"default: {config.DEFAULT_STATE}, with --dev {config.DEFAULT_DEV_STATE}",
     )
     command.add_argument("--socket", type=_path, metavar="PATH", help=f"default: {config.DEFAULT_SOCKET}")

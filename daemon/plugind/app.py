@@ -1,11 +1,11 @@
 """`plugind serve`, in the order that safety needs: what takes root comes first, what is heavy comes last.
 
- 1. configuration      nothing was touched yet
- 2. state folder       made, marked, locked: a second daemon on it ends here
- 3. public socket      locked, bound and given to its owner
- 4. launcher           forked while this process is small and single-threaded and has imported neither grpc nor cryptography
- 5. root is dropped    for good
- 6. the rest           ledger, registry, gRPC
+1. configuration      nothing was touched yet
+2. state folder       made, marked, locked: a second daemon on it ends here
+3. public socket      locked, bound and given to its owner
+4. launcher           forked while this process is small, single-threaded, without grpc and cryptography
+5. root is dropped    for good
+6. the rest           ledger, registry, gRPC
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import resource
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from plugind import config, state
@@ -30,18 +29,6 @@ from plugind.sandbox import front, spawn
 
 _REAP_S = 5.0
 _MOST_DESCRIPTORS = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What root has made ready for the front."""
-
-    config: ServeConfig
-    profiles: Mapping[int, Profile]
-    state: state.State
-    listener: listen.Listener
-    owner_uid: int
-    """Who may connect, besides root."""
 
 
 def serve(serve_config: ServeConfig) -> int:
@@ -60,14 +47,14 @@ def serve(serve_config: ServeConfig) -> int:
     sock, pid = _start_launcher(held, listener, folder, uid, gid)
     try:
         front.drop_root(uid, gid, [serve_config.state])
-        return _become_front(Prepared(serve_config, profiles, held, listener, owner_uid), sock)
+        return _become_front(serve_config, profiles, held, listener, owner_uid, sock)
     finally:
         sock.close()  # the launcher ends with its front, if it was not told before
         _reap(pid)
 
 
 def front_ids() -> tuple[int, int]:
-    """uid and gid of the front: the user plugind, or where there is none the first of the range that is nobody's."""
+    """Uid and gid of the front: the user plugind, or where there is none the first of the range that is nobody's."""
     try:
         entry = pwd.getpwnam(config.FRONT_USER)
     except KeyError:
@@ -122,13 +109,22 @@ def _start_launcher(
         raise
 
 
-def _become_front(prepared: Prepared, sock: socket.socket) -> int:
+def _become_front(
+    serve_config: ServeConfig,
+    profiles: Mapping[int, Profile],
+    held: state.State,
+    listener: listen.Listener,
+    owner_uid: int,
+    sock: socket.socket,
+) -> int:
     # Fork support makes grpc's children hang, and nothing forks from here on.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     _raise_descriptor_limit()
-    from plugind.serving import Front  # noqa: PLC0415 - imports grpc and cryptography, which the launcher must not have
+    # Imports grpc and cryptography, which the launcher must not have.
+    from plugind.serving import Front, Prepared  # noqa: PLC0415
 
+    prepared = Prepared(serve_config, profiles, held, listener, owner_uid)
     try:
         return asyncio.run(Front(prepared, sock).serve())
     except LauncherGoneError as error:

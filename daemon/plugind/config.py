@@ -1,6 +1,6 @@
 """What the daemon is told: flags, then environment, then the configuration file, then the defaults here.
 
-Parsed once into a frozen ServeConfig; every mistake is a ConfigError that names file, key, what was expected, what came.
+Parsed once into a frozen ServeConfig; every mistake is a ConfigError with file, key, what was expected and what came.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEFAULT_DEV_STATE: Final = Path("/var/lib/plugind-dev")
 DEFAULT_SOCKET: Final = Path("/run/plugind/run/plugind.sock")
 FRONT_USER: Final = "plugind"
 FRONT_UID_WITHOUT_USER: Final = 1879048192
-"""uid and gid of the front where there is no user plugind: the first of the range that is nobody's (DESIGN, section 7)."""
+"""uid and gid of the front where there is no user plugind: the first of the range that is nobody's."""
 _KEYS: Final[Mapping[str, type]] = {"state": str, "socket": str, "profiles": str, "connections_per_uid": int}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -13,9 +14,12 @@ from plugind.errors import ConfigError
 from plugind.model import PERMISSION_KINDS, TIERS, Limits, Profile, Tier
 
 _LIMITS: Final = tuple(name for name, _ in Limits().items())
-_NUMBERS: Final = (
-    "input_bytes stdio_bytes inodes shm_bytes open_files file_bytes cpu_percent instances".split()
-)
+_NUMBERS: Final = "input_bytes stdio_bytes inodes shm_bytes open_files file_bytes cpu_percent instances".split()
+
+
+BUILTIN_LIST: Final = "builtin.list"
+"""In the profiles folder, writable by root alone."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def profiles_dir() -> Path:
@@ -27,6 +31,21 @@ def profiles_dir() -> Path:
 def load_profiles(folder: Path) -> dict[int, Profile]:
     """One profile a tier. Raises ConfigError."""
     return {tier: load_profile(folder / f"tier{tier}.toml", tier) for tier in TIERS}
+
+
+def builtin_digests(folder: Path) -> frozenset[str]:
+    """The bundles that may run in Tier 0: one sha256 a line, `#` begins a comment. Without the file: none.
+
+    Raises ConfigError.
+    """
+    path = folder / BUILTIN_LIST
+    if not path.exists():
+        return frozenset()
+    lines = [line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()]
+    for line in lines:
+        if line and not _DIGEST.fullmatch(line):
+            raise ConfigError(f"{path}: expected a sha256 in hex on each line, got {line[:80]!r}")
+    return frozenset(line for line in lines if line)
 
 
 def load_profile(path: Path, tier: Tier) -> Profile:

@@ -20,13 +20,13 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from plugind.admission import Flights, InFlight, Places
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Denied, Ended, Intent, Subject, sha256
-from plugind.catalog import Candidate, Catalog, Grant, RunFacts
+from plugind.catalog import Catalog, Found
 from plugind.config import log
 from plugind.errors import AuditUnavailableError, IsolationUnavailableError, LauncherGoneError
 from plugind.model import (
@@ -35,13 +35,17 @@ from plugind.model import (
     Limits,
     Outcome,
     PluginError,
+    PluginVersion,
     Profile,
     Reason,
     Usage,
     Violation,
 )
-from plugind.payload import Checked, check_input, output_problem
+from plugind.payload import Checked, Contract, check_input, output_problem
+from plugind.policy.decide import decide_safely
+from plugind.policy.facts import Grant, RunFacts
 from plugind.sandbox.client import InstanceRequest, InstanceResult
+from plugind.sandbox.protocol import NOT_LOADED
 
 STOPPING_REMEDY = "send it again when the daemon is up"
 
@@ -59,6 +63,7 @@ class RunRequest:
     sensitivity: str = "internal"
     timeout_ms: int = 0
     run_id: str = ""
+    roles: frozenset[str] = frozenset({"caller"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class RunAnswer:
     outcome: Outcome | None = None
     detail: str = ""
     output_json: bytes = b""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     violations: tuple[Violation, ...] = ()
     stdout: bytes = b""
     stderr: bytes = b""
@@ -93,10 +98,15 @@ class RunAnswer:
 class Sandbox(Protocol):
     """What a runner needs of plugind.sandbox.client.LauncherClient."""
 
-    async def load(self, digest: str, bundle: bytes) -> None: ...
-    def forget(self, digest: str) -> None: ...
-    async def run(self, request: InstanceRequest, on_started: Callable[[], None] = ...) -> InstanceResult: ...
-    def kill(self, run: str, cause: str) -> None: ...
+    async def load(self, digest: str, read: Callable[[], bytes]) -> None:
+        """Hand a bundle over, if that was not done. Raises IsolationUnavailableError."""
+
+    async def run(self, request: InstanceRequest, on_started: Callable[[], None] = ...) -> InstanceResult:
+        """One instance, from start to end. Raises IsolationUnavailableError, LauncherGoneError."""
+        ...
+
+    def kill(self, run: str, cause: str) -> None:
+        """End it."""
 
 
 @dataclass(slots=True)
@@ -106,18 +116,18 @@ class _Run:
     request: RunRequest
     flight: InFlight
     input_sha256: str
-    candidate: Candidate | None = None
+    record: PluginVersion | None = None
     tier: int = -1
 
     def subject(self) -> Subject:
         """Who wanted what, for the ledger."""
-        request, found = self.request, self.candidate
+        request, found = self.request, self.record
         return Subject(
             run=self.flight.run_id,
             caller_uid=request.caller.uid,
             plugin_id=found.plugin_id if found else "",
-            plugin=found.name if found else request.plugin,
-            version=found.version if found else request.version,
+            plugin=found.manifest.name if found else request.plugin,
+            version=found.manifest.version if found else request.version,
             digest=found.digest if found else "",
             tier=self.tier,
             stage=request.stage,
@@ -129,7 +139,7 @@ class _Run:
 
     def answer(self, governance: Governance, **fields: object) -> RunAnswer:
         """The answer, with what every answer has."""
-        version = self.candidate.version if self.candidate else self.request.version
+        version = self.record.manifest.version if self.record else self.request.version
         return replace(RunAnswer(self.flight.run_id, version, governance), **fields)  # type: ignore[arg-type]
 
 
@@ -142,7 +152,6 @@ class Runner:
         self._sandbox = sandbox
         self._profiles = profiles
         self._places = Places({tier: profile.instances for tier, profile in profiles.items()})
-        self._loaded: set[str] = set()
         self._lives: set[asyncio.Task[RunAnswer]] = set()
         self._stopping = False
         self.flights = Flights(sandbox.kill)
@@ -182,29 +191,58 @@ class Runner:
         try:
             # 2. and 3.
             found = self._catalog.find(run.request.plugin, run.request.version)
-            if not isinstance(found, Candidate):
-                return await self._deny(run, found)
-            run.candidate = found
-            run.flight.plugin_id, run.flight.plugin, run.flight.version = found.plugin_id, found.name, found.version
+            self._note(run, found)
             # 4.
-            decision = self._catalog.decide(found, _facts(run.request))
-            run.tier = run.flight.tier = decision.tier
-            profile = self._profiles[decision.tier]
+            decision = decide_safely(self._facts(run.request, found))
             # 6. Also of a run that is denied already: a denial tells all its reasons.
-            checked = check_input(found.contract, run.request.input_json, profile.input_bytes, decision.tier)
+            checked = self._check_input(run, found.contract)
             if reasons := (*decision.reasons, *checked.reasons, *self._stopping_reason()):
                 return await self._deny(run, reasons)
-            assert decision.grant is not None  # noqa: S101 - there is one where there is no reason against it
-            return await self._admit(run, found, decision.grant, checked)
+            # The policy allows nothing without both.
+            assert decision.grant is not None  # noqa: S101
+            assert found.contract is not None  # noqa: S101
+            return await self._admit(run, found.contract, decision.grant, checked)
         finally:
             self.flights.leave(run.flight)
+
+    def _note(self, run: _Run, found: Found) -> None:
+        """What the records and `plugindctl ps` say of it."""
+        if found.record is None:
+            return
+        record = run.record = found.record
+        run.tier = run.flight.tier = record.approval.tier if record.approval else found.evidence.tier
+        run.flight.plugin_id = record.plugin_id
+        run.flight.plugin, run.flight.version = record.manifest.name, record.manifest.version
+
+    def _facts(self, request: RunRequest, found: Found) -> RunFacts:
+        return RunFacts(
+            caller=request.caller,
+            roles=request.roles,
+            plugin=request.plugin,
+            version=request.version,
+            stage=request.stage,
+            sensitivity=request.sensitivity,
+            timeout_ms=request.timeout_ms,
+            profiles=self._profiles,
+            record=found.record,
+            other_versions=found.other_versions,
+            evidence_tier=found.evidence.tier,
+            evidence_reasons=found.evidence.reasons,
+            bundle_reasons=found.bundle_reasons,
+        )
+
+    def _check_input(self, run: _Run, contract: Contract | None) -> Checked:
+        profile = self._profiles.get(run.tier)
+        if contract is None or profile is None:
+            return Checked()
+        return check_input(contract, run.request.input_json, profile.input_bytes, run.tier)
 
     def _stopping_reason(self) -> tuple[Reason, ...]:
         if not self._stopping:
             return ()
         return (Reason(Code.BUSY, "daemon", "a running daemon", "it is stopping", STOPPING_REMEDY),)
 
-    async def _admit(self, run: _Run, found: Candidate, grant: Grant, checked: Checked) -> RunAnswer:
+    async def _admit(self, run: _Run, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
         if not await self._places.take(grant.tier):
             capacity = self._places.capacity(grant.tier)
             busy = Reason(
@@ -216,23 +254,23 @@ class Runner:
             )
             return await self._deny(run, (busy,))
         try:
-            return await self._execute(run, found, grant, checked)
+            return await self._execute(run, contract, grant, checked)
         finally:
             self._places.give_back(grant.tier)
 
-    async def _execute(self, run: _Run, found: Candidate, grant: Grant, checked: Checked) -> RunAnswer:
+    async def _execute(self, run: _Run, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
         # 7.
         try:
-            intent = await self._ledger.append(Intent(run.subject(), grant.permissions, grant.limits))
+            intent = await self._ledger.append(Intent(run.subject(), _kinds(grant), grant.limits))
         except AuditUnavailableError as error:
             return run.answer(self._governance(run, None), reasons=(_audit_reason(error),))
         governance = Governance(
-            found.plugin_id, f"Tier {grant.tier}", grant.permissions, grant.limits.wall_ms, f"log_{intent}"
+            run.flight.plugin_id, f"Tier {grant.tier}", _kinds(grant), grant.limits.wall_ms, f"log_{intent}"
         )
         # 8. to 10.
         try:
-            result = await self._start(run, found, grant)
-            result = _believe(result, found, grant.limits, checked)
+            result = await self._start(run, contract, grant)
+            result = _believe(result, contract, grant.limits, checked)
         except IsolationUnavailableError as error:
             return await self._deny(run, (_isolation_reason(error),), intent)
         except LauncherGoneError as error:
@@ -247,7 +285,9 @@ class Runner:
         try:
             await self._ledger.append(_ended(intent, run.flight.run_id, result))
         except AuditUnavailableError as error:
-            result = _without_result(Outcome.FAULT, f"its outcome could not be recorded, the result is withheld: {error}")
+            result = _without_result(
+                Outcome.FAULT, f"its outcome could not be recorded, the result is withheld: {error}"
+            )
         return run.answer(
             governance,
             outcome=result.outcome,
@@ -260,37 +300,31 @@ class Runner:
             error=result.error,
         )
 
-    async def _start(self, run: _Run, found: Candidate, grant: Grant) -> InstanceResult:
+    async def _start(self, run: _Run, contract: Contract, grant: Grant) -> InstanceResult:
         """Load and run. Raises IsolationUnavailableError, LauncherGoneError."""
+        assert run.record is not None  # noqa: S101 - it was allowed
+        digest = run.record.digest
         request = InstanceRequest(
             run=run.flight.run_id,
-            digest=found.digest,
+            digest=digest,
             tier=grant.tier,
             limits=grant.limits,
-            interface=found.contract.interface,
-            entrypoint=found.entrypoint,
+            interface=contract.interface,
+            entrypoint=run.record.manifest.entrypoint,
             input_json=run.request.input_json,
             context={"stage": run.request.stage, "plan_id": run.request.plan_id},
             stdio_bytes=self._profiles[grant.tier].stdio_bytes,
         )
-        await self._load(found)
         try:
             return await self._in_sandbox(run.flight, request)
         except IsolationUnavailableError as error:
-            if error.step != "not_loaded":
+            if error.step != NOT_LOADED:
                 raise
-        # The launcher made room for other bundles. Nothing ran: hand it over once more.
-        self._loaded.discard(found.digest)
-        self._sandbox.forget(found.digest)
-        await self._load(found)
+        # The launcher has made room for other bundles meanwhile, and nothing ran.
         return await self._in_sandbox(run.flight, request)
 
-    async def _load(self, found: Candidate) -> None:
-        if found.digest not in self._loaded:
-            await self._sandbox.load(found.digest, self._catalog.bundle(found.digest))
-            self._loaded.add(found.digest)
-
     async def _in_sandbox(self, flight: InFlight, request: InstanceRequest) -> InstanceResult:
+        await self._sandbox.load(request.digest, lambda: self._catalog.bundle(request.digest))
         if flight.cause:
             return _without_result(Outcome(flight.cause), f"{flight.cause} before it was started")
 
@@ -313,25 +347,22 @@ class Runner:
 
     def _governance(self, run: _Run, index: int | None) -> Governance:
         return Governance(
-            plugin_id=run.candidate.plugin_id if run.candidate else "",
+            plugin_id=run.flight.plugin_id,
             tier=f"Tier {run.tier}" if run.tier >= 0 else "",
             audit_log="" if index is None else f"log_{index}",
         )
 
 
-def _facts(request: RunRequest) -> RunFacts:
-    return RunFacts(
-        stage=request.stage,
-        sensitivity=request.sensitivity,
-        timeout_ms=request.timeout_ms,
-    )
+def _kinds(grant: Grant) -> tuple[str, ...]:
+    """The kinds of permission that a grant has, for the governance record."""
+    return tuple(sorted({permission.kind for permission in grant.permissions}))
 
 
-def _believe(result: InstanceResult, found: Candidate, limits: Limits, checked: Checked) -> InstanceResult:
+def _believe(result: InstanceResult, contract: Contract, limits: Limits, checked: Checked) -> InstanceResult:
     """The result, or output_invalid for one that is not strict JSON or breaks the output schema."""
     if result.outcome is not Outcome.OK:
         return replace(result, output_json=None)
-    problem = output_problem(found.contract, result.output_json or b"", limits.output_bytes, checked.calls)
+    problem = output_problem(contract, result.output_json or b"", limits.output_bytes, checked.calls)
     if not problem:
         return result
     return replace(result, outcome=Outcome.OUTPUT_INVALID, detail=problem, output_json=None)

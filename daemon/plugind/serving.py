@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from plugind.api import listen
 from plugind.api.accept import Door
 from plugind.api.governance import GovernanceService
 from plugind.api.registry import RegistryService
@@ -16,21 +18,32 @@ from plugind.api.server import ApiServer
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Stopped
 from plugind.catalog import Catalog
-from plugind.config import log
+from plugind.config import ServeConfig, log
 from plugind.errors import AuditUnavailableError
-from plugind.model import Caller
+from plugind.model import Caller, Profile
+from plugind.profiles import builtin_digests, profiles_dir
 from plugind.run import Runner
 from plugind.sandbox.client import LauncherClient
 from plugind.sandbox.protocol import Ready
-
-if TYPE_CHECKING:
-    from plugind.app import Prepared
+from plugind.state import State
 
 EXIT_LAUNCHER_GONE = 6
 STOP_S = 4.0
 """An orderly stop has this long; then, or at the second signal, everything is closed as it is."""
 _LIVES_S = 2.5
 _GRACE_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What root has made ready for the front."""
+
+    config: ServeConfig
+    profiles: Mapping[int, Profile]
+    state: State
+    listener: listen.Listener
+    owner_uid: int
+    """Who may connect, besides root."""
 
 
 class Front:
@@ -53,7 +66,13 @@ class Front:
                 f"ledger: {len(tail.open_intents)} runs of an earlier daemon closed as unknown,"
                 f" {tail.cut_bytes} bytes that were never confirmed cut off"
             )
-        catalog = Catalog.open(self._prepared.state.database, self._prepared.state.store, self._prepared.profiles)
+        folder = self._prepared.config.profiles or profiles_dir()
+        catalog = Catalog.open(
+            self._prepared.state.database,
+            self._prepared.state.store,
+            built_in=builtin_digests(folder),
+            development=self._prepared.config.dev,
+        )
         runner = Runner(catalog, ledger, launcher, self._prepared.profiles)
         server = ApiServer(self._prepared.state.run, self._prepared.profiles)
         door = Door(

@@ -110,7 +110,7 @@ def wall_overshoot(client: Client, rounds: int) -> list[float]:
     late = []
     for _ in range(rounds):
         started = time.perf_counter()
-        client.run_raw("bench_sleep", None, stage="durations", timeout_ms=100)
+        client.execute("bench_sleep", 1, stage="durations", timeout_ms=100)
         late.append((time.perf_counter() - started) * 1000 - 100)
     return late
 
@@ -135,7 +135,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="plugind-bench-") as name, Daemon() as daemon:
         folder = Path(name)
         echo = write_plugin(folder, "bench_echo", CODE)
-        sleep = write_plugin(folder, "bench_sleep", "import time\ndef run(payload, context):\n    time.sleep(60)\n")
+        sleep = write_plugin(folder, "bench_sleep", "import time\ndef run(payload, context):\n    time.sleep(60 if payload else 0)\n")
         (folder / "input.json").write_text(json.dumps(PAYLOAD))
         daemon.try_plugin(echo, PAYLOAD, stage="durations")
         client = daemon.client()

@@ -37,22 +37,24 @@ class FakeLauncher:
         self.kills: list[tuple[str, str]] = []
         self.running = 0
         self._have: set[str] = set()
+        self._evicted = False
         self._killed: dict[str, asyncio.Future[str]] = {}
 
-    async def load(self, digest: str, bundle: bytes) -> None:
-        assert hashlib.sha256(bundle).hexdigest() == digest
-        self.loads.append(digest)
-        self._have.add(digest)
-
-    def forget(self, digest: str) -> None:
-        self._have.discard(digest)
+    async def load(self, digest: str, read: Callable[[], bytes]) -> None:
+        if digest not in self._have:
+            assert hashlib.sha256(read()).hexdigest() == digest
+            self.loads.append(digest)
+            self._have.add(digest)
 
     def evict(self) -> None:
-        self._have.clear()
+        """The next run finds its bundle gone."""
+        self._evicted = True
 
     async def run(self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None) -> InstanceResult:
         self.requests.append(request)
-        if request.digest not in self._have:
+        if self._evicted:
+            self._evicted = False
+            self._have.discard(request.digest)
             raise IsolationUnavailableError("not_loaded", f"digest {request.digest} was not loaded")
         killed = self._killed[request.run] = asyncio.get_running_loop().create_future()
         self.running += 1

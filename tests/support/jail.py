@@ -16,9 +16,8 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from plugind.profiles import load_profiles, profiles_dir
-
 from plugind.model import Limits, Profile
+from plugind.profiles import load_profiles, profiles_dir
 from plugind.sandbox.client import InstanceRequest, InstanceResult, LauncherClient
 from plugind.sandbox.jailspec import effective_limits
 from plugind.sandbox.spawn import LauncherConfig, start_launcher
@@ -51,7 +50,7 @@ class Jail:
         """`code` defines run(payload, context)."""
         data = bundle_of(plugin=code)
         digest = hashlib.sha256(data).hexdigest()
-        await self.client.load(digest, data)
+        await self.client.load(digest, lambda: data)
         profile = self.profiles[tier]
         request = InstanceRequest(
             run=name or f"t{next(_numbers)}",

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plugind.profiles import profiles_dir
 
 from plugind.errors import IsolationUnavailableError, LauncherGoneError
 from plugind.model import Outcome
+from plugind.profiles import profiles_dir
 from tests.support.jail import descendants, jail
 
 pytestmark = pytest.mark.root

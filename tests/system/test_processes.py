@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.daemon import Daemon
 
 from plugind_client import Client, PlugindError
+from tests.support.daemon import Daemon
 from tests.support.jail import descendants
 
 pytestmark = pytest.mark.root
@@ -47,6 +47,9 @@ KINDS = {
     "overtime": ("import time\ndef run(p, c): time.sleep(30)", {"timeout_ms": 20}, "timeout"),
 }
 
+SLEEPER = "import os, time\ndef run(p, c):\n    if p:\n        os.fork(); time.sleep(60)"
+"""Sleeps only when it is asked to, so that it can be installed with `try`."""
+
 
 def plugin(folder: Path, name: str, code: str) -> Path:
     """A bundle folder."""
@@ -67,7 +70,8 @@ def traces(daemon: Daemon) -> dict[str, Any]:
     return {
         "processes": names,
         "descriptors": sorted(
-            (Path(f"/proc/{pid}/comm").read_text().strip(), len(list(Path(f"/proc/{pid}/fd").iterdir()))) for pid in set(pids)
+            (Path(f"/proc/{pid}/comm").read_text().strip(), len(list(Path(f"/proc/{pid}/fd").iterdir())))
+            for pid in set(pids)
         ),
         "groups": sorted(sub for group in groups for sub in map(str, Path(group).rglob("*")) if Path(sub).is_dir()),
         "mounts of the host": Path("/proc/self/mountinfo").read_text().count("\n"),
@@ -87,12 +91,12 @@ def test_a_thousand_runs_leave_no_trace(tmp_path: Path) -> None:
         for name, (code, _, _) in KINDS.items():
             daemon.try_plugin(plugin(tmp_path, name, code), None)
         for name, (_, options, _) in KINDS.items():
-            client.run_raw(name, 1, **options)
+            client.execute(name, 1, **options)
         before = traces(daemon)
         for name, (_, options, outcome) in KINDS.items():
             rounds = 1000 if name in ("ends_well", "raises") else 150
             for _ in range(rounds):
-                assert client.run_raw(name, 1, **options).outcome == outcome
+                assert client.execute(name, 1, **options).outcome == outcome
         assert traces(daemon) == before
 
 
@@ -101,8 +105,7 @@ def test_a_thousand_runs_leave_no_trace(tmp_path: Path) -> None:
 def test_kill_9_at_any_moment(tmp_path: Path, victim: str, moment_ms: int) -> None:
     """`moment_ms` after the run was asked for: while the jail is being built, or while plugin code runs."""
     with Daemon() as daemon:
-        sleeper = "import os, time\ndef run(p, c):\n    os.fork(); time.sleep(60)"
-        daemon.try_plugin(plugin(tmp_path, "sleeper", sleeper), None, timeout_ms=50)
+        daemon.try_plugin(plugin(tmp_path, "sleeper", SLEEPER), None)
         caller = threading.Thread(target=_ask, args=(daemon.client(),), daemon=True)
         caller.start()
         time.sleep(moment_ms / 1000)
@@ -121,7 +124,7 @@ def test_kill_9_at_any_moment(tmp_path: Path, victim: str, moment_ms: int) -> No
 
 def _ask(client: Client) -> None:
     try:
-        client.run_raw("sleeper", 1)
+        client.execute("sleeper", 1)
     except PlugindError:
         pass  # what the caller sees then is tested elsewhere
 
@@ -158,9 +161,7 @@ def test_a_daemon_after_a_crash_sweeps_what_was_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ends_on_signals_with_every_instance_gone(tmp_path: Path, number: signal.Signals) -> None:
     with Daemon() as daemon:
-        daemon.try_plugin(
-            plugin(tmp_path, "sleeper", "import time\ndef run(p, c): time.sleep(60)"), None, timeout_ms=50
-        )
+        daemon.try_plugin(plugin(tmp_path, "sleeper", SLEEPER), None)
         caller = threading.Thread(target=_ask, args=(daemon.client(),), daemon=True)
         caller.start()
         time.sleep(0.1)

@@ -22,7 +22,9 @@ def test_defaults(monkeypatch, tmp_path):
 
 def test_flags_win_over_environment_over_file(tmp_path):
     file = tmp_path / "plugind.toml"
-    file.write_text('state = "/from/file"\nsocket = "/from/file.sock"\nprofiles = "/profiles"\nconnections_per_uid = 7\n')
+    file.write_text(
+        'state = "/from/file"\nsocket = "/from/file.sock"\nprofiles = "/profiles"\nconnections_per_uid = 7\n'
+    )
     environment = {"PLUGIND_CONFIG": str(file), "PLUGIND_STATE": "/from/environment"}
     found = load(Flags(), environment)
     assert (found.state, found.socket) == (Path("/from/environment"), Path("/from/file.sock"))

@@ -122,7 +122,6 @@ class Door:
         return sock
 
 
-
 class _Pair:
     """The two ends of one connection. `left` is called when both are gone."""
 

@@ -106,7 +106,9 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"--socket: something that is no socket is in the way: {path}; move it, or choose another path")
+        raise ConfigError(
+            f"--socket: something that is no socket is in the way: {path}; move it, or choose another path"
+        )
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from plugind_proto.v1 import common_pb2, runtime_pb2, runtime_pb2_grpc
-
 from plugind.api.accept import Door
 from plugind.api.calls import PLAN_ID, RUN_ID, STAGE, call, matching, plugin_name, version_text
+from plugind.api.messages import printable, reason_message
 from plugind.api.roles import DevRoles, Role
 from plugind.errors import InvalidRequestError
-from plugind.model import SENSITIVITIES, Caller, Reason
+from plugind.model import SENSITIVITIES, Caller
 from plugind.run import Governance, RunAnswer, Runner, RunRequest
+from plugind_proto.v1 import common_pb2, runtime_pb2, runtime_pb2_grpc
 
 MOST_TIMEOUT_MS = 24 * 3600 * 1000
 
@@ -96,7 +96,7 @@ def _answer(answer: RunAnswer) -> runtime_pb2.RunResponse:
     if answer.outcome is None:
         return response
     response.outcome = str(answer.outcome)
-    response.outcome_detail = _text(answer.detail)
+    response.outcome_detail = printable(answer.detail)
     response.output_json = answer.output_json
     response.usage.wall_ms = answer.usage.wall_ms
     response.usage.cpu_ms = answer.usage.cpu_ms
@@ -111,21 +111,10 @@ def _answer(answer: RunAnswer) -> runtime_pb2.RunResponse:
         error = answer.error
         response.error.CopyFrom(
             runtime_pb2.PluginError(
-                type=_text(error.type), message=_text(error.message), traceback=_text(error.traceback)
+                type=printable(error.type), message=printable(error.message), traceback=printable(error.traceback)
             )
         )
     return response
-
-
-def reason_message(reason: Reason) -> common_pb2.Reason:
-    """A reason as it goes over the wire."""
-    return common_pb2.Reason(
-        code=str(reason.code),
-        rule=reason.rule,
-        expected=_text(reason.expected),
-        actual=_text(reason.actual),
-        remedy=_text(reason.remedy),
-    )
 
 
 def _governance(governance: Governance) -> common_pb2.GovernanceRecord:
@@ -136,8 +125,3 @@ def _governance(governance: Governance) -> common_pb2.GovernanceRecord:
         execution_limit_ms=governance.execution_limit_ms,
         audit_log=governance.audit_log,
     )
-
-
-def _text(text: str) -> str:
-    """A text of a plugin may hold lone surrogates, which protobuf refuses."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -10,6 +10,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
+
+from plugind.api.governance import GovernanceService
+from plugind.api.registry import RegistryService
+from plugind.api.runtime import RuntimeService
+from plugind.model import Profile
 from plugind_proto.v1 import (
     governance_pb2,
     governance_pb2_grpc,
@@ -18,11 +23,6 @@ from plugind_proto.v1 import (
     runtime_pb2,
     runtime_pb2_grpc,
 )
-
-from plugind.api.governance import GovernanceService
-from plugind.api.registry import RegistryService
-from plugind.api.runtime import RuntimeService
-from plugind.model import Profile
 
 SOCKET_NAME = "grpc.sock"
 BUNDLE_BYTES = 40 * 1024 * 1024

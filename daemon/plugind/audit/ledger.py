@@ -48,9 +48,8 @@ class Ledger:
             )
             started = Started(mode, len(tail.open_intents), tail.cut_bytes)
             now_ms = _now_ms()
-            lines = [
-                line(index, now_ms, record) for index, record in enumerate((*closing, started), tail.next_index)
-            ]
+            records: tuple[Record, ...] = (*closing, started)
+            lines = [line(index, now_ms, record) for index, record in enumerate(records, tail.next_index)]
             writer.write(tail.next_index, b"".join(lines))
         except OSError as error:
             raise AuditUnavailableError(f"the ledger in {directory} cannot be written: {error}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from plugind.model import Limits, Reason, Usage, Violation
@@ -44,7 +44,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """It was refused, for all of these reasons, and never ran. `intent`: its jail could not be made, after this INTENT."""
+    """It was refused, for all of these reasons, and never ran. `intent`: after that INTENT its jail could not be made."""
 
     event: ClassVar[str] = "DENIED"
     subject: Subject
@@ -64,7 +64,7 @@ class Ended:
     output_sha256: str = ""
     stdout_sha256: str = ""
     stderr_sha256: str = ""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     violations: tuple[Violation, ...] = ()
 
 

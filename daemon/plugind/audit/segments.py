@@ -18,7 +18,7 @@ _NAME = re.compile(r"(\d{12})\.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """What the end of the ledger says: the next index, the INTENTs that nothing closes (index, run), what was cut off."""
+    """What the end of the ledger says: the next index, INTENTs that nothing closes (index, run), what was cut off."""
 
     next_index: int
     open_intents: tuple[tuple[int, str], ...]

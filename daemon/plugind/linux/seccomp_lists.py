@@ -49,9 +49,7 @@ _IPC: Final = """
 """
 _RANDOM: Final = "getrandom"
 
-ALLOWED: Final = frozenset(
-    " ".join((_FILES, _MEMORY, _PROCESSES, _TIME, _WAITING, _SOCKETS, _IPC, _RANDOM)).split()
-)
+ALLOWED: Final = frozenset(" ".join((_FILES, _MEMORY, _PROCESSES, _TIME, _WAITING, _SOCKETS, _IPC, _RANDOM)).split())
 """Whatever the arguments."""
 EXECUTE: Final = frozenset({"execve", "execveat"})
 """Only where the profile allows programs."""

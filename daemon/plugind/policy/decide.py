@@ -22,7 +22,7 @@ def decide(facts: RunFacts) -> Decision:
     """Allow with a grant, or deny with all reasons, in the order of the checks.
 
     1. caller; 2. plugin and version; 3. bundle; 4. state and approval; 5. tier; 6. stage; 7. permissions; 8. limits;
-    9. sensitivity; 10. size of the input.
+    9. sensitivity.
     """
     reasons = tuple(reason for check in CHECKS for reason in check(facts))
     if reasons:
@@ -204,15 +204,6 @@ def _sensitivity(facts: RunFacts) -> Iterator[Reason]:
         )
 
 
-def _input_size(facts: RunFacts) -> Iterator[Reason]:
-    approval = _approval(facts)
-    profile = facts.profiles.get(approval.tier) if approval else None
-    if approval and profile and facts.input_bytes > profile.input_bytes:
-        expected = f"at most {profile.input_bytes} bytes"
-        rule = f"tier.{approval.tier}.input_bytes"
-        yield Reason(Code.INPUT_TOO_LARGE, rule, expected, f"{facts.input_bytes} bytes", "send a smaller input")
-
-
 def _approval(facts: RunFacts) -> Approval | None:
     return facts.record.approval if facts.record else None
 
@@ -227,5 +218,4 @@ CHECKS: Final[_Checks] = (
     _permissions,
     _limits,
     _sensitivity,
-    _input_size,
 )

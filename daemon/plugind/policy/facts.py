@@ -23,10 +23,9 @@ class RunFacts:
     """As asked; empty: none."""
     sensitivity: str
     """Of the plan; empty: internal."""
-    input_bytes: int
     timeout_ms: int
     """Wall limit that the caller wants; 0: none of its own."""
-    profiles: Mapping[Tier, Profile]
+    profiles: Mapping[int, Profile]
     record: PluginVersion | None = None
     """The version asked for, or else the active one. None: there is none."""
     other_versions: Mapping[str, State] | None = None

@@ -1,14 +1,15 @@
 """Plugins, versions, approvals and their history, in SQLite, behind one small interface with a revision.
 
 Every change is one transaction that also writes the history and raises the revision by one; the revision is the number
-of the newest change. Times are arguments. Safe from several threads: one connection, one lock, short transactions.
+of the newest change. Times are arguments. Safe from several threads: changes take turns on one connection, reading has
+one of its own (WAL), so that nobody who only reads waits for a change that is being made durable.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ CREATE TABLE versions (
     UNIQUE (plugin, version)
 ) STRICT;
 CREATE UNIQUE INDEX one_active ON versions (plugin) WHERE state = 'active';
+CREATE TABLE development_keys (
+    raw BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;
 CREATE TABLE history (
     revision INTEGER PRIMARY KEY,
     plugin INTEGER NOT NULL REFERENCES plugins (id),
@@ -107,30 +111,44 @@ class Registry:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        with self._reported():
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._read_lock = threading.Lock()
+        self._connection = self._connect()
         try:
-            self._connection.row_factory = sqlite3.Row
             with self._reported():
                 self._prepare()
+                self.revision = _revision(self._connection)
+                """Number of the newest change; 0 at the beginning. This process makes all changes, so it is known."""
+            self._reader = self._connect()
         except BaseException:
             self._connection.close()
             raise
 
+    def _connect(self) -> sqlite3.Connection:
+        with self._reported():
+            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        return connection
+
     def close(self) -> None:
         """Release the file."""
-        with self._lock:
+        with self._lock, self._read_lock:
             self._connection.close()
+            self._reader.close()
 
-    @property
-    def revision(self) -> int:
-        """Number of the newest change; 0 at the beginning."""
+    def development_keys(self) -> tuple[bytes, ...]:
+        """The raw public keys that a development daemon trusts."""
         with self._reading() as connection:
-            return _revision(connection)
+            return tuple(row["raw"] for row in connection.execute("SELECT raw FROM development_keys ORDER BY raw"))
+
+    def trust_for_development(self, keys: Iterable[bytes]) -> None:
+        """Trust these raw public keys too."""
+        with self._changing() as connection:
+            connection.executemany("INSERT OR IGNORE INTO development_keys VALUES (?)", [(key,) for key in keys])
 
     def submit(self, new: Submission) -> PluginVersion:
-        """Take in a version. The same bytes again give the same answer; newer attestations replace the older ones,
-        unless the tier would be a worse one.
+        """Take in a version. The same bytes again give the same answer.
+
+        Newer attestations replace the older ones, unless the tier would be a worse one.
 
         Raises ConflictError for other bytes under the same name and version.
         """
@@ -266,6 +284,7 @@ class Registry:
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
+                self.revision = _revision(self._connection)
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -273,8 +292,8 @@ class Registry:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._reported():
-            yield self._connection
+        with self._read_lock, self._reported():
+            yield self._reader
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

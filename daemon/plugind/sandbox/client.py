@@ -71,12 +71,12 @@ class LauncherClient:
         except TimeoutError as error:
             raise LauncherGoneError(f"the launcher was not ready after {READY_TIMEOUT_S:.0f} s") from error
 
-    async def load(self, digest: str, bundle: bytes) -> None:
-        """Hand over a bundle once. Raises IsolationUnavailableError when the launcher refuses it."""
+    async def load(self, digest: str, read: Callable[[], bytes]) -> None:
+        """Hand a bundle over, once; `read` gives its bytes. Raises IsolationUnavailableError when it is refused."""
         pending = self._loads.get(digest)
         if pending is None:
+            descriptor = sealed_memfd("bundle", read())
             pending = self._loads[digest] = asyncio.get_running_loop().create_future()
-            descriptor = sealed_memfd("bundle", bundle)
             try:
                 await self._send(protocol.Load(digest), [descriptor])
             finally:
@@ -188,6 +188,8 @@ class LauncherClient:
                     run.on_started()
             case protocol.Refused() | protocol.Ended():
                 if run := self._runs.get(message.run):
+                    if isinstance(message, protocol.Refused) and message.step == protocol.NOT_LOADED:
+                        self._loads.pop(run.request.digest, None)
                     run.finish(message)
 
     def _loaded(self, message: protocol.Loaded) -> None:

@@ -223,7 +223,7 @@ class Launcher:
         self._watch(control, lambda: self._from_instance(instance, control))
 
     def _admit(self, message: protocol.Start, descriptors: list[int]) -> Profile:
-        """The launcher's own checks. Raises InvalidRequestError, whatever the front has decided."""
+        """The launcher's own checks, whatever the front decided. Raises InvalidRequestError, IsolationUnavailableError."""
         profile = self._profiles.get(message.tier)
         if profile is None:
             raise InvalidRequestError(f"tier: expected 0, 1 or 2, got {message.tier}")
@@ -234,7 +234,7 @@ class Launcher:
         for name, value, ceiling in jailspec.above_ceiling(message.limits, profile):
             raise InvalidRequestError(f"{name}: expected 1 to {ceiling} in tier {message.tier}, got {value}")
         if message.digest not in self._code:
-            raise InvalidRequestError(f"digest {message.digest} was not loaded")
+            raise IsolationUnavailableError(protocol.NOT_LOADED, f"digest {message.digest} was not loaded")
         if len([one for one in self._instances.values() if one.tier == message.tier]) >= profile.instances:
             raise InvalidRequestError(f"tier {message.tier} has its {profile.instances} instances")
         check_descriptors(descriptors)

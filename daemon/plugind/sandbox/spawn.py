@@ -16,14 +16,12 @@ from plugind.errors import ConfigError, IsolationUnavailableError
 from plugind.linux import cgroup, seccomp, syscalls
 from plugind.linux import constants as c
 from plugind.model import Profile
-from plugind.profiles import load_profiles
+from plugind.profiles import builtin_digests, load_profiles
 from plugind.sandbox import codestore, features, rootfs, uids
 from plugind.sandbox.launcher import Launcher, log
 from plugind.sandbox.template import TemplateSpec
 
 JAILS = Path("/run")
-BUILTIN_LIST = "builtin.list"
-"""In the profiles folder: one sha256 a line, the bundles that may run in Tier 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
     with _private_mounts(JAILS / f"plugind-{name}") as jail:
         code = codestore.CodeStore(jail / "code")
         specs = {tier: _spec(profile, jail) for tier, profile in profiles.items()}
-        launcher = Launcher(front, base, profiles, specs, code, _builtin(config.profiles_dir), unavailable)
+        launcher = Launcher(front, base, profiles, specs, code, builtin_digests(config.profiles_dir), unavailable)
         signal.signal(signal.SIGTERM, _on_stop)
         try:
             launcher.serve(driver.name)
@@ -135,11 +133,3 @@ def _spec(profile: Profile, jail: Path) -> TemplateSpec:
         template_filter=seccomp.template_filter(),
         instance_filter=seccomp.build(profile),
     )
-
-
-def _builtin(profiles_dir: Path) -> frozenset[str]:
-    path = profiles_dir / BUILTIN_LIST
-    if not path.exists():
-        return frozenset()
-    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
-    return frozenset(line for line in lines if line)

@@ -86,7 +86,7 @@ def setup_descriptors(context: Context) -> None:
         TMPDIR="/tmp",
         PATH="/usr/bin:/bin",
         LANG="C.UTF-8",
-        PYTHONDONTWRITEBYTECODE="1",  # noqa: S108
+        PYTHONDONTWRITEBYTECODE="1",
     )
 
 

@@ -1,0 +1,214 @@
+"""What is known of plugins: the registry's rows, the store's bytes and the evidence for them, each verified once.
+
+A bundle is checked in full when it is submitted, and again before its first run in this process; what was verified then
+is what the launcher gets. Everything found is kept until the registry changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from plugind.errors import (
+    InvalidBundleError,
+    InvalidRequestError,
+    NotFoundError,
+    StateError,
+)
+from plugind.model import Approval, Code, PluginVersion, Reason, State
+from plugind.payload import Contract
+from plugind.provenance import bundle, dsse, evidence
+from plugind.provenance.bundle import Bundle
+from plugind.provenance.evidence import Evidence, RoleKeys, Trust, TrustedKey
+from plugind.provenance.keys import PublicKey
+from plugind.registry.database import Change, Plugin, Registry, Submission
+from plugind.registry.store import Store
+
+MOST_KEPT: Final = 4096
+"""Versions whose verification is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a name and a version lead to. Without a record there is nothing that could run."""
+
+    record: PluginVersion | None = None
+    other_versions: Mapping[str, State] | None = None
+    """Versions with their states, when there is no record; None: no such plugin."""
+    evidence: Evidence = Evidence(tier=2)  # noqa: RUF009 - frozen
+    contract: Contract | None = None
+    bundle_reasons: tuple[Reason, ...] = ()
+    """Why the stored bytes may not run."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Catalog:
+    """The registry and the store with what was verified of them. Changes block: call them from a thread."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        *,
+        trust: Trust,
+        built_in: Collection[str] = (),
+        development: bool = False,
+        now_ms: Callable[[], int] = _now_ms,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._production_trust = trust
+        self._built_in = built_in
+        self._development = development
+        self._now_ms = now_ms
+        self._trust = self._trusted()
+        self._found: dict[tuple[str, str], Found] = {}
+        self._found_at = -1
+
+    @classmethod
+    def open(cls, database: Path, store: Path, *, built_in: Collection[str], development: bool) -> Catalog:
+        """Open or make both. Raises StateError."""
+        return cls(Registry(database), Store(store), trust=Trust(), built_in=built_in, development=development)
+
+    def close(self) -> None:
+        """Release the files."""
+        self._registry.close()
+
+    # -- for a run
+
+    def find(self, plugin: str, version: str) -> Found:
+        """The version asked for, or else the active one, verified. Raises StateError."""
+        if self._found_at != self._registry.revision or len(self._found) > MOST_KEPT:
+            self._found.clear()
+            self._found_at = self._registry.revision
+        key = (plugin, version)
+        found = self._found.get(key)
+        if found is None or self._lapsed(found.evidence):
+            found = self._found[key] = self._look_up(plugin, version)
+        return found
+
+    def bundle(self, digest: str) -> bytes:
+        """The bytes, their sha256 checked. Raises NotFoundError, StateError, OSError."""
+        return self._store.load(digest)
+
+    def _lapsed(self, found: Evidence) -> bool:
+        return 0 < found.not_after_unix_ms <= self._now_ms()
+
+    def _look_up(self, plugin: str, version: str) -> Found:
+        try:
+            known = self._registry.get(plugin)
+        except NotFoundError:
+            return Found()
+        record = next((each for each in known.versions if each.manifest.version == version), None)
+        if not version:
+            record = known.active
+        if record is None:
+            return Found(other_versions={each.manifest.version: each.state for each in known.versions})
+        return self._verified(record)
+
+    def _verified(self, record: PluginVersion) -> Found:
+        try:
+            read = bundle.read(self._store.load(record.digest))
+        except InvalidBundleError as error:
+            reasons = tuple(_bundle_reason(Code.UNLISTED_FILE, record, problem) for problem in error.problems)
+            return Found(record, bundle_reasons=reasons)
+        except (StateError, NotFoundError, OSError) as error:
+            return Found(record, bundle_reasons=(_bundle_reason(Code.DIGEST_MISMATCH, record, str(error)),))
+        contract = Contract(record.manifest.interface, read.input_schema, read.output_schema)
+        return Found(record, evidence=self._weigh(read, record.attestations), contract=contract)
+
+    def _weigh(self, read: Bundle, attestations: bytes) -> Evidence:
+        return evidence.tier_of(
+            read.digest,
+            dsse.parse_lines(attestations),
+            self._trust,
+            now_unix_ms=self._now_ms(),
+            origin=read.manifest.origin,
+            built_in=self._built_in,
+        )
+
+    # -- for people
+
+    def plugins(self) -> list[Plugin]:
+        """All plugins, by id."""
+        return self._registry.plugins()
+
+    def plugin(self, plugin: str) -> Plugin:
+        """One plugin. Raises NotFoundError."""
+        return self._registry.get(plugin)
+
+    def version(self, plugin: str, version: str) -> PluginVersion:
+        """One version. Raises NotFoundError."""
+        return self._registry.version(plugin, version)
+
+    def history(self, plugin: str) -> list[Change]:
+        """Every change to a plugin. Raises NotFoundError."""
+        return self._registry.history(plugin)
+
+    def submit(
+        self, data: bytes, attestations: bytes, development_keys: Collection[str], *, by_uid: int
+    ) -> PluginVersion:
+        """Check a bundle in full, keep it, and register it.
+
+        Raises InvalidBundleError with every problem, InvalidRequestError, ConflictError.
+        """
+        keys = self._development_keys(development_keys)
+        read = bundle.read(data)
+        dsse.parse_lines(attestations)
+        if keys:
+            self._registry.trust_for_development(key.raw for key in keys)
+            self._trust = self._trusted()
+        found = self._weigh(read, attestations)
+        self._store.put(data)
+        self._found_at = -1  # the same bytes again may have repaired the stored ones
+        return self._registry.submit(
+            Submission(
+                manifest=read.manifest,
+                digest=read.digest,
+                sequence=read.sequence,
+                tier=found.tier,
+                attestations=attestations,
+                by_uid=by_uid,
+                at_unix_ms=self._now_ms(),
+            )
+        )
+
+    def approve(self, plugin: str, version: str, approval: Approval) -> PluginVersion:
+        """Approve what is named. Raises NotFoundError, InvalidRequestError, ConflictError."""
+        return self._registry.approve(plugin, version, approval)
+
+    def activate(self, plugin: str, version: str, *, by_uid: int, why: str = "") -> PluginVersion:
+        """Make it the active one. Raises NotFoundError, ConflictError."""
+        return self._registry.activate(plugin, version, by_uid=by_uid, at_unix_ms=self._now_ms(), why=why)
+
+    # -- trust
+
+    def _development_keys(self, pems: Collection[str]) -> list[PublicKey]:
+        if pems and not self._development:
+            raise InvalidRequestError(
+                "development_public_keys: expected none, because this is no --dev daemon; sign with a key that its"
+                " trust root names"
+            )
+        return [PublicKey.from_pem(pem.encode()) for pem in pems]
+
+    def _trusted(self) -> Trust:
+        if not self._development:
+            return self._production_trust
+        keys = tuple(TrustedKey(PublicKey(raw)) for raw in self._registry.development_keys())
+        return Trust({role: RoleKeys(keys, 1) for role in evidence.ROLES})
+
+
+def _bundle_reason(code: Code, record: PluginVersion, problem: str) -> Reason:
+    return Reason(
+        code,
+        "gate.bundle",
+        expected=f"{record.plugin_id} {record.label}: the bytes that were submitted, sha256 {record.digest}",
+        actual=problem,
+        remedy="submit the same bundle again: that repairs the store",
+    )

@@ -1,0 +1,127 @@
+"""A real daemon of a test's own: `plugind serve --standalone --dev` in a temporary folder, and what is known of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from plugind_client import Client
+from tests.support.jail import descendants
+
+BIN = Path(sys.executable).parent
+READY_S = 30
+
+
+class Daemon:
+    """Started by `with`, and certain to be gone afterwards. `state`: a folder that another daemon has left."""
+
+    def __init__(self, *arguments: str, state: Path | None = None) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="plugind-test-"))
+        self._folder.chmod(0o755)
+        self.state = state or self._folder / "state"
+        self.socket = self._folder / "plugind.sock"
+        self.log = self._folder / "log"
+        self._arguments = arguments
+        self._clients: list[Client] = []
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    BIN / "plugind",
+                    "serve",
+                    "--standalone",
+                    "--dev",
+                    "--state",
+                    self.state,
+                    "--socket",
+                    self.socket,
+                    *self._arguments,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            self.ready = self._ready_line()
+            self.pids = [self.process.pid, self._launcher()]
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _ready_line(self) -> str:
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], READY_S)[0]:
+            raise AssertionError(f"not ready after {READY_S} s: {self.log.read_text()}")
+        line = self.process.stdout.readline().decode()
+        assert line.startswith("plugind: ready on "), (line, self.log.read_text())
+        return line
+
+    def _launcher(self) -> int:
+        below = descendants(self.process.pid)
+        return next(pid for pid, name in below.items() if name == "plugind-launche")
+
+    def wait_gone(self, seconds: float) -> bool:
+        """Whether front and launcher end in time."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None and not Path(f"/proc/{self.pids[1]}").exists():
+                return True
+            time.sleep(0.005)
+        return False
+
+    def client(self) -> Client:
+        """A client of this daemon; closed with it."""
+        client = Client(self.socket)
+        self._clients.append(client)
+        return client
+
+    def command(self, *arguments: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
+        """`plugindctl ARGUMENTS`, as a person types it."""
+        environment = os.environ | {"PLUGIND_SOCKET": str(self.socket), "XDG_CONFIG_HOME": str(self._folder / "config")}
+        return subprocess.run(
+            [BIN / "plugindctl", *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=60,
+            check=False,
+        )
+
+    def try_plugin(self, folder: Path, payload: object, *, stage: str = "", tier: int = 2) -> dict[str, Any]:
+        """`plugindctl try`; the object it prints."""
+        arguments: list[str | Path] = ["try", folder, "--input", "-", "--tier", str(tier), "--json"]
+        if stage:
+            arguments += ["--stage", stage]
+        done = self.command(*arguments, text=json.dumps(payload))
+        with contextlib.suppress(ValueError):
+            answer: dict[str, Any] = json.loads(done.stdout)
+            if "decision" in answer:
+                return answer
+        raise AssertionError(f"{done.args}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log.read_text()}")
