@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from plugind.errors import (
@@ -20,11 +19,14 @@ from plugind.errors import (
 )
 from plugind.model import Approval, Code, PluginVersion, Reason, State
 from plugind.payload import Contract
+from plugind.policy import widening
 from plugind.provenance import bundle, dsse, evidence
 from plugind.provenance.bundle import Bundle
 from plugind.provenance.evidence import Evidence, RoleKeys, Trust, TrustedKey
 from plugind.provenance.keys import PublicKey
-from plugind.registry.database import Change, Plugin, Registry, Submission
+from plugind.registry.connection import Change
+from plugind.registry.database import Act, Registry, Submission
+from plugind.registry.rows import Plugin
 from plugind.registry.store import Store
 
 MOST_KEPT: Final = 4096
@@ -68,13 +70,9 @@ class Catalog:
         self._development = development
         self._now_ms = now_ms
         self._trust = self._trusted()
+        self.holds = registry.holds
         self._found: dict[tuple[str, str], Found] = {}
         self._found_at = -1
-
-    @classmethod
-    def open(cls, database: Path, store: Path, *, built_in: Collection[str], development: bool) -> Catalog:
-        """Open or make both. Raises StateError."""
-        return cls(Registry(database), Store(store), trust=Trust(), built_in=built_in, development=development)
 
     def close(self) -> None:
         """Release the files."""
@@ -148,8 +146,18 @@ class Catalog:
         return self._registry.version(plugin, version)
 
     def history(self, plugin: str) -> list[Change]:
-        """Every change to a plugin. Raises NotFoundError."""
+        """Every change to a plugin, or to all and everything. Raises NotFoundError."""
         return self._registry.history(plugin)
+
+    def widened(self, record: PluginVersion) -> list[str]:
+        """What a version asks for beyond the one that was approved last, one sentence each."""
+        if record.approval is not None:
+            return []
+        before = [each for each in self._registry.get(record.plugin_id).versions if each.approval is not None]
+        if not before:
+            return []
+        newest = max(before, key=lambda each: (each.state == "active", each.sequence))
+        return widening.widens(newest, record)
 
     def submit(
         self, data: bytes, attestations: bytes, development_keys: Collection[str], *, by_uid: int
@@ -179,13 +187,24 @@ class Catalog:
             )
         )
 
-    def approve(self, plugin: str, version: str, approval: Approval) -> PluginVersion:
+    def approve(self, plugin: str, version: str, approval: Approval, *, approvers: int) -> PluginVersion:
         """Approve what is named. Raises NotFoundError, InvalidRequestError, ConflictError."""
-        return self._registry.approve(plugin, version, approval)
+        return self._registry.approve(plugin, version, approval, approvers=approvers)
+
+    def reject(self, plugin: str, version: str, *, by_uid: int, why: str) -> PluginVersion:
+        """Take its approval away. Raises NotFoundError, InvalidRequestError."""
+        return self._registry.reject(plugin, version, self._act(by_uid, why))
 
     def activate(self, plugin: str, version: str, *, by_uid: int, why: str = "") -> PluginVersion:
         """Make it the active one. Raises NotFoundError, ConflictError."""
-        return self._registry.activate(plugin, version, by_uid=by_uid, at_unix_ms=self._now_ms(), why=why)
+        return self._registry.activate(plugin, version, self._act(by_uid, why))
+
+    def rollback(self, plugin: str, version: str, *, by_uid: int, why: str) -> PluginVersion:
+        """Make an earlier one active again. Raises NotFoundError, InvalidRequestError, ConflictError."""
+        return self._registry.rollback(plugin, version, self._act(by_uid, why))
+
+    def _act(self, by_uid: int, why: str) -> Act:
+        return Act(by_uid, self._now_ms(), why)
 
     # -- trust
 

@@ -7,6 +7,7 @@ an abstract name with a random nonce, and `context.peer()` gives that name back:
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 import socket
 import struct
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, cast
 
+from plugind.api.roles import Admission, groups_of
 from plugind.config import log
 from plugind.errors import NotAllowedError
 from plugind.model import Caller
@@ -29,17 +31,47 @@ def peer_of(sock: socket.socket) -> Caller:
     return Caller(uid=uid, gid=gid, pid=pid)
 
 
+class Callers:
+    """Who is behind each connection to grpc's own socket, by the name that the connection came from."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Caller] = {}
+
+    def enter(self, name: str, caller: Caller) -> None:
+        """A connection of that name is about to be made."""
+        self._by_name[name] = caller
+
+    def leave(self, name: str) -> None:
+        """It is closed."""
+        del self._by_name[name]
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def behind(self, peer: str) -> Caller:
+        """Who is behind a `context.peer()`. Raises NotAllowedError for one that did not come through a door."""
+        caller = self._by_name.get(peer.removeprefix(PEER_PREFIX))
+        if caller is None or not peer.startswith(PEER_PREFIX):
+            raise NotAllowedError("this connection did not come through the daemon's socket")
+        return caller
+
+
 class Door:
-    """One public socket. `admits` says why a caller may not come in, or nothing."""
+    """One public socket, with an admission of its own; several doors may share the `callers`."""
 
     def __init__(
-        self, listener: socket.socket, backend: str, admits: Callable[[Caller], str], connections_per_uid: int
+        self,
+        listener: socket.socket,
+        backend: str,
+        callers: Callers,
+        admission: Admission,
+        connections_per_uid: int,
     ) -> None:
         self._listener = listener
         self._backend = backend
-        self._admits = admits
+        self._callers = callers
+        self._admission = admission
         self._connections_per_uid = connections_per_uid
-        self._callers: dict[str, Caller] = {}
         self._open: Counter[int] = Counter()
         self._pairs: set[_Pair] = set()
         self._task: asyncio.Task[None] | None = None
@@ -62,13 +94,6 @@ class Door:
             pair.abort()
         await asyncio.sleep(0)
 
-    def caller(self, peer: str) -> Caller:
-        """Who is behind a `context.peer()`. Raises NotAllowedError for one that did not come through this door."""
-        caller = self._callers.get(peer.removeprefix(PEER_PREFIX))
-        if caller is None or not peer.startswith(PEER_PREFIX):
-            raise NotAllowedError("this connection did not come through the daemon's socket")
-        return caller
-
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -86,29 +111,30 @@ class Door:
 
     async def _enter(self, sock: socket.socket) -> None:
         caller = peer_of(sock)
-        refusal = self._admits(caller) or self._crowded(caller)
-        if refusal:
-            log(f"refused a connection of uid {caller.uid} (pid {caller.pid}): {refusal}")
+        try:
+            self._check_crowd(caller)
+            caller = dataclasses.replace(caller, roles=self._admission.admit(caller, lambda: groups_of(sock)))
+        except NotAllowedError as error:
+            log(f"refused a connection of uid {caller.uid} (pid {caller.pid}): {error}")
             sock.close()
             return
         name = f"plugind-{secrets.token_hex(16)}-{caller.uid}-{caller.gid}-{caller.pid}"
         behind = self._connect(name)
-        self._callers[name] = caller
+        self._callers.enter(name, caller)
         self._open[caller.uid] += 1
 
         def left(pair: _Pair) -> None:
             self._pairs.discard(pair)
-            del self._callers[name]
+            self._callers.leave(name)
             self._open[caller.uid] -= 1
 
         pair = _Pair(left)
         self._pairs.add(pair)
         await pair.join(sock, behind)
 
-    def _crowded(self, caller: Caller) -> str:
+    def _check_crowd(self, caller: Caller) -> None:
         if self._open[caller.uid] >= self._connections_per_uid:
-            return f"it has {self._connections_per_uid} connections already (connections_per_uid)"
-        return ""
+            raise NotAllowedError(f"it has {self._connections_per_uid} connections already (connections_per_uid)")
 
     def _connect(self, name: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
@@ -155,58 +181,58 @@ class _Half(asyncio.Protocol):
     def __init__(self, on_lost: Callable[[], None]) -> None:
         self.lost = False
         self._on_lost = on_lost
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
-        self._at_end = False
+        self.at_end = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.writelines(self._early)
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.writelines(self._early)
         self._early.clear()
         if self.other.lost:
-            self._transport.abort()
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self.other.send(data)
 
     def send(self, data: bytes) -> None:
         """Send on, or keep until this end is connected (a turn of the loop)."""
-        if self._transport is None:
+        if self.transport is None:
             self._early.append(data)
         else:
-            self._transport.write(data)
+            self.transport.write(data)
 
     def pause_writing(self) -> None:
-        if self.other._transport is not None:
-            self.other._transport.pause_reading()
+        if self.other.transport is not None:
+            self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if self.other._transport is not None:
-            self.other._transport.resume_reading()
+        if self.other.transport is not None:
+            self.other.transport.resume_reading()
 
     def eof_received(self) -> bool:
-        self._at_end = True
+        self.at_end = True
         self.other.finish()
-        return not self.other._at_end  # true keeps this end open for what still comes the other way
+        return not self.other.at_end  # true keeps this end open for what still comes the other way
 
     def finish(self) -> None:
         """Nothing more will be sent here; or, when nothing comes from here either, the end."""
-        if self._transport is None:
+        if self.transport is None:
             return
-        if self._at_end:
-            self._transport.close()
-        elif self._transport.can_write_eof():
-            self._transport.write_eof()
+        if self.at_end:
+            self.transport.close()
+        elif self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         if exc is not None:
             self.other.abort()  # what is buffered there may wait for a reader that waits for this end
-        elif self.other._transport is not None:
-            self.other._transport.close()
+        elif self.other.transport is not None:
+            self.other.transport.close()
         self._on_lost()
 
     def abort(self) -> None:
         """Hang up."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()

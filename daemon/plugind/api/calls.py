@@ -10,9 +10,9 @@ from typing import Final, Protocol, TypeVar
 
 import grpc
 
-from plugind.api.accept import Door
+from plugind.api.accept import Callers
 from plugind.api.errors import Context, abort
-from plugind.api.roles import DevRoles, Role
+from plugind.api.roles import Role, require
 from plugind.config import log
 from plugind.errors import InvalidRequestError, PlugindError
 from plugind.model import Caller
@@ -24,11 +24,18 @@ RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PLAN_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 
 
+class Refusals(Protocol):
+    """Where a call is recorded that somebody made without the role for it."""
+
+    async def refused(self, caller: Caller, call: str, role: str) -> None:
+        """Returns when it is recorded, or cannot be."""
+
+
 class Service(Protocol):
     """What a servicer has for `call` to work with."""
 
-    door: Door
-    roles: DevRoles
+    callers: Callers
+    refusals: Refusals
 
 
 ServiceT = TypeVar("ServiceT", bound=Service)
@@ -50,8 +57,10 @@ def call(
         @functools.wraps(method)
         async def answer(self: ServiceT, request: RequestT, context: Context) -> AnswerT:
             try:
-                caller = self.door.caller(context.peer())
-                self.roles.require(caller, role, method.__name__)
+                caller = self.callers.behind(context.peer())
+                if role not in caller.roles:
+                    await self.refusals.refused(caller, method.__name__, role)
+                require(caller, role, method.__name__)
                 return await method(self, request, caller)
             except PlugindError as error:
                 await abort(context, error)

@@ -1,37 +1,81 @@
-"""plugind.v1.Governance: what people decide about plugins."""
+"""plugind.v1.Governance: what people decide about plugins, and how the daemon is."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections.abc import Callable
+from typing import Final, ParamSpec, Protocol
 
-from plugind.api.accept import Door
-from plugind.api.calls import call, plugin_name, version_text
-from plugind.api.messages import limits_of, permissions_of, version_message
-from plugind.api.roles import DevRoles, Role
+from plugind.api.accept import Callers
+from plugind.api.calls import Refusals, call, matching, plugin_name, version_text
+from plugind.api.messages import hold_message, limits_of, permissions_of, reason_message, version_message
+from plugind.api.roles import Role
+from plugind.api.runtime import explained_request
 from plugind.catalog import Catalog
-from plugind.errors import InvalidRequestError
-from plugind.model import TIERS, Approval, Caller, PluginVersion
+from plugind.errors import ConflictError, InvalidRequestError
+from plugind.governance.killswitch import KillSwitch
+from plugind.model import TIERS, Approval, Caller, Hold, HoldKind, PluginVersion
+from plugind.policy.rules import Policy
 from plugind.registry import approvals
+from plugind.run import Runner
 from plugind_proto.v1 import governance_pb2, governance_pb2_grpc, registry_pb2
+
+P = ParamSpec("P")
+REASON: Final = re.compile(r"[^\x00-\x1f\x7f]{1,500}")
+
+
+class Daemon(Protocol):
+    """What the daemon tells of itself, and how its policy is read again."""
+
+    def status(self) -> governance_pb2.StatusResponse:
+        """How it is at this moment."""
+        ...
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        ...
+
+    async def reload_policy(self, by_uid: int) -> tuple[Policy, bool]:
+        """The policy now in force, and whether it is another one. Raises ConfigError; then nothing has changed."""
+        ...
 
 
 class GovernanceService(governance_pb2_grpc.GovernanceServicer):
-    """Approving and activating."""
+    """Approving, activating, holding, killing."""
 
-    def __init__(self, door: Door, roles: DevRoles, catalog: Catalog) -> None:
-        self.door = door
-        self.roles = roles
+    def __init__(
+        self,
+        callers: Callers,
+        refusals: Refusals,
+        catalog: Catalog,
+        runner: Runner,
+        kill_switch: KillSwitch,
+        daemon: Daemon,
+    ) -> None:
+        self.callers = callers
+        self.refusals = refusals
         self._catalog = catalog
+        self._runner = runner
+        self._kill_switch = kill_switch
+        self._daemon = daemon
 
     @call(Role.APPROVER)
     async def Approve(self, request: governance_pb2.ApproveRequest, caller: Caller) -> registry_pb2.PluginVersion:  # noqa: N802
         """Approve what is named, and nothing else."""
-        return version_message(await asyncio.to_thread(self._approve, request, caller))
+        return await self._version(self._approve, request, caller)
 
     def _approve(self, request: governance_pb2.ApproveRequest, caller: Caller) -> PluginVersion:
         plugin, version = plugin_name(request.plugin), version_text(request.version, required=True)
         record = self._catalog.version(plugin, version)
+        settings = self._daemon.policy.settings
+        if record.submitted_by_uid == caller.uid and not settings.approver_may_be_submitter:
+            raise ConflictError(
+                f"{record.plugin_id} {record.label}: expected another approver than uid {caller.uid}, who submitted it"
+                " (settings.approver_may_be_submitter of the policy)"
+            )
         approval = _approval(request, caller)
         if request.as_declared:
             approval = approvals.as_declared(
@@ -41,18 +85,125 @@ class GovernanceService(governance_pb2_grpc.GovernanceServicer):
                 at_unix_ms=approval.at_unix_ms,
                 reason=approval.reason,
             )
-        return self._catalog.approve(plugin, version, approval)
+        return self._catalog.approve(plugin, version, approval, approvers=settings.approvers)
+
+    @call(Role.APPROVER)
+    async def Reject(self, request: governance_pb2.RejectRequest, caller: Caller) -> registry_pb2.PluginVersion:  # noqa: N802
+        """Take its approval away."""
+        return await self._version(
+            self._catalog.reject,
+            plugin_name(request.plugin),
+            version_text(request.version, required=True),
+            by_uid=caller.uid,
+            why=_reason(request.reason),
+        )
 
     @call(Role.OPERATOR)
     async def Activate(self, request: governance_pb2.ActivateRequest, caller: Caller) -> registry_pb2.PluginVersion:  # noqa: N802
         """Make an approved version the active one."""
-        version = await asyncio.to_thread(
+        return await self._version(
             self._catalog.activate,
             plugin_name(request.plugin),
             version_text(request.version, required=True),
             by_uid=caller.uid,
+            why=request.reason and _reason(request.reason),
         )
-        return version_message(version)
+
+    @call(Role.OPERATOR)
+    async def Rollback(self, request: governance_pb2.RollbackRequest, caller: Caller) -> registry_pb2.PluginVersion:  # noqa: N802
+        """Make an earlier version active again."""
+        return await self._version(
+            self._catalog.rollback,
+            plugin_name(request.plugin),
+            version_text(request.version, required=False),
+            by_uid=caller.uid,
+            why=_reason(request.reason),
+        )
+
+    async def _version(
+        self, change: Callable[P, PluginVersion], *arguments: P.args, **named: P.kwargs
+    ) -> registry_pb2.PluginVersion:
+        """Make a change in a thread; the version as it is then."""
+        version = await asyncio.to_thread(change, *arguments, **named)
+        return await asyncio.to_thread(version_message, version, self._catalog)
+
+    # -- holds
+
+    @call(Role.OPERATOR)
+    async def Suspend(self, request: governance_pb2.HoldRequest, caller: Caller) -> registry_pb2.Hold:  # noqa: N802
+        """Let it not run any more, until it is resumed."""
+        if request.target == "all":
+            raise InvalidRequestError("target: expected NAME, NAME@VERSION or a sha256; for everything there is kill")
+        hold = await self._hold("suspended", request, caller)
+        return hold_message(await asyncio.to_thread(self._catalog.holds.set, hold))
+
+    @call(Role.OPERATOR)
+    async def Resume(self, request: governance_pb2.HoldRequest, caller: Caller) -> registry_pb2.Hold:  # noqa: N802
+        """Lift a suspension."""
+        return await self._lift("suspended", request, caller)
+
+    @call(Role.OPERATOR)
+    async def Kill(self, request: governance_pb2.HoldRequest, caller: Caller) -> governance_pb2.KillResponse:  # noqa: N802
+        """The kill switch: one person is enough."""
+        killed = await self._kill_switch.kill(await self._hold("killed", request, caller))
+        return governance_pb2.KillResponse(
+            hold=hold_message(killed.hold),
+            ended_runs=killed.ended_runs,
+            took_us=killed.took_us,
+            unconfirmed_runs=killed.unconfirmed_runs,
+        )
+
+    @call(Role.OPERATOR)
+    async def LiftKill(self, request: governance_pb2.HoldRequest, caller: Caller) -> registry_pb2.Hold:  # noqa: N802
+        """Let it run again."""
+        return await self._lift("killed", request, caller)
+
+    async def _hold(self, kind: HoldKind, request: governance_pb2.HoldRequest, caller: Caller) -> Hold:
+        target = await asyncio.to_thread(self._catalog.holds.target, request.target)
+        return Hold(kind, target, _reason(request.reason), caller.uid, _now_ms())
+
+    async def _lift(self, kind: HoldKind, request: governance_pb2.HoldRequest, caller: Caller) -> registry_pb2.Hold:
+        hold = await self._hold(kind, request, caller)
+        lifted = await asyncio.to_thread(
+            self._catalog.holds.lift,
+            kind,
+            hold.target,
+            by_uid=hold.by_uid,
+            at_unix_ms=hold.at_unix_ms,
+            why=hold.reason,
+        )
+        return hold_message(lifted)
+
+    # -- the daemon
+
+    @call(Role.CALLER)
+    async def Status(self, request: governance_pb2.StatusRequest, caller: Caller) -> governance_pb2.StatusResponse:  # noqa: N802
+        """How the daemon is."""
+        del request, caller
+        return self._daemon.status()
+
+    @call(Role.CALLER)
+    async def Explain(self, request: governance_pb2.ExplainRequest, caller: Caller) -> governance_pb2.ExplainResponse:  # noqa: N802
+        """Every check for one request."""
+        checks = self._runner.explain(explained_request(request, caller))
+        return governance_pb2.ExplainResponse(
+            checks=[
+                governance_pb2.Check(
+                    name=each.name, ok=each.ok, reasons=[reason_message(reason) for reason in each.reasons]
+                )
+                for each in checks
+            ],
+            allowed=all(each.ok for each in checks),
+        )
+
+    @call(Role.ADMIN)
+    async def ReloadPolicy(  # noqa: N802
+        self, request: governance_pb2.ReloadPolicyRequest, caller: Caller
+    ) -> governance_pb2.ReloadPolicyResponse:
+        """Read the policy file again."""
+        del request
+        policy, changed = await self._daemon.reload_policy(caller.uid)
+        return governance_pb2.ReloadPolicyResponse(policy_sha256=policy.digest, changed=changed)
 
 
 def _approval(request: governance_pb2.ApproveRequest, caller: Caller) -> Approval:
@@ -66,6 +217,15 @@ def _approval(request: governance_pb2.ApproveRequest, caller: Caller) -> Approva
         permissions=permissions_of(request.permissions),
         limits=limits_of(request.limits),
         by_uid=caller.uid,
-        at_unix_ms=time.time_ns() // 1_000_000,
-        reason=request.reason.strip(),
+        at_unix_ms=_now_ms(),
+        reason=_reason(request.reason),
+        not_after_unix_ms=request.not_after_unix_ms,
     )
+
+
+def _reason(text: str) -> str:
+    return matching("reason", text.strip(), REASON, "why, in 1 to 500 characters on one line")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,4 +1,4 @@
-"""The public socket: never wider than 0600, never stolen from a living daemon. No grpc in here.
+"""The public sockets: never wider than asked for, never stolen from a living daemon. No grpc in here.
 
 Runs as root, before the front drops it.
 """
@@ -48,19 +48,24 @@ def check_path(path: Path) -> None:
         )
 
 
-def open_listener(path: Path, owner_uid: int, owner_gid: int) -> Listener:
-    """Lock, clear a stale socket away, bind with mode 0600, give it to the owner, listen.
+def check_folder(path: Path) -> None:
+    """Raises ConfigError where the folder that the socket is to lie in is not there."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"--socket: expected the folder {path.parent} to exist; mkdir it, or choose another path")
+
+
+def open_listener(path: Path, owner_uid: int, owner_gid: int, *, mode: int = 0o600) -> Listener:
+    """Lock, clear a stale socket away, bind, give it to the owner, listen.
 
     Raises ConfigError (no such folder, something else is in the way), AlreadyRunningError (a daemon listens there).
     """
     check_path(path)
-    if not path.parent.is_dir():
-        raise ConfigError(f"--socket: expected the folder {path.parent} to exist; mkdir it, or choose another path")
+    check_folder(path)
     lock_path = path.with_name(path.name + ".lock")
     lock = take_lock(lock_path, f"socket {path}")
     try:
         _clear(path)
-        sock = _bind(path, owner_uid, owner_gid)
+        sock = _bind(path, owner_uid, owner_gid, mode)
     except BaseException:
         lock_path.unlink(missing_ok=True)
         os.close(lock)
@@ -86,6 +91,11 @@ def take_lock(path: Path, what: str) -> int:
         if _is_at(path, descriptor):
             break
         os.close(descriptor)  # the daemon before us removed the file between our open and our lock
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        # The folder may be somebody else's, and the file in truth one of root's: it is about to be written.
+        os.close(descriptor)
+        raise ConfigError(f"{path}: expected a file of our own for the lock, got something else; remove it")
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
@@ -119,12 +129,12 @@ def _clear(path: Path) -> None:
                 raise AlreadyRunningError(f"the socket {path} is in use ({error}); choose another path") from error
         else:
             raise AlreadyRunningError(f"somebody listens on the socket {path}; stop that first, or choose another path")
-    path.unlink()
+    path.unlink(missing_ok=True)
 
 
-def _bind(path: Path, owner_uid: int, owner_gid: int) -> socket.socket:
+def _bind(path: Path, owner_uid: int, owner_gid: int, mode: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
-    umask = os.umask(0o177)
+    umask = os.umask(0o777 & ~mode)
     try:
         sock.bind(str(path))
         _give(path, owner_uid, owner_gid)

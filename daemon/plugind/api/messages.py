@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 
+from plugind.catalog import Catalog
 from plugind.errors import InvalidRequestError
-from plugind.model import PERMISSION_KINDS, Approval, Limits, Permission, PluginVersion, Reason
-from plugind.registry.database import Plugin
+from plugind.model import PERMISSION_KINDS, Approval, Hold, Limits, Permission, PluginVersion, Reason
+from plugind.registry.connection import Change
+from plugind.registry.rows import Plugin
 from plugind_proto.v1 import common_pb2, registry_pb2
 
 
@@ -27,19 +30,30 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def plugin_message(plugin: Plugin) -> registry_pb2.Plugin:
+def hold_message(hold: Hold) -> registry_pb2.Hold:
+    """A hold."""
+    return registry_pb2.Hold(**dataclasses.asdict(hold))
+
+
+def change_message(change: Change) -> registry_pb2.Change:
+    """An entry of the history."""
+    fields = dataclasses.asdict(change)
+    return registry_pb2.Change(**{"detail_json" if name == "detail" else name: fields[name] for name in fields})
+
+
+def plugin_message(plugin: Plugin, catalog: Catalog) -> registry_pb2.Plugin:
     """A plugin with its versions."""
     active = plugin.active
     return registry_pb2.Plugin(
         plugin_id=plugin.plugin_id,
         name=plugin.name,
         active_version=active.manifest.version if active else "",
-        versions=[version_message(version) for version in plugin.versions],
+        versions=[version_message(version, catalog) for version in plugin.versions],
     )
 
 
-def version_message(version: PluginVersion) -> registry_pb2.PluginVersion:
-    """One version, with what it asks for and what was approved."""
+def version_message(version: PluginVersion, catalog: Catalog) -> registry_pb2.PluginVersion:
+    """One version, with what it asks for, what was approved, and what holds it."""
     manifest = version.manifest
     return registry_pb2.PluginVersion(
         version=manifest.version,
@@ -58,6 +72,8 @@ def version_message(version: PluginVersion) -> registry_pb2.PluginVersion:
         approval=_approval(version.approval) if version.approval else None,
         submitted_unix_ms=version.submitted_unix_ms,
         submitted_by_uid=version.submitted_by_uid,
+        holds=[hold_message(hold) for hold in catalog.holds.on(version)],
+        widens=catalog.widened(version),
     )
 
 

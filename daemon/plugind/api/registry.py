@@ -1,13 +1,13 @@
-"""plugind.v1.Registry: Submit, List, Get."""
+"""plugind.v1.Registry: Submit, List, Get, History."""
 
 from __future__ import annotations
 
 import asyncio
 
-from plugind.api.accept import Door
-from plugind.api.calls import call, plugin_name
-from plugind.api.messages import plugin_message
-from plugind.api.roles import DevRoles, Role
+from plugind.api.accept import Callers
+from plugind.api.calls import Refusals, call, plugin_name
+from plugind.api.messages import change_message, plugin_message
+from plugind.api.roles import Role
 from plugind.catalog import Catalog
 from plugind.model import Caller
 from plugind_proto.v1 import registry_pb2, registry_pb2_grpc
@@ -16,9 +16,9 @@ from plugind_proto.v1 import registry_pb2, registry_pb2_grpc
 class RegistryService(registry_pb2_grpc.RegistryServicer):
     """What plugins there are; and handing in a new one, which by itself lets nothing run."""
 
-    def __init__(self, door: Door, roles: DevRoles, catalog: Catalog) -> None:
-        self.door = door
-        self.roles = roles
+    def __init__(self, callers: Callers, refusals: Refusals, catalog: Catalog) -> None:
+        self.callers = callers
+        self.refusals = refusals
         self._catalog = catalog
 
     @call(Role.OPERATOR)
@@ -44,11 +44,26 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
     async def List(self, request: registry_pb2.ListRequest, caller: Caller) -> registry_pb2.ListResponse:  # noqa: N802
         """All plugins."""
         del request, caller
-        plugins = await asyncio.to_thread(self._catalog.plugins)
-        return registry_pb2.ListResponse(plugins=[plugin_message(plugin) for plugin in plugins])
+        return await asyncio.to_thread(self._list)
+
+    def _list(self) -> registry_pb2.ListResponse:
+        return registry_pb2.ListResponse(
+            plugins=[plugin_message(plugin, self._catalog) for plugin in self._catalog.plugins()]
+        )
 
     @call(Role.CALLER)
     async def Get(self, request: registry_pb2.GetRequest, caller: Caller) -> registry_pb2.Plugin:  # noqa: N802
         """One plugin."""
         del caller
-        return plugin_message(await asyncio.to_thread(self._catalog.plugin, plugin_name(request.plugin)))
+        return await asyncio.to_thread(self._get, plugin_name(request.plugin))
+
+    def _get(self, plugin: str) -> registry_pb2.Plugin:
+        return plugin_message(self._catalog.plugin(plugin), self._catalog)
+
+    @call(Role.CALLER)
+    async def History(self, request: registry_pb2.HistoryRequest, caller: Caller) -> registry_pb2.HistoryResponse:  # noqa: N802
+        """Every change."""
+        del caller
+        plugin = plugin_name(request.plugin) if request.plugin else ""
+        changes = await asyncio.to_thread(self._catalog.history, plugin)
+        return registry_pb2.HistoryResponse(changes=[change_message(change) for change in changes])

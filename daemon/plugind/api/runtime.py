@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from plugind.api.accept import Door
-from plugind.api.calls import PLAN_ID, RUN_ID, STAGE, call, matching, plugin_name, version_text
+from plugind.api.accept import Callers
+from plugind.api.calls import PLAN_ID, RUN_ID, STAGE, Refusals, call, matching, plugin_name, version_text
 from plugind.api.messages import printable, reason_message
-from plugind.api.roles import DevRoles, Role
-from plugind.errors import InvalidRequestError
+from plugind.api.roles import Role
+from plugind.errors import InvalidRequestError, NotFoundError
 from plugind.model import SENSITIVITIES, Caller
 from plugind.run import Governance, RunAnswer, Runner, RunRequest
-from plugind_proto.v1 import common_pb2, runtime_pb2, runtime_pb2_grpc
+from plugind_proto.v1 import common_pb2, governance_pb2, runtime_pb2, runtime_pb2_grpc
 
 MOST_TIMEOUT_MS = 24 * 3600 * 1000
 
@@ -17,9 +17,9 @@ MOST_TIMEOUT_MS = 24 * 3600 * 1000
 class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
     """Open to every caller; what is somebody else's only to operators."""
 
-    def __init__(self, door: Door, roles: DevRoles, runner: Runner) -> None:
-        self.door = door
-        self.roles = roles
+    def __init__(self, callers: Callers, refusals: Refusals, runner: Runner) -> None:
+        self.callers = callers
+        self.refusals = refusals
         self._runner = runner
 
     @call(Role.CALLER)
@@ -56,9 +56,27 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         ]
         return runtime_pb2.ListRunsResponse(runs=runs)
 
+    @call(Role.CALLER)
+    async def Why(self, request: runtime_pb2.WhyRequest, caller: Caller) -> runtime_pb2.WhyResponse:  # noqa: N802
+        """The caller's last denial."""
+        del request
+        last = self._runner.denials.last(caller)
+        if last is None:
+            raise NotFoundError(f"uid {caller.uid}: expected a denial since the daemon started, got none")
+        asked, answer, at_unix_ms = last
+        return runtime_pb2.WhyResponse(
+            plugin=asked.plugin,
+            version=answer.version,
+            stage=asked.stage,
+            sensitivity=asked.sensitivity,
+            reasons=[reason_message(reason) for reason in answer.reasons],
+            audit_log=answer.governance.audit_log,
+            at_unix_ms=at_unix_ms,
+        )
+
     def _scope(self, caller: Caller) -> Caller | None:
         """Whose runs this caller may see and end: None is everybody's."""
-        return None if Role.OPERATOR in self.roles.of(caller) else caller
+        return None if Role.OPERATOR in caller.roles else caller
 
 
 def _parse(request: runtime_pb2.RunRequest, caller: Caller) -> RunRequest:
@@ -82,6 +100,22 @@ def _parse(request: runtime_pb2.RunRequest, caller: Caller) -> RunRequest:
         sensitivity=sensitivity,
         timeout_ms=request.timeout_ms,
         run_id=request.run_id and matching("run_id", request.run_id, RUN_ID, "1 to 64 of [A-Za-z0-9_-]"),
+        roles=caller.roles,
+    )
+
+
+def explained_request(request: governance_pb2.ExplainRequest, caller: Caller) -> RunRequest:
+    """A request that is not run. Raises InvalidRequestError."""
+    return _parse(
+        runtime_pb2.RunRequest(
+            plugin=request.plugin,
+            version=request.version,
+            input_json=b"null",
+            stage=request.stage,
+            sensitivity=request.sensitivity,
+            timeout_ms=request.timeout_ms,
+        ),
+        caller,
     )
 
 

@@ -11,11 +11,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from plugind.api.audit import AuditService
 from plugind.api.governance import GovernanceService
 from plugind.api.registry import RegistryService
 from plugind.api.runtime import RuntimeService
 from plugind.model import Profile
 from plugind_proto.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
     governance_pb2,
     governance_pb2_grpc,
     registry_pb2,
@@ -33,6 +36,7 @@ _SERVICES = (
     runtime_pb2.DESCRIPTOR.services_by_name["Runtime"].full_name,
     registry_pb2.DESCRIPTOR.services_by_name["Registry"].full_name,
     governance_pb2.DESCRIPTOR.services_by_name["Governance"].full_name,
+    audit_pb2.DESCRIPTOR.services_by_name["Audit"].full_name,
 )
 
 
@@ -47,11 +51,18 @@ class ApiServer:
         self._server = grpc.aio.server(options=_options(profiles), maximum_concurrent_rpcs=_MOST_CALLS)
         self._health = HealthServicer()
 
-    async def start(self, runtime: RuntimeService, registry: RegistryService, governance: GovernanceService) -> None:
+    async def start(
+        self,
+        runtime: RuntimeService,
+        registry: RegistryService,
+        governance: GovernanceService,
+        audit: AuditService,
+    ) -> None:
         """Begin to answer."""
         runtime_pb2_grpc.add_RuntimeServicer_to_server(runtime, self._server)
         registry_pb2_grpc.add_RegistryServicer_to_server(registry, self._server)
         governance_pb2_grpc.add_GovernanceServicer_to_server(governance, self._server)
+        audit_pb2_grpc.add_AuditServicer_to_server(audit, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)

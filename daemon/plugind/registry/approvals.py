@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 from plugind.errors import ConflictError, InvalidRequestError
 from plugind.model import Approval, Manifest, PluginVersion, Tier
 
@@ -17,6 +20,12 @@ def as_declared(manifest: Manifest, *, tier: Tier, by_uid: int, at_unix_ms: int,
         at_unix_ms=at_unix_ms,
         reason=reason,
     )
+
+
+def content(approval: Approval) -> str:
+    """What is approved, without who, when and why: two voices agree when this is the same."""
+    said = dataclasses.asdict(approval)
+    return json.dumps({name: said[name] for name in ("tier", "stages", "permissions", "limits")}, sort_keys=True)
 
 
 def check(version: PluginVersion, approval: Approval) -> None:

@@ -1,0 +1,1 @@
+"""What keeps plugins from running, and ends those that run."""

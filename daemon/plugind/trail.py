@@ -1,0 +1,46 @@
+"""What people do, in the ledger: changes of the registry within their transaction, and attempts that were refused."""
+
+from __future__ import annotations
+
+from plugind.audit.ledger import Ledger
+from plugind.audit.records import Changed, Refused
+from plugind.config import log
+from plugind.errors import AuditUnavailableError
+from plugind.model import Caller
+from plugind.registry.connection import Change
+
+
+class Trail:
+    """Writes to one ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def changed(self, change: Change) -> None:
+        """For the registry, in a thread: it is durable then. Raises AuditUnavailableError: the change is undone."""
+        self._ledger.append_from_thread(
+            Changed(
+                action=change.action,
+                plugin_id=change.plugin_id,
+                plugin=change.plugin,
+                version=change.version,
+                digest=change.digest,
+                by_uid=change.by_uid,
+                why=change.why,
+                detail=change.detail,
+            )
+        )
+
+    async def refused(self, caller: Caller, call: str, role: str) -> None:
+        """An administrative attempt without the role for it. It is refused whether or not it can be recorded."""
+        has = ", ".join(sorted(caller.roles)) or "no role"
+        try:
+            await self._ledger.append(Refused(call, caller.uid, role, f"pid {caller.pid} with {has}"))
+        except AuditUnavailableError as error:
+            log(f"uid {caller.uid} tried {call} without the role {role}; not recorded: {error}")
+
+    async def policy_reloaded(self, by_uid: int, digest: str, path: str) -> None:
+        """Another policy is about to be in force. Raises AuditUnavailableError: then it is not."""
+        await self._ledger.append(
+            Changed("policy_reload", "", "", "", digest=digest, by_uid=by_uid, why="", detail=path)
+        )
