@@ -51,6 +51,7 @@ def _run(options: argparse.Namespace) -> int:
         config=options.config,
         state=options.state,
         socket=options.socket,
+        admin_socket=options.admin_socket,
         dev=getattr(options, "dev", False),
         standalone=getattr(options, "standalone", False),
     )
@@ -105,6 +106,12 @@ def _command(
         help=f"default: {config.DEFAULT_STATE}, with --dev {config.DEFAULT_DEV_STATE}",
     )
     command.add_argument("--socket", type=_path, metavar="PATH", help=f"default: {config.DEFAULT_SOCKET}")
+    command.add_argument(
+        "--admin-socket",
+        type=_path,
+        metavar="PATH",
+        help=f"default: {config.DEFAULT_ADMIN_SOCKET}; with --dev there is none, one socket serves both",
+    )
     return command
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from plugind.errors import ConflictError
 from plugind.model import Caller
@@ -49,6 +50,8 @@ class InFlight:
     plugin_id: str = ""
     plugin: str = ""
     version: str = ""
+    targets: frozenset[str] = frozenset()
+    """The targets of kills that mean this run."""
     tier: int = -1
     in_sandbox: bool = False
     """Whether the launcher was asked to start it."""
@@ -58,11 +61,22 @@ class InFlight:
     """Why it is to end: "canceled", "killed"; empty: it is not."""
 
 
-class Flights:
-    """The runs in flight, by id. `kill` reaches into the sandbox."""
+class Reach(Protocol):
+    """How far a run in flight can be reached: into the sandbox."""
 
-    def __init__(self, kill: Callable[[str, str], None]) -> None:
-        self._kill = kill
+    def kill(self, run: str, cause: str) -> None:
+        """End an instance."""
+
+    async def wait_gone(self, run: str, timeout_s: float) -> bool:
+        """Whether no process of it is left in time; a run that has no instance has none."""
+        ...
+
+
+class Flights:
+    """The runs in flight, by id."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
         self._runs: dict[str, InFlight] = {}
 
     def __len__(self) -> int:
@@ -89,8 +103,20 @@ class Flights:
             return False
         run.cause = run.cause or cause
         if run.in_sandbox:
-            self._kill(run_id, run.cause)
+            self._reach.kill(run_id, run.cause)
         return True
+
+    def end_matching(self, target: str, cause: str) -> list[str]:
+        """End every run that a target means; their ids."""
+        met = [run.run_id for run in self._runs.values() if target in run.targets]
+        for run_id in met:
+            self.end(run_id, cause)
+        return met
+
+    async def wait_gone(self, runs: list[str], timeout_s: float) -> list[str]:
+        """The ids of those whose processes are not seen to be gone in time."""
+        gone = await asyncio.gather(*(self._reach.wait_gone(run_id, timeout_s) for run_id in runs))
+        return [run_id for run_id, is_gone in zip(runs, gone, strict=True) if not is_gone]
 
     def end_all(self, cause: str) -> None:
         """End every run."""

@@ -2,21 +2,24 @@
 
 1. configuration      nothing was touched yet
 2. state folder       made, marked, locked: a second daemon on it ends here
-3. public socket      locked, bound and given to its owner
+3. public sockets     locked, bound and given to their owners
 4. launcher           forked while this process is small, single-threaded, without grpc and cryptography
 5. root is dropped    for good
 6. the rest           ledger, registry, gRPC
+
+As a unit of systemd it starts as the user plugind: then 4 is the launcher's own unit, and there is no root to drop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import resource
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from plugind import config, state
@@ -29,6 +32,7 @@ from plugind.sandbox import front, spawn
 
 _REAP_S = 5.0
 _MOST_DESCRIPTORS = 65536
+_OPEN_MODE = 0o666
 
 
 def serve(serve_config: ServeConfig) -> int:
@@ -37,20 +41,24 @@ def serve(serve_config: ServeConfig) -> int:
     os.umask(0o077)
     folder = serve_config.profiles or profiles_dir()
     profiles = load_profiles(folder)
+    for path in _socket_paths(serve_config):
+        listen.check_path(path)
+        listen.check_folder(path)
+    if not serve_config.standalone:
+        held = state.prepare(serve_config.state, _mode(serve_config), os.geteuid(), os.getegid())
+        with _listeners(serve_config, os.geteuid(), os.getegid()) as listeners:
+            return _become_front(serve_config, profiles, held, listeners, None)
     uid, gid = front_ids()
-    owner_uid, owner_gid = _owner(os.environ)
-    listen.check_path(serve_config.socket)
-    held = state.prepare(serve_config.state, "dev", uid, gid)
-    if serve_config.socket == config.DEFAULT_SOCKET:
-        serve_config.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    listener = listen.open_listener(serve_config.socket, owner_uid, owner_gid)
-    sock, pid = _start_launcher(held, listener, folder, uid, gid)
-    try:
-        front.drop_root(uid, gid, [serve_config.state])
-        return _become_front(serve_config, profiles, held, listener, owner_uid, sock)
-    finally:
-        sock.close()  # the launcher ends with its front, if it was not told before
-        _reap(pid)
+    held = state.prepare(serve_config.state, _mode(serve_config), uid, gid)
+    owner_uid, owner_gid = _owner(os.environ) if serve_config.dev else (uid, gid)
+    with _listeners(serve_config, owner_uid, owner_gid) as listeners:
+        sock, pid = spawn.start_launcher(_launcher_config(held, listeners, folder, uid, gid))
+        try:
+            front.drop_root(uid, gid, [serve_config.state, *_files(serve_config)])
+            return _become_front(serve_config, profiles, held, listeners, sock)
+        finally:
+            sock.close()  # the launcher ends with its front, if it was not told before
+            _reap(pid)
 
 
 def front_ids() -> tuple[int, int]:
@@ -63,22 +71,53 @@ def front_ids() -> tuple[int, int]:
 
 
 def _refuse_what_cannot_be(serve_config: ServeConfig) -> None:
-    if not serve_config.standalone:
-        raise ConfigError(
-            "serve: without --standalone the launcher has to be a systemd unit of its own, which this version does not"
-            " have yet; add --standalone"
-        )
-    if not serve_config.dev:
-        raise ConfigError(
-            "serve: without --dev the daemon needs a second socket for operators and approvers, which this version does"
-            " not have yet; add --dev for one socket that serves you alone"
-        )
-    if os.geteuid() != 0:
+    if serve_config.standalone and os.geteuid() != 0:
         raise NotAllowedError(
             "serve: needs root: only root can make control groups, give each instance a uid of its own and mount its"
             " read-only file system; the part that talks to callers drops root before it listens to anybody."
             " Type: sudo plugind serve --standalone --dev …"
         )
+    if serve_config.dev and not serve_config.standalone:
+        raise ConfigError("serve: --dev needs --standalone: the launcher's unit serves the daemon's unit alone; add it")
+    if not serve_config.standalone and os.geteuid() == 0:
+        raise ConfigError(
+            "serve: without --standalone this is for systemd, which starts it as the user plugind: type"
+            " `systemctl start plugind`; for a daemon of your own add --standalone --dev"
+        )
+
+
+def _mode(serve_config: ServeConfig) -> state.Mode:
+    return "dev" if serve_config.dev else "production"
+
+
+def _socket_paths(serve_config: ServeConfig) -> list[Path]:
+    paths = [serve_config.socket] if serve_config.dev else [serve_config.socket, serve_config.admin_socket]
+    if serve_config.standalone:
+        for path in paths:
+            if path in (config.DEFAULT_SOCKET, config.DEFAULT_ADMIN_SOCKET):
+                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return paths
+
+
+def _files(serve_config: ServeConfig) -> list[Path]:
+    """The folders of the files that the front reads again while it serves."""
+    return [path.parent for path in (serve_config.policy, serve_config.trust) if path is not None]
+
+
+@contextlib.contextmanager
+def _listeners(serve_config: ServeConfig, owner_uid: int, owner_gid: int) -> Iterator[list[listen.Listener]]:
+    """The public sockets. With --dev one for the owner alone; else everybody may knock, and the daemon decides."""
+    mode = 0o600 if serve_config.dev else _OPEN_MODE
+    opened: list[listen.Listener] = []
+    try:
+        for path in _socket_paths(serve_config):
+            listener = listen.open_listener(path, owner_uid, owner_gid, mode=mode)
+            opened.append(listener)
+        yield opened
+    finally:
+        for listener in opened:
+            with contextlib.suppress(OSError):  # the launcher removes what the front may not
+                listener.remove()
 
 
 def _owner(environment: Mapping[str, str]) -> tuple[int, int]:
@@ -91,31 +130,25 @@ def _owner(environment: Mapping[str, str]) -> tuple[int, int]:
         raise ConfigError(f"SUDO_UID, SUDO_GID: expected whole numbers: {error}") from error
 
 
-def _start_launcher(
-    held: state.State, listener: listen.Listener, profiles: Path, uid: int, gid: int
-) -> tuple[socket.socket, int]:
-    launcher = spawn.LauncherConfig(
+def _launcher_config(
+    held: state.State, listeners: list[listen.Listener], profiles: Path, uid: int, gid: int
+) -> spawn.LauncherConfig:
+    return spawn.LauncherConfig(
         state_dir=held.path,
         profiles_dir=profiles,
         front_uid=uid,
         front_gid=gid,
-        unlink=(listener.path, listener.lock_path),
-        keep_descriptors=(held.lock_descriptor, listener.lock_descriptor),
+        unlink=tuple(path for listener in listeners for path in (listener.path, listener.lock_path)),
+        keep_descriptors=(held.lock_descriptor, *(listener.lock_descriptor for listener in listeners)),
     )
-    try:
-        return spawn.start_launcher(launcher)
-    except BaseException:
-        listener.remove()
-        raise
 
 
 def _become_front(
     serve_config: ServeConfig,
     profiles: Mapping[int, Profile],
     held: state.State,
-    listener: listen.Listener,
-    owner_uid: int,
-    sock: socket.socket,
+    listeners: list[listen.Listener],
+    launcher: socket.socket | None,
 ) -> int:
     # Fork support makes grpc's children hang, and nothing forks from here on.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -124,9 +157,10 @@ def _become_front(
     # Imports grpc and cryptography, which the launcher must not have.
     from plugind.serving import Front, Prepared  # noqa: PLC0415
 
-    prepared = Prepared(serve_config, profiles, held, listener, owner_uid)
+    owner_uid, _ = _owner(os.environ)
+    prepared = Prepared(serve_config, profiles, held, tuple(listeners), owner_uid)
     try:
-        return asyncio.run(Front(prepared, sock).serve())
+        return asyncio.run(Front(prepared, launcher).serve())
     except LauncherGoneError as error:
         log(f"the launcher is gone, nothing can run: {error}")
         return 6

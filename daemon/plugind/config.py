@@ -19,10 +19,23 @@ DEFAULT_CONFIG: Final = Path("/etc/plugind/plugind.toml")
 DEFAULT_STATE: Final = Path("/var/lib/plugind")
 DEFAULT_DEV_STATE: Final = Path("/var/lib/plugind-dev")
 DEFAULT_SOCKET: Final = Path("/run/plugind/run/plugind.sock")
+DEFAULT_ADMIN_SOCKET: Final = Path("/run/plugind/admin.sock")
+DEFAULT_LAUNCHER_SOCKET: Final = Path("/run/plugind-launcher/launcher.sock")
+DEFAULT_POLICY: Final = Path("/etc/plugind/policy.toml")
+DEFAULT_TRUST: Final = Path("/etc/plugind/root.json")
 FRONT_USER: Final = "plugind"
 FRONT_UID_WITHOUT_USER: Final = 1879048192
 """uid and gid of the front where there is no user plugind: the first of the range that is nobody's."""
-_KEYS: Final[Mapping[str, type]] = {"state": str, "socket": str, "profiles": str, "connections_per_uid": int}
+_KEYS: Final[Mapping[str, type]] = {
+    "state": str,
+    "socket": str,
+    "admin_socket": str,
+    "launcher_socket": str,
+    "profiles": str,
+    "policy": str,
+    "trust": str,
+    "connections_per_uid": int,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +45,7 @@ class Flags:
     config: Path | None = None
     state: Path | None = None
     socket: Path | None = None
+    admin_socket: Path | None = None
     dev: bool = False
     standalone: bool = False
 
@@ -42,10 +56,16 @@ class ServeConfig:
 
     state: Path
     socket: Path
+    admin_socket: Path
+    launcher_socket: Path
     dev: bool
     standalone: bool
     profiles: Path | None
     """Folder of the tier profiles; None: those that came with this installation."""
+    policy: Path | None
+    """The policy file; None: the one that came with this installation."""
+    trust: Path | None
+    """The trust root, root.json; None: no key is trusted."""
     connections_per_uid: int
     """Connections that one uid may have open at a time."""
 
@@ -64,11 +84,22 @@ def load(flags: Flags, environment: Mapping[str, str]) -> ServeConfig:
     return ServeConfig(
         state=path("state", flags.state, DEFAULT_DEV_STATE if flags.dev else DEFAULT_STATE),
         socket=path("socket", flags.socket, DEFAULT_SOCKET),
+        admin_socket=path("admin_socket", flags.admin_socket, DEFAULT_ADMIN_SOCKET),
+        launcher_socket=path("launcher_socket", None, DEFAULT_LAUNCHER_SOCKET),
         dev=flags.dev,
         standalone=flags.standalone,
         profiles=Path(stored["profiles"]).absolute() if "profiles" in stored else None,
+        policy=_file(stored, "policy", None if flags.dev else DEFAULT_POLICY),
+        trust=_file(stored, "trust", None if flags.dev else DEFAULT_TRUST),
         connections_per_uid=connections,
     )
+
+
+def _file(stored: Mapping[str, Any], key: str, default: Path | None) -> Path | None:
+    """A file that is named, or the usual one where it is there. A development daemon has no usual ones."""
+    if key in stored:
+        return Path(stored[key]).absolute()
+    return default if default is not None and default.exists() else None
 
 
 def _read(flag: Path | None, environment: Mapping[str, str]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ TIERS: Final[tuple[Tier, ...]] = (0, 1, 2)
 SENSITIVITIES: Final = ("public", "internal", "confidential", "restricted")
 PERMISSION_KINDS: Final = ("file_read", "file_write", "network", "external_api", "sensitive_data")
 Interface = Literal["json", "functions"]
-State = Literal["submitted", "approved", "active", "retired"]
-"""Where a version is in its life; `active` is the one that runs when no version is asked for."""
+State = Literal["submitted", "approved", "active", "retired", "revoked"]
+"""Where a version is in its life; `active` is the one that runs when no version is asked for, `revoked` is final."""
+HoldKind = Literal["killed", "quarantined", "suspended", "revalidation_required"]
 
 
 class Outcome(enum.StrEnum):
@@ -49,7 +50,12 @@ class Code(enum.StrEnum):
     DIGEST_MISMATCH = "DIGEST_MISMATCH"
     UNLISTED_FILE = "UNLISTED_FILE"
     ATTESTATION_EXPIRED = "ATTESTATION_EXPIRED"
+    KEY_REVOKED = "KEY_REVOKED"
+    BUNDLE_REVOKED = "BUNDLE_REVOKED"
+    SEQUENCE_ROLLBACK = "SEQUENCE_ROLLBACK"
+    TRUST_STALE = "TRUST_STALE"
     NOT_APPROVED = "NOT_APPROVED"
+    APPROVAL_EXPIRED = "APPROVAL_EXPIRED"
     PERMISSION_NOT_APPROVED = "PERMISSION_NOT_APPROVED"
     STAGE_NOT_ALLOWED = "STAGE_NOT_ALLOWED"
     TIER_NOT_ALLOWED = "TIER_NOT_ALLOWED"
@@ -57,6 +63,10 @@ class Code(enum.StrEnum):
     LIMIT_ABOVE_CEILING = "LIMIT_ABOVE_CEILING"
     INPUT_INVALID = "INPUT_INVALID"
     INPUT_TOO_LARGE = "INPUT_TOO_LARGE"
+    QUARANTINED = "QUARANTINED"
+    KILLED = "KILLED"
+    SUSPENDED = "SUSPENDED"
+    REVALIDATION_REQUIRED = "REVALIDATION_REQUIRED"
     AUDIT_UNAVAILABLE = "AUDIT_UNAVAILABLE"
     ISOLATION_UNAVAILABLE = "ISOLATION_UNAVAILABLE"
     BUSY = "BUSY"
@@ -135,6 +145,22 @@ class Approval:
     by_uid: int
     at_unix_ms: int
     reason: str
+    not_after_unix_ms: int = 0
+    """When it lapses; 0: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Something that keeps a version from running, whatever its state: independent of it, and reversible.
+
+    `target` is "sha256:HEX", "NAME@VERSION" or "NAME" (a name, never an id), or "all".
+    """
+
+    kind: HoldKind
+    target: str
+    reason: str
+    by_uid: int
+    at_unix_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +186,11 @@ class PluginVersion:
     def label(self) -> str:
         """How messages name it: "cost_breakdown@1.2.0"."""
         return f"{self.manifest.name}@{self.manifest.version}"
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """The targets of holds that this version is meant by."""
+        return frozenset({"all", f"sha256:{self.digest}", self.label, self.manifest.name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,3 +261,5 @@ class Caller:
     uid: int
     gid: int
     pid: int
+    roles: frozenset[str] = frozenset()
+    """What its connection may do (plugind.api.roles)."""

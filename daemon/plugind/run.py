@@ -1,16 +1,16 @@
-"""The life of a run, from a parsed request to its answer. The numbers are those of SPEC.md, section "The life of a run".
+"""The life of a run, from a parsed request to its answer. Numbers are those of SPEC.md, section "The life of a run".
 
  2. look the plugin and version up
  3. provenance: what was verified is what is loaded
  4. decide
  6. validate the input
  7. audit INTENT, durably
- 8. start; never weaker than the jail
+ 8. look for kills once more, then start; never weaker than the jail
  9. supervise (the launcher)
 10. collect: strict JSON, then the output schema
 11. a result that comes after a kill is not returned
 12. audit OUTCOME, durably; then answer
-(1, who calls, is the API's; 5 and the kill generations of 8 and 11 come with the permissions and the kill switch.)
+(1, who calls, is the API's; 5, redaction, comes with the permission that it is for.)
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ import asyncio
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from plugind.admission import Flights, InFlight, Places
 from plugind.audit.ledger import Ledger
-from plugind.audit.records import Denied, Ended, Intent, Subject, sha256
+from plugind.audit.records import Denied, Ended, Intent, Stored, Subject
 from plugind.catalog import Catalog, Found
 from plugind.config import log
 from plugind.errors import AuditUnavailableError, IsolationUnavailableError, LauncherGoneError
 from plugind.model import (
     Caller,
     Code,
+    Hold,
     Limits,
     Outcome,
     PluginError,
@@ -42,11 +44,13 @@ from plugind.model import (
     Violation,
 )
 from plugind.payload import Checked, Contract, check_input, output_problem
-from plugind.policy.decide import decide_safely
-from plugind.policy.facts import Grant, RunFacts
+from plugind.policy.decide import decide_safely, explain
+from plugind.policy.facts import Explained, Grant, RunFacts
+from plugind.policy.rules import Policy
 from plugind.sandbox.client import InstanceRequest, InstanceResult
 from plugind.sandbox.protocol import NOT_LOADED
 
+MOST_DENIALS = 1024
 STOPPING_REMEDY = "send it again when the daemon is up"
 
 
@@ -108,6 +112,10 @@ class Sandbox(Protocol):
     def kill(self, run: str, cause: str) -> None:
         """End it."""
 
+    async def wait_gone(self, run: str, timeout_s: float) -> bool:
+        """Whether no process of it is left in time."""
+        ...
+
 
 @dataclass(slots=True)
 class _Run:
@@ -115,7 +123,7 @@ class _Run:
 
     request: RunRequest
     flight: InFlight
-    input_sha256: str
+    stored_input: Stored
     record: PluginVersion | None = None
     tier: int = -1
 
@@ -133,8 +141,7 @@ class _Run:
             stage=request.stage,
             plan_id=request.plan_id,
             sensitivity=request.sensitivity,
-            input_sha256=self.input_sha256,
-            input_bytes=len(request.input_json),
+            input=self.stored_input,
         )
 
     def answer(self, governance: Governance, **fields: object) -> RunAnswer:
@@ -143,18 +150,46 @@ class _Run:
         return replace(RunAnswer(self.flight.run_id, version, governance), **fields)  # type: ignore[arg-type]
 
 
+class Denials:
+    """The last denial of each caller, for `plugindctl why`; of the callers that were denied last."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[int, tuple[RunRequest, RunAnswer, int]] = OrderedDict()
+
+    def note(self, request: RunRequest, answer: RunAnswer) -> None:
+        """It was denied just now."""
+        self._last[request.caller.uid] = (request, answer, time.time_ns() // 1_000_000)
+        self._last.move_to_end(request.caller.uid)
+        if len(self._last) > MOST_DENIALS:
+            self._last.popitem(last=False)
+
+    def last(self, caller: Caller) -> tuple[RunRequest, RunAnswer, int] | None:
+        """Request, answer, and when (milliseconds since the epoch)."""
+        return self._last.get(caller.uid)
+
+
 class Runner:
     """Takes requests through their lives, many at a time."""
 
-    def __init__(self, catalog: Catalog, ledger: Ledger, sandbox: Sandbox, profiles: Mapping[int, Profile]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        ledger: Ledger,
+        sandbox: Sandbox,
+        profiles: Mapping[int, Profile],
+        policy: Callable[[], Policy],
+    ) -> None:
+        """`policy` gives the policy in force; it is asked once for each request."""
         self._catalog = catalog
         self._ledger = ledger
         self._sandbox = sandbox
         self._profiles = profiles
+        self._policy = policy
         self._places = Places({tier: profile.instances for tier, profile in profiles.items()})
         self._lives: set[asyncio.Task[RunAnswer]] = set()
         self._stopping = False
-        self.flights = Flights(sandbox.kill)
+        self.flights = Flights(sandbox)
+        self.denials = Denials()
 
     async def run(self, request: RunRequest) -> RunAnswer:
         """One run. Cancelling the caller ends the instance; the run is recorded to its end all the same.
@@ -164,7 +199,7 @@ class Runner:
         run_id = request.run_id or f"run-{secrets.token_hex(8)}"
         flight = InFlight(run_id, request.caller, request.stage, time.time_ns() // 1_000_000)
         self.flights.enter(flight)
-        run = _Run(request, flight, sha256(request.input_json))
+        run = _Run(request, flight, self._ledger.keep(request.input_json))
         life = asyncio.get_running_loop().create_task(self._life(run))
         self._lives.add(life)
         life.add_done_callback(self._lived)
@@ -173,6 +208,11 @@ class Runner:
         except asyncio.CancelledError:
             self.flights.end(run_id, "canceled")
             raise
+
+    def explain(self, request: RunRequest) -> tuple[Explained, ...]:
+        """Every check of the policy for a request, those that hold too. Nothing is run or recorded."""
+        found = self._catalog.find(request.plugin, request.version)
+        return explain(self._facts(request, found))
 
     def _lived(self, life: asyncio.Task[RunAnswer]) -> None:
         self._lives.discard(life)
@@ -213,6 +253,7 @@ class Runner:
         run.tier = run.flight.tier = record.approval.tier if record.approval else found.evidence.tier
         run.flight.plugin_id = record.plugin_id
         run.flight.plugin, run.flight.version = record.manifest.name, record.manifest.version
+        run.flight.targets = record.targets
 
     def _facts(self, request: RunRequest, found: Found) -> RunFacts:
         return RunFacts(
@@ -224,6 +265,9 @@ class Runner:
             sensitivity=request.sensitivity,
             timeout_ms=request.timeout_ms,
             profiles=self._profiles,
+            policy=self._policy(),
+            now_unix_ms=time.time_ns() // 1_000_000,
+            holds=self._catalog.holds.on(found.record) if found.record else (),
             record=found.record,
             other_versions=found.other_versions,
             evidence_tier=found.evidence.tier,
@@ -279,11 +323,12 @@ class Runner:
             log(f"fault in {run.flight.run_id}:\n{traceback.format_exc()}")
             result = _without_result(Outcome.FAULT, f"a fault of plugind: {type(error).__name__}; see its log")
         # 11.
+        self._look_for_kills(run)
         if run.flight.cause and result.outcome is Outcome.OK:
             result = replace(_without_result(Outcome(run.flight.cause), "it ended too late"), usage=result.usage)
         # 12.
         try:
-            await self._ledger.append(_ended(intent, run.flight.run_id, result))
+            await self._ledger.append(self._ended(intent, run, result))
         except AuditUnavailableError as error:
             result = _without_result(
                 Outcome.FAULT, f"its outcome could not be recorded, the result is withheld: {error}"
@@ -316,15 +361,22 @@ class Runner:
             stdio_bytes=self._profiles[grant.tier].stdio_bytes,
         )
         try:
-            return await self._in_sandbox(run.flight, request)
+            return await self._in_sandbox(run, request)
         except IsolationUnavailableError as error:
             if error.step != NOT_LOADED:
                 raise
         # The launcher has made room for other bundles meanwhile, and nothing ran.
-        return await self._in_sandbox(run.flight, request)
+        return await self._in_sandbox(run, request)
 
-    async def _in_sandbox(self, flight: InFlight, request: InstanceRequest) -> InstanceResult:
+    def _look_for_kills(self, run: _Run) -> None:
+        """A kill since the decision has marked the run; this holds even if it had not."""
+        if not run.flight.cause and run.record is not None and is_killed(self._catalog.holds.on(run.record)):
+            run.flight.cause = "killed"
+
+    async def _in_sandbox(self, run: _Run, request: InstanceRequest) -> InstanceResult:
+        flight = run.flight
         await self._sandbox.load(request.digest, lambda: self._catalog.bundle(request.digest))
+        self._look_for_kills(run)
         if flight.cause:
             return _without_result(Outcome(flight.cause), f"{flight.cause} before it was started")
 
@@ -340,10 +392,27 @@ class Runner:
     async def _deny(self, run: _Run, reasons: tuple[Reason, ...], intent: int = -1) -> RunAnswer:
         """Record and answer a denial. `intent`: the INTENT that was written before the jail turned out impossible."""
         try:
-            index = await self._ledger.append(Denied(run.subject(), reasons, intent))
+            index: int | None = await self._ledger.append(Denied(run.subject(), reasons, intent))
         except AuditUnavailableError as error:
-            return run.answer(self._governance(run, None), reasons=(*reasons, _audit_reason(error)))
-        return run.answer(self._governance(run, index if intent < 0 else intent), reasons=reasons)
+            index, reasons = None, (*reasons, _audit_reason(error))
+        governance = self._governance(run, index if intent < 0 else intent)
+        answer = run.answer(governance, reasons=reasons)
+        self.denials.note(run.request, answer)
+        return answer
+
+    def _ended(self, intent: int, run: _Run, result: InstanceResult) -> Ended:
+        """How it ended, with its payloads on their way to the disk."""
+        return Ended(
+            intent=intent,
+            subject=run.subject(),
+            outcome=str(result.outcome),
+            detail=result.detail,
+            output=self._ledger.keep(result.output_json or b""),
+            stdout=self._ledger.keep(result.stdout),
+            stderr=self._ledger.keep(result.stderr),
+            usage=result.usage,
+            violations=result.violations,
+        )
 
     def _governance(self, run: _Run, index: int | None) -> Governance:
         return Governance(
@@ -351,6 +420,11 @@ class Runner:
             tier=f"Tier {run.tier}" if run.tier >= 0 else "",
             audit_log="" if index is None else f"log_{index}",
         )
+
+
+def is_killed(holds: Sequence[Hold]) -> bool:
+    """Whether one of the holds is a kill."""
+    return any(hold.kind == "killed" for hold in holds)
 
 
 def _kinds(grant: Grant) -> tuple[str, ...]:
@@ -370,20 +444,6 @@ def _believe(result: InstanceResult, contract: Contract, limits: Limits, checked
 
 def _without_result(outcome: Outcome, detail: str) -> InstanceResult:
     return InstanceResult(outcome, detail, None, None, b"", b"", Usage(), ())
-
-
-def _ended(intent: int, run_id: str, result: InstanceResult) -> Ended:
-    return Ended(
-        intent=intent,
-        run=run_id,
-        outcome=str(result.outcome),
-        detail=result.detail,
-        output_sha256=sha256(result.output_json or b""),
-        stdout_sha256=sha256(result.stdout),
-        stderr_sha256=sha256(result.stderr),
-        usage=result.usage,
-        violations=result.violations,
-    )
 
 
 def _audit_reason(error: AuditUnavailableError) -> Reason:

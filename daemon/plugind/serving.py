@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
+import os
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from plugind.api import listen
-from plugind.api.accept import Door
+from plugind.api.accept import Callers, Door
+from plugind.api.audit import AuditService
 from plugind.api.governance import GovernanceService
+from plugind.api.messages import hold_message
 from plugind.api.registry import RegistryService
-from plugind.api.roles import DevRoles
+from plugind.api.roles import AdminAdmission, Admission, DevAdmission, RunAdmission
 from plugind.api.runtime import RuntimeService
 from plugind.api.server import ApiServer
+from plugind.audit.journal import Journal
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Stopped
 from plugind.catalog import Catalog
 from plugind.config import ServeConfig, log
-from plugind.errors import AuditUnavailableError
-from plugind.model import Caller, Profile
+from plugind.errors import AuditUnavailableError, ConfigError
+from plugind.governance.killswitch import KillSwitch
+from plugind.model import Profile
+from plugind.policy.rules import Policy
+from plugind.policyfile import load_policy
 from plugind.profiles import builtin_digests, profiles_dir
+from plugind.registry.database import Registry
+from plugind.registry.store import Store
 from plugind.run import Runner
-from plugind.sandbox.client import LauncherClient
-from plugind.sandbox.protocol import Ready
+from plugind.sandbox import link
+from plugind.sandbox.link import Link
+from plugind.service import Notifier
 from plugind.state import State
+from plugind.trail import Trail
+from plugind.trustfile import load_trust
+from plugind_proto.v1 import governance_pb2
 
-EXIT_LAUNCHER_GONE = 6
-STOP_S = 4.0
+EXIT_LAUNCHER_GONE: Final = 6
+STOP_S: Final = 4.0
 """An orderly stop has this long; then, or at the second signal, everything is closed as it is."""
 _LIVES_S = 2.5
 _GRACE_S = 0.3
@@ -36,58 +53,188 @@ _GRACE_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What root has made ready for the front."""
+    """What root, or systemd, has made ready for the front."""
 
     config: ServeConfig
     profiles: Mapping[int, Profile]
     state: State
-    listener: listen.Listener
+    listeners: tuple[listen.Listener, ...]
+    """With --dev one; else the run socket and the admin socket."""
     owner_uid: int
-    """Who may connect, besides root."""
+    """With --dev: who may connect, besides root."""
+
+    @property
+    def mode(self) -> str:
+        """The kind of daemon: dev or production."""
+        return "dev" if self.config.dev else "production"
+
+    @property
+    def policy_path(self) -> Path:
+        """The policy file."""
+        return self.config.policy or profiles_dir() / "policy.toml"
 
 
 class Front:
-    """Everything that serves callers."""
+    """Everything that serves callers. `launcher`: the connection that was made ahead; None: its unit's socket."""
 
-    def __init__(self, prepared: Prepared, sock: socket.socket) -> None:
+    def __init__(self, prepared: Prepared, launcher: socket.socket | None) -> None:
         self._prepared = prepared
-        self._sock = sock
+        self._standalone = launcher is not None
         self._signals: asyncio.Queue[str] = asyncio.Queue()
+        self._started_unix_ms = time.time_ns() // 1_000_000
+        self._notifier = Notifier(os.environ)
+        self._link = Link(link.fixed(launcher) if launcher else link.at(prepared.config.launcher_socket), log)
+        self.policy: Policy = load_policy(prepared.policy_path, prepared.profiles)
 
     async def serve(self) -> int:
         """Serve until the end. Returns the exit code. Raises PlugindError where it cannot begin."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number.name)
-        launcher = LauncherClient(self._sock)
-        ready = await launcher.open()
-        ledger, tail = Ledger.open(self._prepared.state.ledger, "dev")
+        await self._meet_the_launcher()
+        self._open_ledger()
+        self._open_catalog()
+        self._runner = Runner(
+            self._catalog, self._ledger, self._link, self._prepared.profiles, policy=lambda: self.policy
+        )
+        server = await self._open_server()
+        self._tell_ready()
+        self._notifier.ready(f"serving, {self._prepared.mode}")
+        why = await self._wait()
+        self._notifier.stopping()
+        await self._stop(why, server)
+        return EXIT_LAUNCHER_GONE if why.startswith("the launcher") else 0
+
+    # -- beginning
+
+    async def _meet_the_launcher(self) -> None:
+        if self._standalone:
+            await self._link.open()
+        else:
+            self._link.keep()
+
+    def _open_ledger(self) -> None:
+        self._journal = Journal()
+        self._ledger, tail = Ledger.open(self._prepared.state.ledger, self._prepared.mode, journal=self._journal)
+        self._trail = Trail(self._ledger)
         if tail.cut_bytes or tail.open_intents:
             log(
                 f"ledger: {len(tail.open_intents)} runs of an earlier daemon closed as unknown,"
                 f" {tail.cut_bytes} bytes that were never confirmed cut off"
             )
-        folder = self._prepared.config.profiles or profiles_dir()
-        catalog = Catalog.open(
-            self._prepared.state.database,
-            self._prepared.state.store,
-            built_in=builtin_digests(folder),
-            development=self._prepared.config.dev,
+        if self._journal.state:
+            log(f"journal: {self._journal.state}")
+
+    def _open_catalog(self) -> None:
+        config = self._prepared.config
+        registry = Registry(self._prepared.state.database, self._trail.changed, log)
+        self._catalog = Catalog(
+            registry,
+            Store(self._prepared.state.store),
+            trust=load_trust(config.trust, self._started_unix_ms),
+            built_in=builtin_digests(config.profiles or profiles_dir()),
+            development=config.dev,
         )
-        runner = Runner(catalog, ledger, launcher, self._prepared.profiles)
+
+    async def _open_server(self) -> ApiServer:
+        callers = Callers()
         server = ApiServer(self._prepared.state.run, self._prepared.profiles)
-        door = Door(
-            self._prepared.listener.sock, server.backend, self._admits, self._prepared.config.connections_per_uid
-        )
-        roles = DevRoles()
+        kill_switch = KillSwitch(self._catalog.holds.set, self._runner.flights)
         await server.start(
-            RuntimeService(door, roles, runner),
-            RegistryService(door, roles, catalog),
-            GovernanceService(door, roles, catalog),
+            RuntimeService(callers, self._trail, self._runner),
+            RegistryService(callers, self._trail, self._catalog),
+            GovernanceService(callers, self._trail, self._catalog, self._runner, kill_switch, self),
+            AuditService(callers, self._trail, self._ledger, self._prepared.state.ledger),
         )
-        door.open()
-        self._tell_ready(ready)
-        why = await self._wait(launcher)
-        stop = asyncio.create_task(_stop(why, door, server, runner, launcher, ledger))
+        most = self._prepared.config.connections_per_uid
+        self._doors = [
+            Door(listener.sock, server.backend, callers, admission, most)
+            for listener, admission in zip(self._prepared.listeners, self._admissions(), strict=True)
+        ]
+        for door in self._doors:
+            door.open()
+        return server
+
+    def _admissions(self) -> tuple[Admission, ...]:
+        if self._prepared.config.dev:
+            return (DevAdmission(self._prepared.owner_uid),)
+        return (RunAdmission(), AdminAdmission.of_this_machine())
+
+    def _tell_ready(self) -> None:
+        ready = self._link.ready
+        for tier, reason in sorted(ready.unavailable.items()) if ready else ():
+            log(f"tier {tier} is unavailable: {reason}")
+        settings = self._prepared.config
+        sockets = " and ".join(str(listener.path) for listener in self._prepared.listeners)
+        driver = ready.cgroup_driver if ready else "not known yet"
+        # The one line on standard output.
+        print(f"plugind: ready on {sockets} (state {settings.state}, cgroups {driver})", flush=True)  # noqa: T201
+
+    # -- at work
+
+    async def _wait(self) -> str:
+        """Why it is to stop: a signal's name, or what became of a launcher that cannot come back."""
+        beat = asyncio.create_task(self._notifier.beat(lambda: not self._ledger.failure))
+        try:
+            while True:
+                told = asyncio.create_task(self._signals.get())
+                ends = [told, self._link.gone] if self._standalone else [told]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if not told.done():
+                    told.cancel()
+                    why = f"the launcher is gone ({self._link.gone.result()}), nothing can run any more"
+                    log(why)
+                    return why
+                if told.result() != "SIGHUP":
+                    log(f"{told.result()}: stopping")
+                    return told.result()
+                await self._reload_by_signal()
+        finally:
+            beat.cancel()
+
+    async def _reload_by_signal(self) -> None:
+        self._notifier.reloading()
+        try:
+            policy, changed = await self.reload_policy(0)
+            log(f"policy {policy.digest[:16]} {'is in force' if changed else 'is the same as before'}")
+        except (ConfigError, AuditUnavailableError) as error:
+            log(f"the policy stays as it was: {error}")
+        self._notifier.ready("serving")
+
+    async def reload_policy(self, by_uid: int) -> tuple[Policy, bool]:
+        """The policy now in force, and whether it is another. Raises ConfigError, AuditUnavailableError: as before."""
+        path = self._prepared.policy_path
+        read = await asyncio.to_thread(load_policy, path, self._prepared.profiles)
+        changed = read.digest != self.policy.digest
+        if changed:
+            await self._trail.policy_reloaded(by_uid, read.digest, str(path))
+            self.policy = read
+        return self.policy, changed
+
+    def status(self) -> governance_pb2.StatusResponse:
+        """How the daemon is."""
+        ready = self._link.ready
+        return governance_pb2.StatusResponse(
+            daemon_version=importlib.metadata.version("plugind"),
+            mode=self._prepared.mode,
+            started_unix_ms=self._started_unix_ms,
+            runs_in_flight=len(self._runner.flights),
+            launcher_problem=self._link.problem,
+            cgroup_driver=ready.cgroup_driver if ready else "",
+            unavailable_tiers={int(tier): why for tier, why in ready.unavailable.items()} if ready else {},
+            ledger_size=self._ledger.size,
+            ledger_root=self._ledger.root().hex(),
+            ledger_problem=self._ledger.failure,
+            journal=self._journal.state or f"{self._journal.sent} records sent",
+            policy_sha256=self.policy.digest,
+            policy_path=str(self._prepared.policy_path),
+            holds=[hold_message(hold) for hold in self._catalog.holds.all()],
+            plugins=len(self._catalog.plugins()),
+        )
+
+    # -- the end
+
+    async def _stop(self, why: str, server: ApiServer) -> None:
+        stop = asyncio.create_task(self._stop_in_order(why, server))
         again = asyncio.create_task(self._signals.get())
         await asyncio.wait([stop, again], timeout=STOP_S, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
@@ -97,48 +244,22 @@ class Front:
             log(f"while stopping: {error}")
         again.cancel()
         await asyncio.wait([stop, again])
-        catalog.close()
-        return 0 if why.startswith("SIG") else EXIT_LAUNCHER_GONE
+        self._catalog.close()
+        await asyncio.to_thread(self._journal.close)
 
-    def _admits(self, caller: Caller) -> str:
-        if caller.uid in (0, self._prepared.owner_uid):
-            return ""
-        return f"with --dev only uid {self._prepared.owner_uid} and root may connect"
-
-    def _tell_ready(self, ready: Ready) -> None:
-        for tier, reason in sorted(ready.unavailable.items()):
-            log(f"tier {tier} is unavailable: {reason}")
-        settings = self._prepared.config
-        print(  # noqa: T201 - the one line on standard output
-            f"plugind: ready on {settings.socket} (state {settings.state}, cgroups {ready.cgroup_driver})", flush=True
-        )
-
-    async def _wait(self, launcher: LauncherClient) -> str:
-        """Why it is to stop: a signal's name, or what became of the launcher."""
-        told = asyncio.create_task(self._signals.get())
-        await asyncio.wait([told, launcher.gone], return_when=asyncio.FIRST_COMPLETED)
-        if told.done():
-            log(f"{told.result()}: stopping")
-            return told.result()
-        told.cancel()
-        why = f"the launcher is gone ({launcher.gone.result()}), nothing can run any more"
-        log(why)
-        return why
-
-
-async def _stop(
-    why: str, door: Door, server: ApiServer, runner: Runner, launcher: LauncherClient, ledger: Ledger
-) -> None:
-    """Nobody new, every instance ended and recorded, then the launcher, then the rest."""
-    await door.close()
-    await server.stopping()
-    if not await runner.stop(_LIVES_S):
-        launcher.kill_all()
-    await server.stop(_GRACE_S)
-    await launcher.stop()
-    try:
-        await ledger.append(Stopped(why))
-    except AuditUnavailableError as error:
-        log(str(error))
-    await ledger.close()
-    await door.hang_up()
+    async def _stop_in_order(self, why: str, server: ApiServer) -> None:
+        """Nobody new, every instance ended and recorded, then the launcher, then the rest."""
+        for door in self._doors:
+            await door.close()
+        await server.stopping()
+        if not await self._runner.stop(_LIVES_S):
+            self._link.kill_all()
+        await server.stop(_GRACE_S)
+        await self._link.stop(end_launcher=self._standalone)
+        try:
+            await self._ledger.append(Stopped(why))
+        except AuditUnavailableError as error:
+            log(str(error))
+        await self._ledger.close()
+        for door in self._doors:
+            await door.hang_up()

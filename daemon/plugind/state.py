@@ -60,7 +60,10 @@ class State:
 def prepare(path: Path, mode: Mode, uid: int, gid: int) -> State:
     """Make or take over the folder for the front's uid. Raises ConfigError, StateError, AlreadyRunningError."""
     _make(path)
-    descriptor = os.open(path, _DIRECTORY)
+    try:
+        descriptor = os.open(path, _DIRECTORY)
+    except OSError as error:
+        raise ConfigError(f"--state: {path} cannot be used: {error.strerror}") from error
     try:
         _check_mark(path, descriptor, mode, gid)
         lock = take_lock(path / "lock", f"state {path}")
@@ -97,12 +100,18 @@ def _check_mark(path: Path, descriptor: int, mode: Mode, gid: int) -> None:
                 f"--state: expected an empty folder or a state of plugind, got {path} with {foreign[0]!r} in it"
             ) from None
         return
-    with open(mark, "rb") as stream:
-        content = stream.read(4096)
+    except OSError as error:
+        raise StateError(f"{path}/state.json: expected the mark of a state, got {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(mark).st_mode):
+            raise StateError(f"{path}/state.json: expected the mark of a state, got no regular file")
+        content = os.read(mark, 4096)
+    finally:
+        os.close(mark)
     try:
         fields = json.loads(content)
         found, written = fields["mode"], fields["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StateError(f"{path}/state.json: expected the mark of a state, got {content[:80]!r}") from error
     if written != FORMAT:
         raise StateError(f"{path}: expected state format {FORMAT}, got {written!r}; another version of plugind made it")
@@ -111,13 +120,14 @@ def _check_mark(path: Path, descriptor: int, mode: Mode, gid: int) -> None:
     group = os.fstat(descriptor).st_gid
     if group != gid:
         raise StateError(
-            f"{path}: expected a state of group {gid}, got {group}; another user runs plugind now, choose another --state"
+            f"{path}: expected a state of group {gid}, got {group}; another user runs plugind now, "
+            "choose another --state"
         )
 
 
 def _mark(directory: int, mode: Mode, uid: int, gid: int) -> None:
     # In this order a crash in between leaves something that the next start accepts and completes.
-    os.fchown(directory, 0, gid)
+    os.fchown(directory, os.geteuid(), gid)
     os.fchmod(directory, stat.S_ISVTX | stat.S_IRWXU | stat.S_IRWXG)
     if "state.json" not in os.listdir(directory):
         _write_mark(directory, mode)
