@@ -8,6 +8,7 @@ Sources: Documentation/admin-guide/cgroup-v1/, Documentation/admin-guide/cgroup-
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -21,8 +22,11 @@ from plugind.errors import IsolationUnavailableError
 CPU_PERIOD_US = 100_000
 REMOVE_TIMEOUT_S = 2.0
 _CONTROLLERS = ("memory", "pids", "cpu")
+_UNIT = "/plugind-launcher.service"
 _LEAF = "plugind-daemon"
 _NANOSECONDS = 1000
+_MOVES = 10
+"""Passes over a group's processes, which can fork while they are moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,16 @@ class Group:
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = folders
-        for folder in folders.values():
-            folder.mkdir(exist_ok=True)
+        self._places = tuple(dict.fromkeys(folders.values()))  # cpu and cpuacct are often one hierarchy
+        with contextlib.ExitStack() as undo:
+            for folder in self._places:
+                folder.mkdir(exist_ok=True)
+                undo.callback(_rmdir, folder)
+            undo.pop_all()
 
     def attach(self, pid: int) -> None:
         """Move a process (the host's pid) in. May wait for an RCU grace period, some 10 ms. Raises OSError."""
-        for folder in self._folders.values():
+        for folder in self._places:
             _write(folder / "cgroup.procs", str(pid))
 
     def kill(self) -> None:
@@ -67,14 +75,29 @@ class Group:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def reins(self) -> tuple[int, int] | None:
+        """Descriptors of cgroup.kill, for writing, and cgroup.events, for reading; None without a unified hierarchy.
+
+        Whoever has them can end the group and see that it is empty, whatever user it is. Raises OSError.
+        """
+        unified = self._folders.get("unified")
+        if unified is None or not (unified / "cgroup.kill").exists():
+            return None
+        kill = os.open(unified / "cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            return kill, os.open(unified / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(kill)
+            raise
+
     def pids(self) -> list[int]:
         """The processes in this group itself."""
-        folder = next(iter(self._folders.values()))
+        folder = self._places[0]
         return [int(line) for line in (folder / "cgroup.procs").read_text().split()]
 
     def remove(self) -> None:
         """Remove the group, which has no living process. Raises OSError when it stays busy for two seconds."""
-        for folder in self._folders.values():
+        for folder in self._places:
             _rmdir(folder)
 
     def set_limits(self, limits: GroupLimits) -> None:
@@ -214,22 +237,31 @@ def detect(mounts: str | None = None, own: str | None = None, *, prepare: bool =
     own = Path("/proc/self/cgroup").read_text() if own is None else own
     places = dict(_places(mounts, own))
     unified = places.get("unified")
-    if unified is not None and set(_CONTROLLERS) <= set(_read(unified / "cgroup.controllers").split()):
+    available = _read(unified / "cgroup.controllers").split() if unified is not None else []
+    if unified is not None and set(_CONTROLLERS) <= set(available):
         return Driver("unified", {"unified": _make_inner(unified) if prepare else unified}, UnifiedGroup)
-    for controller in (*_CONTROLLERS, "cpuacct"):
-        if controller not in places:
-            raise IsolationUnavailableError("cgroup", f"no hierarchy with the {controller} controller is mounted")
+    lacking = [controller for controller in (*_CONTROLLERS, "cpuacct") if controller not in places]
+    if lacking:
+        raise IsolationUnavailableError("cgroup", _what_is_missing(lacking, available))
     chosen = {kind: places[kind] for kind in (*_CONTROLLERS, "cpuacct")}
     if unified is None:
         return Driver("v1", chosen, V1Group)
     return Driver("v1/hybrid", {"unified": unified, **chosen}, V1Group)
 
 
+def _what_is_missing(lacking: list[str], available: list[str]) -> str:
+    """`lacking` are the controllers without a v1 hierarchy, `available` those of the unified one."""
+    if len(lacking) == len(_CONTROLLERS) + 1 and set(available) & set(_CONTROLLERS):
+        missing = [controller for controller in _CONTROLLERS if controller not in available]
+        return f"the unified hierarchy lacks the controllers {', '.join(missing)}"
+    return f"no hierarchy with the controllers {', '.join(lacking)} is mounted"
+
+
 def _places(mounts: str, own: str) -> Iterator[tuple[str, Path]]:
     """Hierarchy (a controller, or "unified") and the group in it below which a base is made.
 
-    In the unified hierarchy that is this process's own, which systemd delegates; in v1 hierarchies it is the root:
-    whoever put this process into a group there gave it limits that are not meant for plugins.
+    In the unified hierarchy, and as a unit of systemd in every one, that is this process's own: it is delegated. Else in
+    v1 hierarchies it is the root: whoever put this process into a group gave it limits that are not meant for plugins.
     """
     paths = {}
     for line in own.splitlines():
@@ -246,7 +278,7 @@ def _places(mounts: str, own: str) -> Iterator[tuple[str, Path]]:
             continue
         for name in names:
             if name in paths:
-                below = paths[name] if kind == "cgroup2" else ""
+                below = paths[name] if kind == "cgroup2" or paths[name].endswith(_UNIT) else ""
                 yield name, Path(where.encode().decode("unicode_escape") + below)
 
 
@@ -255,8 +287,12 @@ def _make_inner(folder: Path) -> Path:
     if (folder / "cgroup.type").exists():  # the root has none
         leaf = folder / _LEAF
         leaf.mkdir(exist_ok=True)
-        for pid in _read(folder / "cgroup.procs").split():
-            _write(leaf / "cgroup.procs", pid)
+        for _ in range(_MOVES):
+            for pid in _read(folder / "cgroup.procs").split():
+                with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                    _write(leaf / "cgroup.procs", pid)
+            if not _read(folder / "cgroup.procs").strip():
+                break
     _delegate(folder)
     return folder
 
@@ -290,8 +326,9 @@ def _rmdir(folder: Path) -> None:
             folder.rmdir()
         except FileNotFoundError:
             return
-        except OSError:  # EBUSY: the last process is dead and not yet reaped
-            if time.monotonic() > deadline:
+        except OSError as error:
+            # EBUSY: the last process is dead and not yet reaped.
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.001)
         else:

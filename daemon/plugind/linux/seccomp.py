@@ -12,17 +12,23 @@ from collections.abc import Iterable
 
 import pyseccomp
 
+from plugind.errors import ConfigError
 from plugind.linux import seccomp_lists as lists
 from plugind.model import Profile
 
 _LOW_32_BITS = 0xFFFFFFFF
+_ARCHITECTURES = (pyseccomp.Arch.X86_64, pyseccomp.Arch.AARCH64)
 
 
 def build(profile: Profile) -> bytes:
-    """The filter of a tier's instances: raw struct sock_filter, for the machine this runs on. Raises OSError."""
+    """The filter of a tier's instances: raw struct sock_filter, for the machine this runs on.
+
+    Raises ConfigError for a `seccomp_extra` that cannot be, OSError.
+    """
+    _check_extra(profile)
     rules = _start(pyseccomp.ERRNO(errno.EPERM))
     allowed = {*lists.ALLOWED, *profile.seccomp_extra, *(lists.EXECUTE if profile.exec_allowed else ())}
-    _allow(rules, sorted(allowed - set(lists.BY_ARGUMENT)))
+    _add(rules, pyseccomp.ALLOW, sorted(allowed))
     _by_argument(rules)
     _add(rules, pyseccomp.KILL_PROCESS, lists.DANGEROUS)
     _add(rules, pyseccomp.ERRNO(errno.ENOSYS), lists.NOT_THERE)
@@ -46,8 +52,12 @@ def _start(default: object) -> pyseccomp.SyscallFilter:
 
 def known(name: str) -> bool:
     """Whether this machine's architecture and libseccomp have a system call of that name."""
+    return _known(pyseccomp.system_arch(), name)
+
+
+def _known(architecture: int, name: str) -> bool:
     try:
-        return bool(pyseccomp.resolve_syscall(pyseccomp.system_arch(), name) >= 0)
+        return bool(pyseccomp.resolve_syscall(architecture, name) >= 0)
     except (OSError, ValueError):
         return False
 
@@ -58,8 +68,13 @@ def _add(rules: pyseccomp.SyscallFilter, action: object, names: Iterable[str]) -
             rules.add_rule(action, name)
 
 
-def _allow(rules: pyseccomp.SyscallFilter, names: Iterable[str]) -> None:
-    _add(rules, pyseccomp.ALLOW, names)
+def _check_extra(profile: Profile) -> None:
+    # Any of these would be passed over in silence, or contradict another rule.
+    for name in profile.seccomp_extra:
+        if name in (*lists.DANGEROUS, *lists.NOT_THERE, *lists.BY_ARGUMENT):
+            raise ConfigError(f"tier {profile.tier}: seccomp_extra: {name} cannot be allowed as a whole")
+        if not any(_known(architecture, name) for architecture in _ARCHITECTURES):
+            raise ConfigError(f"tier {profile.tier}: seccomp_extra: expected names of system calls, got {name!r}")
 
 
 def _by_argument(rules: pyseccomp.SyscallFilter) -> None:

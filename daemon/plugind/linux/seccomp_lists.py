@@ -21,7 +21,7 @@ _MEMORY: Final = """
     munmap pkey_alloc pkey_free pkey_mprotect set_mempolicy get_mempolicy mbind map_shadow_stack
 """
 _PROCESSES: Final = """
-    alarm arch_prctl capget clone exit exit_group fork futex futex_wait futex_waitv futex_wake futex_requeue getcpu getegid
+    alarm arch_prctl capget exit exit_group fork futex futex_wait futex_waitv futex_wake futex_requeue getcpu getegid
     geteuid getgid getgroups getpgid getpgrp getpid getppid getpriority getresgid getresuid getrlimit getrusage
     get_robust_list getsid gettid getuid kill pause pidfd_open pidfd_send_signal prlimit64 restart_syscall rseq
     rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait
@@ -49,7 +49,7 @@ _IPC: Final = """
 """
 _RANDOM: Final = "getrandom"
 
-ALLOWED: Final = frozenset(" ".join((_FILES, _MEMORY, _PROCESSES, _TIME, _WAITING, _SOCKETS, _IPC, _RANDOM)).split())
+ALLOWED: Final = frozenset(f"{_FILES} {_MEMORY} {_PROCESSES} {_TIME} {_WAITING} {_SOCKETS} {_IPC} {_RANDOM}".split())
 """Whatever the arguments."""
 EXECUTE: Final = frozenset({"execve", "execveat"})
 """Only where the profile allows programs."""

@@ -59,8 +59,11 @@ def prctl(option: int, value: int | bytes = 0, third: int = 0) -> int:
 
 
 def set_name(name: str) -> None:
-    """The name ps shows, 15 bytes (PR_SET_NAME)."""
-    prctl(c.PR_SET_NAME, name.encode()[:15])
+    """The name ps shows (PR_SET_NAME). Raises ValueError for more than the kernel keeps: 15 bytes."""
+    encoded = name.encode()
+    if len(encoded) > 15:
+        raise ValueError(f"expected a name of at most 15 bytes, got {name}")
+    prctl(c.PR_SET_NAME, encoded)
 
 
 class _CapabilityHeader(ctypes.Structure):

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import fcntl
 import json
 import os
 import secrets
+import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from plugind.errors import InvalidRequestError, IsolationUnavailableError, LauncherGoneError
 from plugind.model import Limits, Outcome, PluginError, Usage, Violation
-from plugind.sandbox import codestore, protocol
+from plugind.sandbox import channel, codestore, protocol
 from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES
 from plugind.sandbox.outcome import Verdict, judge
 
 READY_TIMEOUT_S = 60.0
+LAUNCHER_S = 0.2
+"""So long the launcher may take to say that a killed instance is gone, before the kernel alone is believed."""
 _CHUNK_BYTES = 256 * 1024
 
 
@@ -61,6 +66,7 @@ class LauncherClient:
         self._loads: dict[str, asyncio.Future[str]] = {}
         self._runs: dict[str, _Run] = {}
         self._kill_descriptor = -1
+        self._sending = asyncio.Lock()
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> protocol.Ready:
@@ -113,13 +119,23 @@ class LauncherClient:
         try:
             await self._send(protocol.Start(request.run, request.digest, request.tier, request.limits), descriptors)
         finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            channel.close(descriptors)
 
     def kill(self, run: str, cause: str) -> None:
-        """End one run; cause is canceled, killed or output_limit. No effect on one that is not there."""
-        if run in self._runs and not self.gone.done():
-            self._send_now(protocol.Kill(run, cause))
+        """End one run; cause is canceled, killed or output_limit. No effect on one that is not there.
+
+        Where the kernel has cgroup.kill its processes are dead when this returns, whatever the launcher does.
+        """
+        known = self._runs.get(run)
+        if known is None or self.gone.done():
+            return
+        known.kill(cause)
+        self._send_now(protocol.Kill(run, cause))
+
+    async def wait_gone(self, run: str, timeout_s: float) -> bool:
+        """Whether no process of a run is left in time: the launcher says so, or the kernel does."""
+        known = self._runs.get(run)
+        return known is None or await known.wait_gone(timeout_s)
 
     def kill_all(self) -> None:
         """End every instance without the launcher's help, where the kernel has cgroup.kill; else through it."""
@@ -127,6 +143,10 @@ class LauncherClient:
             os.write(self._kill_descriptor, b"1")
         for run in list(self._runs):
             self.kill(run, "killed")
+
+    async def hang_up(self) -> None:
+        """Close the connection: the launcher ends every instance, and waits for another front."""
+        self._close("hung up")
 
     async def stop(self) -> None:
         """Ask the launcher to end everything, and wait until it is gone."""
@@ -142,17 +162,17 @@ class LauncherClient:
             raise LauncherGoneError(f"the launcher is gone: {self.gone.result()}")
 
     async def _send(self, message: protocol.ToLauncher, descriptors: list[int]) -> None:
-        self._check_alive()
-        data = protocol.encode(message)
-        while True:
-            try:
-                socket.send_fds(self._sock, [data], descriptors)
-                return
-            except BlockingIOError:
-                await asyncio.sleep(0.001)  # the launcher is behind by a whole socket buffer
-            except OSError as error:
-                self._close(str(error))
+        """Send in the order of the calls: no Start may overtake the Kill that was meant for it, nor the other way."""
+        async with self._sending:
+            while True:
                 self._check_alive()
+                try:
+                    socket.send_fds(self._sock, [protocol.encode(message)], descriptors)
+                    return
+                except BlockingIOError:
+                    await asyncio.sleep(0.001)  # the launcher is behind by a whole socket buffer
+                except OSError as error:
+                    self._close(str(error))
 
     def _send_now(self, message: protocol.ToLauncher) -> None:
         task = asyncio.get_running_loop().create_task(self._send(message, []))
@@ -161,7 +181,7 @@ class LauncherClient:
     def _on_readable(self) -> None:
         try:
             data, descriptors, _, _ = socket.recv_fds(
-                self._sock, protocol.MAX_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
+                self._sock, protocol.MAX_MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return
@@ -183,6 +203,11 @@ class LauncherClient:
                 self._ready.set_result(message)
             case protocol.Loaded():
                 self._loaded(message)
+            case protocol.Placed():
+                if (run := self._runs.get(message.run)) and len(descriptors) == message.descriptors:
+                    run.take_reins(*descriptors)
+                else:
+                    channel.close(descriptors)
             case protocol.Started():
                 if run := self._runs.get(message.run):
                     run.on_started()
@@ -222,7 +247,10 @@ class _Run:
     """The pipes of one run and how it ended."""
 
     def __init__(
-        self, request: InstanceRequest, on_started: Callable[[], None], kill: Callable[[str, str], None]
+        self,
+        request: InstanceRequest,
+        on_started: Callable[[], None],
+        kill: Callable[[str, str], None],
     ) -> None:
         self.request = request
         self.on_started = on_started
@@ -231,6 +259,36 @@ class _Run:
         overflow = lambda: kill(request.run, "output_limit")  # noqa: E731
         sizes = (request.limits.output_bytes + HEADER.size, request.stdio_bytes, request.stdio_bytes)
         self._captures = [_Capture(size, overflow) for size in sizes]
+        self._reins: tuple[int, int] | None = None
+        self._cause = ""
+
+    def take_reins(self, kill: int, events: int) -> None:
+        """Descriptors of its cgroup.kill and cgroup.events: from here on it can be ended without the launcher."""
+        self._reins = (kill, events)
+        if self._cause:
+            self.kill(self._cause)  # it was asked for before there was anything to end
+
+    def kill(self, cause: str) -> None:
+        """SIGKILL to every process of it, where the kernel gives us the means."""
+        self._cause = self._cause or cause
+        if self._reins is not None:
+            os.write(self._reins[0], b"1")
+
+    async def wait_gone(self, timeout_s: float) -> bool:
+        """Whether it is gone in time. Then it has ended, also where the launcher does not say so: it may be stopped."""
+        deadline = time.monotonic() + timeout_s
+        patience = time.monotonic() + LAUNCHER_S
+        while not self.ended.done():
+            now = time.monotonic()
+            if now > patience and self._reins is not None and self._is_empty(self._reins[1]):
+                self.finish(protocol.Ended(self.request.run, self._cause or "killed", -signal.SIGKILL, 0, 0, 0))
+            if now > deadline:
+                return False
+            await asyncio.sleep(0.001)
+        return True
+
+    def _is_empty(self, events: int) -> bool:
+        return b"populated 0" in os.pread(events, 256, 0).splitlines()
 
     def open_descriptors(self) -> list[int]:
         """Input memfd and the write ends of the three pipes, to be sent and closed."""
@@ -249,7 +307,12 @@ class _Run:
         """What it came to. Raises IsolationUnavailableError, LauncherGoneError."""
         ended = self.ended.result()
         if isinstance(ended, protocol.Refused):
-            raise IsolationUnavailableError(ended.step, ended.detail)
+            if not self._cause:
+                raise IsolationUnavailableError(ended.step, ended.detail)
+            # It was killed while its jail was built: none of its code has run.
+            ended = protocol.Ended(self.request.run, self._cause, -signal.SIGKILL, 0, 0, 0)
+        elif self._cause and not ended.cause and ended.exit_code == -signal.SIGKILL:
+            ended = dataclasses.replace(ended, cause=self._cause)  # our SIGKILL was faster than our message
         await asyncio.wait([capture.end for capture in self._captures], timeout=2)
         result, stdout, stderr = (bytes(capture.data) for capture in self._captures)
         verdict = self._verdict(ended, result)
@@ -280,6 +343,9 @@ class _Run:
         """Free the descriptors."""
         for capture in self._captures:
             capture.close()
+        if self._reins is not None:
+            channel.close(self._reins)
+            self._reins = None
 
 
 class _Capture:

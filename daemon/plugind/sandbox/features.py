@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import select
 import signal
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ from plugind.sandbox import uids
 
 _SYS_LANDLOCK_CREATE_RULESET: Final = 444
 _LANDLOCK_VERSION: Final = 1
+_WORKED: Final = b"\0worked"
+"""What a child says that came through: to say nothing is to have died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,10 @@ def _architecture() -> Feature:
     return Feature("architecture", machine in ("x86_64", "aarch64"), machine, "plugind runs on x86_64 and aarch64")
 
 
-def _kernel() -> Feature:
-    release = os.uname().release
-    version = tuple(int(part) for part in release.split("-")[0].split(".")[:2])
+def _kernel(release: str = "") -> Feature:
+    release = release or os.uname().release
+    found = re.match(r"(\d+)\.(\d+)", release)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
     return Feature("kernel", version >= (6, 1), release, "Linux 6.1 or newer, as in Debian 12 and Ubuntu 24.04")
 
 
@@ -110,8 +114,7 @@ def _user_namespaces() -> Feature:
     return Feature("user_namespaces", not error, error or "available", remedy)
 
 
-def _apparmor() -> Feature:
-    path = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+def _apparmor(path: Path = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")) -> Feature:
     restricted = path.exists() and path.read_text().strip() == "1"
     found = "user namespaces of the unprivileged are restricted" if restricted else "no restriction of user namespaces"
     # The launcher is root, but an instance's own user namespace is made by a process that is not.
@@ -150,8 +153,8 @@ def _proc_subset() -> Feature:
     return Feature("proc_subset_pid", not error, error or "available", "Linux 5.8 or newer")
 
 
-def _memfd_noexec() -> Feature:
-    there = Path("/proc/sys/vm/memfd_noexec").exists()
+def _memfd_noexec(path: Path = Path("/proc/sys/vm/memfd_noexec")) -> Feature:
+    there = path.exists()
     found = "available" if there else "no sysctl vm.memfd_noexec"
     remedy = "Linux 6.3 or newer; or take memfd_noexec out of `requires` in the tier's profile"
     return Feature("memfd_noexec", there, found, remedy)
@@ -199,8 +202,10 @@ def _in_child(attempt: Callable[[], object]) -> str:
     if pid == 0:
         try:
             attempt()
-        except OSError as error:
-            os.write(writer, (error.strerror or str(error)).encode())
+            os.write(writer, _WORKED)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it did not work
+            told = (error.strerror if isinstance(error, OSError) else "") or repr(error)
+            os.write(writer, told.encode(errors="replace")[:1000])
         finally:
             os._exit(0)
     os.close(writer)
@@ -210,4 +215,5 @@ def _in_child(attempt: Callable[[], object]) -> str:
         if not select.select([reader], [], [], 5)[0]:
             os.kill(pid, signal.SIGKILL)
             return "no answer within 5 s"
-        return os.read(reader, 1000).decode()
+        answer = os.read(reader, 1000)
+        return "" if answer == _WORKED else answer.decode(errors="replace") or "it died"

@@ -7,29 +7,26 @@ the templates' inits die with it.
 
 from __future__ import annotations
 
-import array
-import fcntl
+import contextlib
 import json
 import os
 import selectors
 import signal
 import socket
-import stat
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from plugind.errors import InvalidBundleError, InvalidRequestError, IsolationUnavailableError, PlugindError
-from plugind.linux.cgroup import Base, GroupLimits
+from plugind.linux.cgroup import Base, Group, GroupLimits
 from plugind.model import Profile
-from plugind.sandbox import codestore, jailspec, protocol, template
+from plugind.sandbox import channel, codestore, jailspec, protocol, template
 from plugind.sandbox.supervisor import Instance
 
-INPUT_LIMIT_BYTES = 256 * 1024 * 1024
 RESTART_NS = 10**9
 """A template that cannot start is tried again by the first request after this."""
+KILL_CAUSES: Final = frozenset({"canceled", "killed", "output_limit"})
+"""Why the front may end an instance; all else is for the launcher to find."""
 
 
 class Launcher:
@@ -44,6 +41,7 @@ class Launcher:
         code: codestore.CodeStore,
         builtin: frozenset[str],
         unavailable: dict[int, str],
+        start_template: Callable[[template.TemplateSpec, Group], template.Template] = template.start,
     ) -> None:
         self._front = front
         self._base = base
@@ -52,13 +50,17 @@ class Launcher:
         self._code = code
         self._builtin = builtin
         self._unavailable = unavailable
+        self._new_template = start_template
         self._retry_ns: dict[int, int] = {}
         self._templates: dict[int, template.Template] = {}
-        self._groups: dict[int, Any] = {}
+        self._groups: dict[int, Group] = {}
         self._instances: dict[str, Instance] = {}
         self._uids = dict.fromkeys(specs, 0)
         self._stopping = False
         self._selector = selectors.DefaultSelector()
+        self._wake, self._waker = socket.socketpair()
+        self._wake.setblocking(False)
+        self._waker.setblocking(False)
 
     def serve(self, driver: str) -> None:
         """Start the templates, say so, and work until the end."""
@@ -66,6 +68,7 @@ class Launcher:
             if tier not in self._unavailable:
                 self._start_template(tier)
         self._watch(self._front, self._from_front)
+        self._watch(self._wake, lambda: self._wake.recv(64))
         descriptor = self._base.kill_descriptor()
         why = {str(tier): reason for tier, reason in self._unavailable.items()}
         self._tell(protocol.Ready(driver, why), [] if descriptor is None else [descriptor])
@@ -73,12 +76,18 @@ class Launcher:
             os.close(descriptor)
         while not self._stopping:
             for key, _ in self._selector.select(self._patience_s()):
-                if key.fileobj in self._selector.get_map():  # an earlier event may have closed it
+                if self._selector.get_map().get(key.fd) is key:  # an earlier event may have closed it
                     key.data()
             self._check_limits()
 
+    def stop(self) -> None:
+        """Have `serve` return soon. For signal handlers, which must not raise into the middle of something."""
+        self._stopping = True
+        with contextlib.suppress(OSError):  # full: it is awake already
+            self._waker.send(b"!")
+
     def shut_down(self) -> None:
-        """End every instance and template and remove their groups."""
+        """End every instance and template and remove their groups. Raises OSError when something outlives SIGKILL."""
         for instance in self._instances.values():
             instance.kill("killed")
         for running in self._templates.values():
@@ -88,10 +97,13 @@ class Launcher:
         for group in self._groups.values():
             group.remove()
         self._base.remove()
+        for sock in (self._wake, self._waker):
+            sock.close()
+        self._selector.close()
 
     # -- the loop's plumbing
 
-    def _watch(self, sock: socket.socket, handler: Callable[[], None]) -> None:
+    def _watch(self, sock: socket.socket, handler: Callable[[], object]) -> None:
         self._selector.register(sock, selectors.EVENT_READ, handler)
 
     def _patience_s(self) -> float | None:
@@ -103,26 +115,36 @@ class Launcher:
     def _check_limits(self) -> None:
         now_ns = time.monotonic_ns()
         for instance in list(self._instances.values()):
+            if self._instances.get(instance.run) is not instance:
+                continue  # it went with a template that was lost just now
             if instance.stuck(now_ns):
+                log(f"run {instance.run} outlives its SIGKILL; the template of tier {instance.tier} goes with it")
                 self._lose_template(instance.tier)
             elif now_ns >= instance.next_check_ns:
-                instance.check(now_ns)
+                try:
+                    instance.check(now_ns)
+                except OSError as error:
+                    log(f"run {instance.run} cannot be watched, so it ends: {error}")
+                    instance.kill("fault")
 
     def _tell(self, message: protocol.ToFront, descriptors: Sequence[int] = ()) -> None:
         try:
-            socket.send_fds(self._front, [protocol.encode(message)], list(descriptors))
-        except OSError:
+            channel.send(self._front, protocol.encode(message), descriptors)
+        except OSError as error:
+            # Gone, or it has stopped reading: to wait for it would be to stop watching the instances.
+            if not self._stopping:
+                log(f"the front does not listen any more: {error}")
             self._stopping = True  # no front, no work
 
     # -- templates
 
     def _start_template(self, tier: int) -> None:
-        group = self._groups.get(tier) or self._base.create_template(f"tier{tier}")
-        self._groups[tier] = group
         try:
-            running = template.start(self._specs[tier], group)
+            group = self._groups.get(tier) or self._base.create_template(f"tier{tier}")
+            self._groups[tier] = group
+            running = self._new_template(self._specs[tier], group)
         except (IsolationUnavailableError, OSError) as error:
-            self._unavailable[tier] = str(error)
+            self._unavailable[tier] = _short(error)
             self._retry_ns[tier] = time.monotonic_ns() + RESTART_NS
             log(f"tier {tier} is unavailable: {error}")
             return
@@ -132,18 +154,28 @@ class Launcher:
 
     def _from_zygote(self, source: template.Template) -> None:
         try:
-            data = source.sock.recv(protocol.MAX_MESSAGE_BYTES)
-            message = json.loads(data) if data else None
-        except (OSError, ValueError):
-            message = None
-        if message is None:
-            log(f"the zygote of tier {source.tier} is gone; it is started again")
-            self._lose_template(source.tier)
-        elif message.get("op") == "exited":
-            self._finish(self._instances.get(message.get("run", "")), message["exit_code"])
-        elif message.get("op") == "failed" and (instance := self._instances.get(message.get("run", ""))):
-            instance.failure = ("clone", str(message.get("detail", "")))
-            self._finish(instance, 1)
+            data, _, cut = channel.receive(source.sock, protocol.MAX_MESSAGE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, cut = b"", False
+        message = {} if cut else _parse(data)
+        match message:
+            case {"op": "exited", "run": str(run), "exit_code": int(exit_code)} if -64 <= exit_code <= 255:
+                if instance := self._instance_of(source, run):
+                    self._finish(instance, exit_code)
+            case {"op": "failed", "run": str(run), "detail": str(detail)}:
+                if instance := self._instance_of(source, run):
+                    instance.failure = ("clone", _short(detail))
+                    self._finish(instance, 1)
+            case _:
+                log(f"the zygote of tier {source.tier} {'sent nonsense' if data else 'is gone'}; it is started again")
+                self._lose_template(source.tier)
+
+    def _instance_of(self, source: template.Template, run: str) -> Instance | None:
+        """A zygote speaks for its own instances only: it could have been taken over."""
+        instance = self._instances.get(run)
+        return instance if instance is not None and instance.tier == source.tier else None
 
     def _lose_template(self, tier: int) -> None:
         """Its zygote or init ended, or does not obey: all of it goes, and a new one comes."""
@@ -159,8 +191,10 @@ class Launcher:
 
     def _from_front(self) -> None:
         try:
-            message, descriptors = receive(self._front)
-        except EOFError:
+            message, descriptors = channel.receive_message(self._front)
+        except BlockingIOError:
+            return
+        except (EOFError, OSError):
             self._stopping = True
             return
         except InvalidRequestError as error:
@@ -171,8 +205,7 @@ class Launcher:
         except InvalidRequestError as error:
             log(f"refused {message.op} of the front: {error}")
         finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            channel.close(descriptors)
 
     def _obey(self, message: protocol.Message, descriptors: list[int]) -> None:
         match message:
@@ -183,14 +216,21 @@ class Launcher:
                     self._start(message, descriptors)
                 except (PlugindError, OSError) as error:
                     step = getattr(error, "step", "launcher")
-                    self._tell(protocol.Refused(message.run, step, str(error)))
+                    self._tell(protocol.Refused(message.run, step, _short(error)))
             case protocol.Kill():
-                if instance := self._instances.get(message.run):
-                    instance.kill(message.cause)
+                self._kill(message)
             case protocol.Stop():
                 self._stopping = True
             case _:
                 raise InvalidRequestError("this message goes the other way")
+
+    def _kill(self, message: protocol.Kill) -> None:
+        if message.cause not in KILL_CAUSES:
+            raise InvalidRequestError(f"cause: expected one of {', '.join(sorted(KILL_CAUSES))}, got {message.cause!r}")
+        if instance := self._instances.get(message.run):
+            if not instance.started_ns:
+                instance.failure = ("setup", f"{message.cause} before its jail was complete")
+            instance.kill(message.cause)
 
     def _load(self, message: protocol.Load, descriptor: int) -> None:
         in_use = {instance.digest for instance in self._instances.values()}
@@ -198,7 +238,7 @@ class Launcher:
             for evicted in self._code.load(message.digest, descriptor, in_use):
                 self._tell(protocol.Loaded(evicted, "evicted"))
         except (InvalidBundleError, OSError) as error:
-            self._tell(protocol.Loaded(message.digest, str(error)))
+            self._tell(protocol.Loaded(message.digest, _short(error)))
         else:
             self._tell(protocol.Loaded(message.digest, ""))
 
@@ -207,14 +247,15 @@ class Launcher:
         running = self._template_of(message.tier)
         uid = self._free_uid(message.tier)
         limits = message.limits
-        group = self._base.create(message.run, GroupLimits(limits.memory_bytes, limits.pids, profile.cpu_percent))
-        control, control_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        instance = Instance(message.run, message.digest, message.tier, limits, uid, group, control)
         spec = jailspec.build(profile, limits, message.digest, uid)
         order = json.dumps({"op": "start", "run": message.run, "steps": spec.wire()}).encode()
+        group = self._base.create(message.run, GroupLimits(limits.memory_bytes, limits.pids, profile.cpu_percent))
+        instance = Instance(message.run, message.digest, message.tier, limits, uid, group, None)
         try:
-            with control_theirs:
-                socket.send_fds(running.sock, [order], [control_theirs.fileno(), *descriptors])
+            control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            instance.control = control
+            with theirs:
+                channel.send(running.sock, order, [theirs.fileno(), *descriptors])
         except OSError:
             instance.finish(1)
             raise
@@ -223,7 +264,7 @@ class Launcher:
         self._watch(control, lambda: self._from_instance(instance, control))
 
     def _admit(self, message: protocol.Start, descriptors: list[int]) -> Profile:
-        """The launcher's own checks, whatever the front decided. Raises InvalidRequestError, IsolationUnavailableError."""
+        """Whatever the front has decided. Raises InvalidRequestError, IsolationUnavailableError."""
         profile = self._profiles.get(message.tier)
         if profile is None:
             raise InvalidRequestError(f"tier: expected 0, 1 or 2, got {message.tier}")
@@ -237,7 +278,7 @@ class Launcher:
             raise IsolationUnavailableError(protocol.NOT_LOADED, f"digest {message.digest} was not loaded")
         if len([one for one in self._instances.values() if one.tier == message.tier]) >= profile.instances:
             raise InvalidRequestError(f"tier {message.tier} has its {profile.instances} instances")
-        check_descriptors(descriptors)
+        channel.check_descriptors(descriptors)
         return profile
 
     def _template_of(self, tier: int) -> template.Template:
@@ -259,31 +300,50 @@ class Launcher:
 
     # -- messages of an instance, before plugin code runs
 
-    def _from_instance(self, instance: Instance, control: socket.socket) -> None:
-        data, descriptors, _, _ = socket.recv_fds(control, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+    def _from_instance(self, instance: Instance, control: socket.socket) -> bool:
+        """Take one message; False where there was none."""
+        try:
+            data, descriptors, _ = channel.receive(control, protocol.MAX_MESSAGE_BYTES, 1)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data, descriptors = b"", []  # it died with an unread message of ours
         message = _parse(data)
         if message.get("op") == "hello" and len(descriptors) == 1 and instance.pidfd < 0:
             instance.pidfd = descriptors[0]
-            try:
-                instance.group.attach(pid_of(instance.pidfd))
-                control.send(b"go")
-            except OSError as error:
-                instance.failure = ("cgroup", str(error))
-                instance.kill("fault")
-            return
-        for descriptor in descriptors:
-            os.close(descriptor)
+            self._welcome(instance, control)
+            return True
+        channel.close(descriptors)
         self._selector.unregister(control)
         instance.close_control()
         if message.get("op") == "ready":
             instance.started()
             self._tell(protocol.Started(instance.run))
         elif message.get("op") == "failed":
-            instance.failure = (str(message.get("step"))[:64], str(message.get("detail"))[:1000])
+            instance.failure = (_short(message.get("step"))[:64], _short(message.get("detail")))
+        return True
 
-    def _finish(self, instance: Instance | None, exit_code: int) -> None:
-        if instance is None:
+    def _welcome(self, instance: Instance, control: socket.socket) -> None:
+        """Put it into its groups, and let it go on."""
+        if instance.killed_ns:
+            instance.kill(instance.cause)  # until now there was nothing that could be killed
             return
+        try:
+            instance.group.attach(channel.pid_of(instance.pidfd))
+            self._hand_over_reins(instance)
+            channel.send(control, b"go")
+        except OSError as error:
+            instance.failure = ("cgroup", _short(error))
+            instance.kill("fault")
+
+    def _hand_over_reins(self, instance: Instance) -> None:
+        # Before the plugin can run: from its first instruction on the front can end it without us.
+        reins = instance.group.reins()
+        if reins is not None:
+            self._tell(protocol.Placed(instance.run), reins)
+            channel.close(reins)
+
+    def _finish(self, instance: Instance, exit_code: int) -> None:
         del self._instances[instance.run]
         if instance.control is not None:
             self._drain(instance, instance.control)
@@ -295,71 +355,27 @@ class Launcher:
 
     def _drain(self, instance: Instance, control: socket.socket) -> None:
         # The exit can be seen before the last message on the control socket.
-        control.setblocking(False)
-        try:
-            while instance.control is not None:
-                self._from_instance(instance, control)
-        except OSError:
-            self._selector.unregister(control)
+        while instance.control is not None:
+            if not self._from_instance(instance, control):
+                self._selector.unregister(control)
+                return
 
 
 def _parse(data: bytes) -> dict[str, Any]:
     try:
         message = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}
 
 
-def receive(sock: socket.socket) -> tuple[protocol.Message, list[int]]:
-    """One checked message with exactly the descriptors its kind has. Raises EOFError, InvalidRequestError."""
-    data, control, flags, _ = sock.recvmsg(
-        protocol.MAX_MESSAGE_BYTES + 1, socket.CMSG_SPACE(16 * 4), socket.MSG_CMSG_CLOEXEC
-    )
-    descriptors = array.array("i")
-    for level, kind, content in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
-    if not data:
-        raise EOFError
-    try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise InvalidRequestError("message: too long or with too many descriptors")
-        message = protocol.decode(data)
-        if len(descriptors) != message.descriptors:
-            raise InvalidRequestError(f"expected {message.descriptors} descriptors, got {len(descriptors)}")
-    except InvalidRequestError:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        raise
-    return message, list(descriptors)
-
-
-def check_descriptors(descriptors: Sequence[int]) -> None:
-    """Input a sealed memfd, the others write ends of pipes; never a directory. Raises InvalidRequestError."""
-    first, *pipes = descriptors
-    try:
-        sealed = fcntl.fcntl(first, fcntl.F_GET_SEALS) & codestore.SEALS == codestore.SEALS
-    except OSError:
-        sealed = False
-    if not sealed or os.fstat(first).st_size > INPUT_LIMIT_BYTES:
-        raise InvalidRequestError(f"input: expected a sealed memfd of at most {INPUT_LIMIT_BYTES} bytes")
-    for pipe in pipes:
-        writable = fcntl.fcntl(pipe, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
-        if not stat.S_ISFIFO(os.fstat(pipe).st_mode) or not writable:
-            raise InvalidRequestError("descriptor: expected the write end of a pipe")
-
-
-def pid_of(pidfd: int) -> int:
-    """The host's pid of a pidfd. Raises OSError for any other descriptor. Source: pidfd_open(2)."""
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "Pid" and int(value) > 0:
-            return int(value)
-    raise OSError(0, "expected a pidfd of a living process")
+def _short(text: object) -> str:
+    """What fits into a field of a message to the front (protocol.py)."""
+    return str(text).replace("\0", "?")[:1000]
 
 
 def log(text: str) -> None:
     """One line on standard error, which systemd or the person at the terminal sees."""
-    sys.stderr.write(f"plugind-launcher: {text}\n")
-    sys.stderr.flush()
+    # The descriptor and not sys.stderr, whose own descriptor a test's capturing had and the launcher closed.
+    with contextlib.suppress(OSError):  # whoever read it is gone, as a terminal can be: that is no reason to end
+        os.write(2, f"plugind-launcher: {text}\n".encode(errors="replace"))

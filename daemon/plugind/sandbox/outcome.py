@@ -11,7 +11,7 @@ import signal
 from dataclasses import dataclass
 
 from plugind.model import Limits, Outcome, PluginError, Violation
-from plugind.sandbox.inside.runner import HEADER
+from plugind.sandbox.inside.runner import HEADER, MESSAGE_CHARS, TRACEBACK_CHARS, TYPE_CHARS
 from plugind.sandbox.protocol import Ended
 
 _SIGSYS = "made a system call that no plugin may make, and was killed for it"
@@ -37,10 +37,17 @@ def judge(ended: Ended, result: bytes, nonce: bytes, limits: Limits) -> Verdict:
     if ended.exit_code == -signal.SIGKILL:
         return Verdict(Outcome.KILLED, "killed from outside plugind")
     if ended.exit_code < 0:
-        return Verdict(Outcome.FAILED, f"died by {signal.Signals(-ended.exit_code).name}")
+        return Verdict(Outcome.FAILED, f"died by {_signal_name(-ended.exit_code)}")
     if ended.exit_code > 0:
         return Verdict(Outcome.FAILED, f"ended with exit status {ended.exit_code} and without a result")
     return _judge_frame(result, nonce)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
 
 
 def _cause_text(cause: str, limits: Limits) -> str:
@@ -63,14 +70,27 @@ def _judge_frame(result: bytes, nonce: bytes) -> Verdict:
     body = result[HEADER.size :]
     if kind == b"V":
         return Verdict(Outcome.OK, output_json=body)
+    # From here on nothing is taken for granted: the plugin has the nonce too, and could have made the frame itself.
     try:
         fields = json.loads(body)
         if kind == b"I":
-            return Verdict(Outcome.OUTPUT_INVALID, f"the plugin returned something that is no JSON: {fields:.500}")
-        error = PluginError(fields["type"], fields["message"], fields["traceback"])
+            problem = _text(fields, MESSAGE_CHARS)
+            return Verdict(Outcome.OUTPUT_INVALID, f"the plugin returned something that is no JSON: {problem:.500}")
+        error = PluginError(
+            type=_text(fields["type"], TYPE_CHARS),
+            message=_text(fields["message"], MESSAGE_CHARS),
+            traceback=_text(fields["traceback"], TRACEBACK_CHARS),
+        )
         return Verdict(Outcome.FAILED, f"raised {error.type}: {error.message:.500}", error=error)
     except (ValueError, KeyError, TypeError, RecursionError):
         return Verdict(Outcome.OUTPUT_INVALID, "the result frame is malformed")
+
+
+def _text(value: object, limit_chars: int) -> str:
+    """A text that can go on, into UTF-8 too: half a surrogate pair cannot. Raises TypeError."""
+    if not isinstance(value, str):
+        raise TypeError("expected a text")
+    return value[:limit_chars].encode("utf-8", "replace").decode()
 
 
 def _frame_problem(result: bytes, nonce: bytes) -> str:

@@ -1,7 +1,7 @@
 """What the front and the launcher say to each other: one JSON object per SOCK_SEQPACKET message, size-checked.
 
 Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors), Kill, Stop.
-Launcher to front: Ready, Loaded, Started, Ended, Refused.
+Launcher to front: Ready, Loaded, Placed, Started, Ended, Refused.
 The launcher trusts none of it: every field is checked here when it is parsed, and against profiles later.
 """
 
@@ -83,6 +83,19 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """An instance is in its groups; its plugin does not run yet. Descriptors: its cgroup.kill and cgroup.events.
+
+    With them the front can end it, and see that it is gone, while the launcher is stopped. Not sent where there is no
+    unified hierarchy.
+    """
+
+    op: ClassVar[str] = "placed"
+    descriptors: ClassVar[int] = 2
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The jail is complete and plugin code runs from here on."""
 
@@ -120,10 +133,10 @@ class Ended:
 
 
 ToLauncher = Load | Start | Kill | Stop
-ToFront = Ready | Loaded | Started | Refused | Ended
+ToFront = Ready | Loaded | Placed | Started | Refused | Ended
 Message = ToLauncher | ToFront
 _KINDS: dict[str, type[Message]] = {
-    kind.op: kind for kind in (Load, Start, Kill, Stop, Ready, Loaded, Started, Refused, Ended)
+    kind.op: kind for kind in (Load, Start, Kill, Stop, Ready, Loaded, Placed, Started, Refused, Ended)
 }
 
 

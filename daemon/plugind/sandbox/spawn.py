@@ -6,7 +6,8 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +38,6 @@ class LauncherConfig:
     """Such as the lock of the state: it is free only when the launcher has cleaned up."""
 
 
-class _StopSignal(Exception):  # noqa: N818 - no error
-    """SIGTERM came."""
-
-
 def start_launcher(config: LauncherConfig) -> tuple[socket.socket, int]:
     """Fork the launcher. Returns the front's end of the SOCK_SEQPACKET connection and the launcher's pid."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -55,21 +52,41 @@ def _become_launcher(config: LauncherConfig, front: socket.socket) -> NoReturn:
     code = 1
     try:
         os.setsid()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        syscalls.set_name("plugind-launcher")
-        syscalls.close_all_but({0, 1, 2, front.fileno(), *config.keep_descriptors})
-        _run(config, front)
+        run_launcher(config, front)
         code = 0
     except (ConfigError, IsolationUnavailableError, OSError) as error:
         log(f"cannot go on: {error}")
+    except BaseException:  # noqa: BLE001 - a mistake of ours: whoever looks for it needs the place
+        log(f"cannot go on: {traceback.format_exc()}")
     finally:
-        for path in config.unlink:
+        try:
+            _unlink(config.unlink)
+        finally:
+            os._exit(code)  # never back into the code of the process that was forked
+
+
+def run_launcher(config: LauncherConfig, front: socket.socket) -> None:
+    """Be the launcher of one front, until it is gone or SIGTERM comes.
+
+    Raises ConfigError, IsolationUnavailableError, OSError.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    syscalls.set_name("plugind-launch")
+    syscalls.close_all_but({0, 1, 2, front.fileno(), *config.keep_descriptors})
+    _run(config, front)
+
+
+def _unlink(paths: Sequence[Path]) -> None:
+    for path in paths:
+        try:
             path.unlink(missing_ok=True)
-        os._exit(code)
+        except OSError as error:
+            log(f"{path} is left behind: {error.strerror}")
 
 
 def _run(config: LauncherConfig, front: socket.socket) -> None:
     profiles = load_profiles(config.profiles_dir)
+    builtin = builtin_digests(config.profiles_dir)
     driver = cgroup.detect()
     # One group a state folder: what an earlier daemon on it left behind by kill -9 is found and removed.
     name = f"{os.stat(config.state_dir).st_dev:x}-{os.stat(config.state_dir).st_ino:x}"
@@ -79,19 +96,13 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
     with _private_mounts(JAILS / f"plugind-{name}") as jail:
         code = codestore.CodeStore(jail / "code")
         specs = {tier: _spec(profile, jail) for tier, profile in profiles.items()}
-        launcher = Launcher(front, base, profiles, specs, code, builtin_digests(config.profiles_dir), unavailable)
-        signal.signal(signal.SIGTERM, _on_stop)
+        launcher = Launcher(front, base, profiles, specs, code, builtin, unavailable)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: launcher.stop())
         try:
             launcher.serve(driver.name)
-        except _StopSignal:
-            pass
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             launcher.shut_down()
-
-
-def _on_stop(_number: int, _frame: object) -> None:
-    raise _StopSignal
 
 
 def _unavailable(profiles: Mapping[int, Profile]) -> dict[int, str]:

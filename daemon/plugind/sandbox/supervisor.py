@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -30,6 +31,10 @@ class InstanceGroup(Protocol):
 
     def kill(self) -> None:
         """SIGKILL to every process in them."""
+
+    def reins(self) -> tuple[int, int] | None:
+        """Descriptors that end the groups, and tell whether they are empty."""
+        ...
 
     def stats(self) -> GroupStats:
         """What they have used and refused so far."""
@@ -110,17 +115,16 @@ class Instance:
         return ""
 
     def kill(self, cause: str) -> None:
-        """SIGKILL to all of it, by cgroup and by pidfd. The first cause stays."""
+        """SIGKILL to all of it, by cgroup and by pidfd. The first cause stays. What fails is found by `stuck`."""
         if not self.killed_ns:
             self.cause = cause
             self.killed_ns = time.monotonic_ns()
             self.next_check_ns = self.killed_ns + KILL_NS
-        self.group.kill()
+        with contextlib.suppress(OSError):
+            self.group.kill()
         if self.pidfd >= 0:
-            try:
+            with contextlib.suppress(OSError):  # it was gone already
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it was gone already
 
     def close_control(self) -> None:
         """The conversation with the instance is over: it started, failed or ended."""
@@ -129,14 +133,15 @@ class Instance:
             self.control = None
 
     def finish(self, exit_code: int) -> Ended:
-        """Every process is gone: remove the groups, close what is open, say how it ended."""
+        """Every process is gone: remove the groups, close what is open, say how it ended. Raises OSError."""
         now_ns = time.monotonic_ns()
-        stats = self.group.stats()
-        self.group.remove()
         self.close_control()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
+        stats = self.group.stats()
+        self.group.kill()  # that it ended is what the zygote says
+        self.group.remove()
         cause = self.cause or (self._breach(stats, now_ns) if self.started_ns else "")
         return Ended(
             run=self.run,

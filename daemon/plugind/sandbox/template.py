@@ -20,6 +20,7 @@ from plugind.sandbox import rootfs
 
 START_TIMEOUT_S = 20.0
 _NAMESPACES = c.CLONE_NEWUSER | c.CLONE_NEWNS | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWNET | c.CLONE_NEWCGROUP
+_ATTACHED, _UNSHARED, _MAPPED = b"in its groups", b"unshared", b"mapped"
 _ZYGOTE = f"import sys; sys.path.insert(0, {rootfs.RUNTIME_DIR!r}); import plugind.sandbox.inside.zygote as z; z.main()"
 
 
@@ -68,6 +69,8 @@ def start(spec: TemplateSpec, group: _Group) -> Template:
     sync, sync_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = syscalls.clone(c.CLONE_NEWPID | c.CLONE_NEWNS)
     if pid == 0:
+        for end in (ours, sync):  # the launcher's: as long as we have them too, we cannot see that it is gone
+            end.close()
         _become_init(spec, sync_theirs, theirs)
     theirs.close()
     sync_theirs.close()
@@ -85,8 +88,8 @@ def start(spec: TemplateSpec, group: _Group) -> Template:
 def _map_users(spec: TemplateSpec, group: _Group, pid: int, sync: socket.socket) -> None:
     sync.settimeout(START_TIMEOUT_S)
     group.attach(pid)
-    sync.send(b"in its groups")
-    _expect(sync, b"unshared", spec.tier)
+    sync.send(_ATTACHED)
+    _expect(sync, _UNSHARED, spec.tier)
     # A process that still is root outside unshared the namespace, its parent writes the maps: this order also
     # passes where AppArmor restricts user namespaces of the unprivileged.
     for name, text in (
@@ -95,7 +98,7 @@ def _map_users(spec: TemplateSpec, group: _Group, pid: int, sync: socket.socket)
         ("gid_map", f"0 {spec.uid_base} {spec.uid_count}"),
     ):
         Path(f"/proc/{pid}/{name}").write_text(text)
-    sync.send(b"mapped")
+    sync.send(_MAPPED)
 
 
 def _greet(spec: TemplateSpec, sock: socket.socket) -> None:
@@ -129,7 +132,8 @@ def _become_init(spec: TemplateSpec, sync: socket.socket, zygote_end: socket.soc
         os.setsid()
         os.setgroups([])
         syscalls.set_name("plugind-init")
-        sync.recv(64)
+        if sync.recv(64) != _ATTACHED:
+            raise IsolationUnavailableError("cgroup", "the launcher did not put init into its group")
         _setup(spec, sync)
         _serve(spec, zygote_end, sync)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the launcher is to know
@@ -149,8 +153,8 @@ def _setup(spec: TemplateSpec, sync: socket.socket) -> None:
     (spec.staging / "proc/sys/vm/memfd_noexec").write_text("2")  # inherited by the pid namespaces below
     rootfs.enter(spec.staging)
     syscalls.unshare(_NAMESPACES)
-    sync.send(b"unshared")
-    if sync.recv(64) != b"mapped":
+    sync.send(_UNSHARED)
+    if sync.recv(64) != _MAPPED:
         raise IsolationUnavailableError("user_namespace", "the launcher wrote no map")
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)

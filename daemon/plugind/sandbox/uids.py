@@ -29,8 +29,11 @@ def conflicts(subordinate: str, ids: Iterable[tuple[str, int]]) -> list[str]:
     for line in subordinate.splitlines():
         name, _, rest = line.partition(":")
         start, _, count = rest.partition(":")
-        if start.isdigit() and count.isdigit() and int(start) <= LAST and int(start) + int(count) > FIRST:
-            found.append(f"{name} has the subordinate ids {start} to {int(start) + int(count) - 1}")
+        if not (start.isdecimal() and count.isdecimal() and int(count)):
+            continue  # as shadow does with a line that it does not understand
+        last = int(start) + int(count) - 1
+        if int(start) <= LAST and last >= FIRST:
+            found.append(f"{name} has the subordinate ids {start} to {last}")
     return found
 
 

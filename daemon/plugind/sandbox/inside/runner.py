@@ -20,8 +20,9 @@ from typing import Any, NoReturn
 
 NONCE_BYTES = 16
 HEADER = struct.Struct(f">{NONCE_BYTES}scQ")
-_MESSAGE_CHARS = 4096
-_TRACEBACK_CHARS = 16384
+TYPE_CHARS = 256
+MESSAGE_CHARS = 4096
+TRACEBACK_CHARS = 16384
 
 
 class Context:
@@ -102,9 +103,9 @@ def describe(error: BaseException) -> dict[str, str]:
     own = [frame for frame in frames if frame.filename.startswith("/plugin/")]
     shown = [*traceback.format_list(own), *traceback.format_exception_only(error)]
     return {
-        "type": type(error).__name__[:256],
-        "message": _safe_text(error)[:_MESSAGE_CHARS],
-        "traceback": "".join(shown)[:_TRACEBACK_CHARS],
+        "type": type(error).__name__[:TYPE_CHARS],
+        "message": _safe_text(error)[:MESSAGE_CHARS],
+        "traceback": "".join(shown)[:TRACEBACK_CHARS],
     }
 
 

@@ -82,8 +82,8 @@ def setup_descriptors(context: Context) -> None:
     os.chdir("/tmp")  # noqa: S108 - the instance's own tmpfs
     os.environ.clear()
     os.environ.update(
-        HOME="/tmp",
-        TMPDIR="/tmp",
+        HOME="/tmp",  # noqa: S108
+        TMPDIR="/tmp",  # noqa: S108
         PATH="/usr/bin:/bin",
         LANG="C.UTF-8",
         PYTHONDONTWRITEBYTECODE="1",

@@ -108,7 +108,7 @@ def become_instance(message: dict[str, Any], descriptors: list[int], null: int, 
         given = dict(zip(DESCRIPTORS, descriptors, strict=True))
         context = setup.Context(**given, stdin=null, seccomp=seccomp)
         try:
-            syscalls.set_name("plugind-instance")
+            syscalls.set_name("plugind-plugin")
             greet(context.control)
             setup.carry_out(context, message["steps"])
         except setup.StepError as error:

@@ -1,0 +1,87 @@
+"""Messages with descriptors over SOCK_SEQPACKET, without ever blocking, and what a descriptor may be.
+
+Not socket.send_fds and recv_fds: those of Python 3.11 forget their flags. Sources: unix(7), recvmsg(2).
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from plugind.errors import InvalidRequestError
+from plugind.sandbox import codestore, protocol
+
+INPUT_LIMIT_BYTES = 256 * 1024 * 1024
+_MOST_DESCRIPTORS = 16
+
+
+def send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    """One whole message. Raises OSError, BlockingIOError where the peer does not read."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    sock.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket, size_bytes: int, most: int = 0) -> tuple[bytes, list[int], bool]:
+    """One message, its at most `most` descriptors, and whether some of either was cut off. No data: the peer is gone.
+
+    Raises OSError: BlockingIOError where there is none, ConnectionResetError where the peer left ours unread.
+    """
+    room = socket.CMSG_SPACE(most * 4) if most else 0
+    data, control, flags, _ = sock.recvmsg(size_bytes, room, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+    descriptors = array.array("i")
+    for level, kind, content in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    return data, list(descriptors), bool(flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC))
+
+
+def receive_message(sock: socket.socket) -> tuple[protocol.Message, list[int]]:
+    """One checked message with exactly the descriptors its kind has. Raises EOFError, InvalidRequestError, OSError."""
+    data, descriptors, cut = receive(sock, protocol.MAX_MESSAGE_BYTES, _MOST_DESCRIPTORS)
+    try:
+        if not data:
+            raise EOFError
+        if cut:
+            raise InvalidRequestError("message: too long or with too many descriptors")
+        message = protocol.decode(data)
+        if len(descriptors) != message.descriptors:
+            raise InvalidRequestError(f"expected {message.descriptors} descriptors, got {len(descriptors)}")
+    except (EOFError, InvalidRequestError):
+        close(descriptors)
+        raise
+    return message, descriptors
+
+
+def close(descriptors: Sequence[int]) -> None:
+    """Close them all."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def check_descriptors(descriptors: Sequence[int]) -> None:
+    """Input a sealed memfd, the others write ends of pipes; never a directory. Raises InvalidRequestError."""
+    first, *pipes = descriptors
+    try:
+        sealed = fcntl.fcntl(first, fcntl.F_GET_SEALS) & codestore.SEALS == codestore.SEALS
+    except OSError:
+        sealed = False
+    if not sealed or os.fstat(first).st_size > INPUT_LIMIT_BYTES:
+        raise InvalidRequestError(f"input: expected a sealed memfd of at most {INPUT_LIMIT_BYTES} bytes")
+    for pipe in pipes:
+        writable = fcntl.fcntl(pipe, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+        if not stat.S_ISFIFO(os.fstat(pipe).st_mode) or not writable:
+            raise InvalidRequestError("descriptor: expected the write end of a pipe")
+
+
+def pid_of(pidfd: int) -> int:
+    """The host's pid of a pidfd. Raises OSError for any other descriptor. Source: pidfd_open(2)."""
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "Pid" and int(value) > 0:
+            return int(value)
+    raise OSError(0, "expected a pidfd of a living process")

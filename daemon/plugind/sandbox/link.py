@@ -1,0 +1,131 @@
+"""The front's link to the launcher: one connection at a time, made again when it is lost.
+
+Without a connection nothing runs (ISOLATION_UNAVAILABLE), and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from plugind.errors import IsolationUnavailableError, LauncherGoneError
+from plugind.sandbox.client import InstanceRequest, InstanceResult, LauncherClient
+from plugind.sandbox.protocol import Ready
+
+RETRY_S: Final = 0.2
+
+Connect = Callable[[], Awaitable[socket.socket]]
+
+
+class Link:
+    """What a runner needs of the launcher, whichever connection there is. `told` hears of each change, in words."""
+
+    def __init__(self, connect: Connect, told: Callable[[str], None]) -> None:
+        self._connect = connect
+        self._told = told
+        self._client: LauncherClient | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self.ready: Ready | None = None
+        """What the launcher said when it was connected last."""
+        self.problem = "not connected yet"
+        """Why nothing can run; empty while the launcher is there."""
+
+    async def open(self) -> None:
+        """Connect once. Raises LauncherGoneError, OSError."""
+        client = LauncherClient(await self._connect())
+        self.ready = await client.open()
+        self._client, self.problem = client, ""
+
+    def keep(self) -> None:
+        """Connect again and again, as often as the connection is lost."""
+        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                if self._client is None:
+                    await self.open()
+                    self._told("the launcher is there")
+                await asyncio.shield(self.gone)
+                self._told(f"the launcher is gone ({self.gone.result()}); nothing runs until it is back")
+                self.problem = f"the launcher is gone: {self.gone.result()}"
+            except (LauncherGoneError, OSError) as error:
+                if self.problem != str(error):
+                    self.problem = str(error)
+                    self._told(f"no launcher: {error}")
+            self._client = None
+            await asyncio.sleep(RETRY_S)
+
+    @property
+    def gone(self) -> asyncio.Future[str]:
+        """Done when the present connection is lost: why. Raises LauncherGoneError where there is none."""
+        if self._client is None:
+            raise LauncherGoneError(self.problem)
+        return self._client.gone
+
+    async def stop(self, *, end_launcher: bool) -> None:
+        """End the connection, and with `end_launcher` the launcher, every instance with it."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        if self._client is not None:
+            await (self._client.stop() if end_launcher else self._client.hang_up())
+
+    # -- what a runner needs
+
+    async def load(self, digest: str, read: Callable[[], bytes]) -> None:
+        """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
+        await self._there().load(digest, read)
+
+    async def run(
+        self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None
+    ) -> InstanceResult:
+        """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
+        return await self._there().run(request, on_started)
+
+    def kill(self, run: str, cause: str) -> None:
+        """End a run. Without a launcher there is none."""
+        if self._client is not None:
+            self._client.kill(run, cause)
+
+    def kill_all(self) -> None:
+        """End all runs."""
+        if self._client is not None:
+            self._client.kill_all()
+
+    async def wait_gone(self, run: str, timeout_s: float) -> bool:
+        """Whether no process of a run is left in time."""
+        return self._client is None or await self._client.wait_gone(run, timeout_s)
+
+    def _there(self) -> LauncherClient:
+        if self._client is None or self._client.gone.done():
+            raise IsolationUnavailableError("launcher", self.problem or "the launcher is gone")
+        return self._client
+
+
+def fixed(sock: socket.socket) -> Connect:
+    """The one connection that there will ever be."""
+
+    async def connect() -> socket.socket:
+        return sock
+
+    return connect
+
+
+def at(path: Path) -> Connect:
+    """The socket of the launcher's unit."""
+
+    async def connect() -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, str(path))
+        except OSError as error:
+            sock.close()
+            raise OSError(error.errno, f"{error.strerror}; systemctl status plugind-launcher", str(path)) from error
+        return sock
+
+    return connect
