@@ -23,9 +23,9 @@ sys.path.insert(0, str(ROOT))
 
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
-from tests.support.daemon import Daemon  # noqa: E402
 
 from plugind_client import Client  # noqa: E402
+from tests.support.daemon import Daemon  # noqa: E402
 
 CODE = """import json, sys
 def run(payload, context):
@@ -135,7 +135,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="plugind-bench-") as name, Daemon() as daemon:
         folder = Path(name)
         echo = write_plugin(folder, "bench_echo", CODE)
-        sleep = write_plugin(folder, "bench_sleep", "import time\ndef run(payload, context):\n    time.sleep(60 if payload else 0)\n")
+        sleep = write_plugin(
+            folder, "bench_sleep", "import time\ndef run(payload, context):\n    time.sleep(60 if payload else 0)\n"
+        )
         (folder / "input.json").write_text(json.dumps(PAYLOAD))
         daemon.try_plugin(echo, PAYLOAD, stage="durations")
         client = daemon.client()

@@ -34,7 +34,16 @@ class Daemon:
         self._clients: list[Client] = []
 
     def __enter__(self) -> Self:
-        with self.log.open("wb") as log:
+        self._start()
+        return self
+
+    def restart(self) -> None:
+        """SIGTERM, and the same again on the same state. Clients of before are closed."""
+        self._stop()
+        self._start()
+
+    def _start(self) -> None:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     BIN / "plugind",
@@ -58,11 +67,15 @@ class Daemon:
         except BaseException:
             self.__exit__()
             raise
-        return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _stop(self) -> None:
         for client in self._clients:
             client.close()
+        self._clients.clear()
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -72,7 +85,6 @@ class Daemon:
                 self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ready_line(self) -> str:
         assert self.process.stdout is not None
@@ -84,7 +96,7 @@ class Daemon:
 
     def _launcher(self) -> int:
         below = descendants(self.process.pid)
-        return next(pid for pid, name in below.items() if name == "plugind-launche")
+        return next(pid for pid, name in below.items() if name == "plugind-launch")
 
     def wait_gone(self, seconds: float) -> bool:
         """Whether front and launcher end in time."""

@@ -1,4 +1,5 @@
-"""A daemon that runs nothing: the real gRPC services on a real Unix socket, with answers that a test chooses.
+"""A daemon that runs nothing: the real gRPC services on a real Unix socket, with answers that a test chooses; and the
+real plugindctl, in this process, in one of its own or on a terminal, to talk to it.
 
 It keeps a registry of what was submitted and approved as the contract says, so that the client's order of calls is
 checked, and every request, so that a test can look at what was sent.
@@ -6,10 +7,18 @@ checked, and every request, so that a test can look at what was sent.
 
 # ruff: noqa: N802 - the methods are named by the protocol
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
 import tarfile
+import termios
 import threading
 import time
 from concurrent import futures
@@ -17,6 +26,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from plugind_client.cli import main
 from plugind_proto.v1 import (
     common_pb2,
     governance_pb2_grpc,
@@ -214,3 +224,66 @@ def _payloads(attestations):
 
     lines = [json.loads(line) for line in attestations.splitlines() if line]
     return b"".join(base64.b64decode(line["payload"]) for line in lines)
+
+
+# --- plugindctl ------------------------------------------------------------------------------------------------------
+
+COMMAND = (sys.executable, "-m", "plugind_client.cli")
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+def plugindctl(*arguments, stdin=b""):
+    """The real command in this process: its main(), with streams that are no terminal."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    before, sys.argv = sys.argv, ["plugindctl", *map(str, arguments)]
+    stdin_before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin))
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    else:
+        raise AssertionError("main() returned and did not exit")
+    finally:
+        sys.argv, sys.stdin = before, stdin_before
+    return Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
+
+
+def plugindctl_process(*arguments, **options):
+    """The real command in a process of its own."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=30, check=False, **options
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def plugindctl_terminal(*arguments, columns=100):
+    """The real command on a terminal that knows no escapes: its exit code, and all that came to the screen."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | {"TERM": "dumb", "PYTHONUTF8": "1"},
+    )
+    os.close(theirs)
+    screen = b""
+    with contextlib.suppress(OSError):  # EIO is how a terminal says that nobody has it open any more
+        while read := os.read(ours, 65536):
+            screen += read
+    os.close(ours)
+    return process.wait(30), screen.decode().replace("\r\n", "\n")

@@ -70,6 +70,9 @@ class FakeLauncher:
             self.running -= 1
             del self._killed[request.run]
 
+    async def wait_gone(self, run: str, timeout_s: float) -> bool:
+        return True
+
     def kill(self, run: str, cause: str) -> None:
         self.kills.append((run, cause))
         if run in self._killed and not self._killed[run].done():

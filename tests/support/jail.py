@@ -13,7 +13,7 @@ import shutil
 import signal
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from plugind.model import Limits, Profile
@@ -45,7 +45,14 @@ class Jail:
         self.profiles = profiles
 
     async def run(
-        self, code: str, payload: object = None, *, tier: int = 2, name: str = "", **limits: int
+        self,
+        code: str,
+        payload: object = None,
+        *,
+        tier: int = 2,
+        name: str = "",
+        on_started: Callable[[], None] = lambda: None,
+        **limits: int,
     ) -> InstanceResult:
         """`code` defines run(payload, context)."""
         data = bundle_of(plugin=code)
@@ -63,7 +70,7 @@ class Jail:
             context={"stage": "", "plan_id": ""},
             stdio_bytes=profile.stdio_bytes,
         )
-        return await self.client.run(request)
+        return await self.client.run(request, on_started)
 
     async def value(self, code: str, payload: object = None, *, tier: int = 2, **limits: int) -> object:
         """The value that run() returned; fails the test when there is none."""

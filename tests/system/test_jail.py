@@ -169,7 +169,7 @@ async def test_every_end_has_its_outcome(code: str, limits: dict[str, int], outc
         assert result.outcome is outcome, result
         assert time.monotonic() - started < 15
         assert (await box.run(HOG + "    return 1")).outcome is Outcome.OK  # the next one is not affected
-        assert "plugind-instance" not in descendants(box.launcher_pid).values()
+        assert "plugind-plugin" not in descendants(box.launcher_pid).values()
 
 
 async def test_a_step_that_fails_refuses_and_says_which(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ async def test_a_step_that_fails_refuses_and_says_which(tmp_path: Path) -> None:
             await box.run(HOG + "    return 1")
         assert caught.value.step == "rlimits"
         assert (await box.run(HOG + "    return 1", tier=1)).outcome is Outcome.OK
-        assert "plugind-instance" not in descendants(box.launcher_pid).values()
+        assert "plugind-plugin" not in descendants(box.launcher_pid).values()
 
 
 async def test_nothing_is_left_for_the_next_run() -> None:
@@ -206,30 +206,31 @@ async def test_cancel_ends_the_instance() -> None:
         task = asyncio.create_task(
             box.run("import time\ndef run(p, c):\n    time.sleep(60)", wall_ms=60_000, name="sleeper")
         )
-        await until(lambda: "plugind-instance" in descendants(box.launcher_pid).values())
+        await until(lambda: "plugind-plugin" in descendants(box.launcher_pid).values())
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert "plugind-instance" not in descendants(box.launcher_pid).values()
+        assert "plugind-plugin" not in descendants(box.launcher_pid).values()
 
 
 @pytest.mark.parametrize("victim", ["plugind-init", "plugind-zygote"])
 async def test_a_lost_template_takes_its_instances_and_comes_back(victim: str) -> None:
     async with jail() as box:
         sleeper = "import time\ndef run(p, c):\n    time.sleep(60)"
-        task = asyncio.create_task(box.run(sleeper, wall_ms=60_000))
-        await until(lambda: "plugind-instance" in descendants(box.launcher_pid).values())
+        started = asyncio.Event()  # before that nothing of the plugin ran, and the run would be refused
+        task = asyncio.create_task(box.run(sleeper, on_started=started.set, wall_ms=60_000))
+        await asyncio.wait_for(started.wait(), 5)
         before = descendants(box.launcher_pid)
         parent_of_instance = _template_of(before, victim)
         os.kill(parent_of_instance, signal.SIGKILL)
-        await until(lambda: "plugind-instance" not in descendants(box.launcher_pid).values(), 0.05)
+        await until(lambda: "plugind-plugin" not in descendants(box.launcher_pid).values(), 0.05)
         assert (await task).outcome is Outcome.FAULT
         assert (await box.run("def run(p, c): return 1")).outcome is Outcome.OK
 
 
 def _template_of(processes: dict[int, str], victim: str) -> int:
     """The init or zygote above the one instance there is."""
-    (instance,) = [pid for pid, name in processes.items() if name == "plugind-instance"]
+    (instance,) = [pid for pid, name in processes.items() if name == "plugind-plugin"]
     pid = instance
     while processes.get(pid) != victim:
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -239,7 +240,7 @@ def _template_of(processes: dict[int, str], victim: str) -> int:
 async def test_a_killed_launcher_leaves_no_instance() -> None:
     async with jail() as box:
         task = asyncio.create_task(box.run("import time\ndef run(p, c):\n    time.sleep(60)", wall_ms=60_000))
-        await until(lambda: "plugind-instance" in descendants(box.launcher_pid).values())
+        await until(lambda: "plugind-plugin" in descendants(box.launcher_pid).values())
         below = descendants(box.launcher_pid)
         os.kill(box.launcher_pid, signal.SIGKILL)
         await until(lambda: not any(alive(pid) for pid in below), 0.05)

@@ -37,7 +37,7 @@ KINDS = {
     "ends_well": ("def run(p, c): return p", {}, "ok"),
     "raises": ("def run(p, c): raise ValueError(p)", {}, "failed"),
     "forks": (
-        "import os\ndef run(p, c):\n    os.fork(); os.setsid() if os.getpid() > 1 else None\n    return 1",
+        "import os, time\ndef run(p, c):\n    if os.fork() == 0:\n        os.setsid(); time.sleep(60)\n    return 1",
         {},
         "ok",
     ),
@@ -144,7 +144,7 @@ def _instances(below: dict[int, str]) -> list[int]:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if name == "plugind-instance" and state not in "ZX":
+        if name == "plugind-plugin" and state not in "ZX":
             alive.append(pid)
     return alive
 

@@ -33,7 +33,10 @@ SECRETS = (
 )
 FOLDERS = ("/root", "/home", "/etc/ssh", "/boot", "/mnt", "/srv", "/var/lib", "/var/log", "/run", "/sys", "/work")
 DAEMON = ("/run/plugind", "/run/plugind/run/plugind.sock", "/var/lib/plugind", "/etc/plugind", "/code")
-USUAL_ENVIRONMENT = {"HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONUTF8", "TMPDIR", "TZ"}
+USUAL_ENVIRONMENT = {
+    *("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ"),
+    *("PYTHONDONTWRITEBYTECODE", "PYTHONUTF8"),
+}
 BUNDLE_FILES = {"plugin.json", "plugin.toml"}
 
 Attempt = dict[str, Any]
