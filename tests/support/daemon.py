@@ -14,7 +14,11 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+import grpc
+
+from plugind.provenance import bundle
 from plugind_client import Client
+from plugind_proto.v1.governance_pb2_grpc import GovernanceStub
 from tests.support.jail import descendants
 
 BIN = Path(sys.executable).parent
@@ -31,7 +35,7 @@ class Daemon:
         self.socket = self._folder / "plugind.sock"
         self.log = self._folder / "log"
         self._arguments = arguments
-        self._clients: list[Client] = []
+        self._clients: list[Client | grpc.Channel] = []
 
     def __enter__(self) -> Self:
         self._start()
@@ -112,6 +116,21 @@ class Daemon:
         client = Client(self.socket)
         self._clients.append(client)
         return client
+
+    def install(self, folder: Path) -> None:
+        """Submit, approve as declared, activate."""
+        client = self.client()
+        data = bundle.build(folder)
+        manifest = bundle.read(data).manifest
+        client.submit(data)
+        client.approve(manifest.name, manifest.version, tier=2, as_declared=True, reason="a test")
+        client.activate(manifest.name, manifest.version)
+
+    def governance(self) -> GovernanceStub:
+        """The service itself, for what a test wants to see as it goes over the wire."""
+        channel = grpc.insecure_channel(f"unix:{self.socket}")
+        self._clients.append(channel)
+        return GovernanceStub(channel)
 
     def command(self, *arguments: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
         """`plugindctl ARGUMENTS`, as a person types it."""

@@ -10,7 +10,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from plugind.api.accept import Door
+from plugind.api.accept import Callers, Door
+from plugind.api.roles import RunAdmission
 from plugind.errors import NotAllowedError
 
 
@@ -41,6 +42,13 @@ class Echo:
             writer.close()
 
 
+class Nobody:
+    """Admits nobody."""
+
+    def admit(self, caller, groups):
+        raise NotAllowedError(f"uid {caller.uid} is not the owner")
+
+
 @pytest.fixture
 def listener(tmp_path):
     with socket.socket(socket.AF_UNIX) as sock:
@@ -53,8 +61,9 @@ def listener(tmp_path):
 async def door(listener, tmp_path):
     opened = []
 
-    def make(admits=lambda caller: "", connections_per_uid=8):
-        door = Door(listener, str(tmp_path / "backend.sock"), admits, connections_per_uid)
+    def make(admission=None, connections_per_uid=8):
+        chosen = admission or RunAdmission()
+        door = Door(listener, str(tmp_path / "backend.sock"), Callers(), chosen, connections_per_uid)
         door.open()
         opened.append(door)
         return door
@@ -115,23 +124,23 @@ async def test_the_backend_sees_a_name_that_stands_for_the_caller(tmp_path, door
         writer.write(b"x")
         await reader.read(1)
         name = backend.peers[0].decode().removeprefix("\0")
-        caller = made.caller(f"unix-abstract:{name}")
+        caller = made._callers.behind(f"unix-abstract:{name}")
         assert (caller.uid, caller.gid, caller.pid) == (os.getuid(), os.getgid(), os.getpid())
         writer.close()
-        await wait_until(lambda: not made._callers)
+        await wait_until(lambda: len(made._callers) == 0)
         with pytest.raises(NotAllowedError):
-            made.caller(f"unix-abstract:{name}")
+            made._callers.behind(f"unix-abstract:{name}")
 
 
 @pytest.mark.parametrize("peer", ["", "unix:", "unix-abstract:plugind-00-0-0-1", "ipv4:127.0.0.1:1", "plugind"])
 async def test_a_peer_that_did_not_come_through_the_door_is_nobody(door, peer):
     with pytest.raises(NotAllowedError):
-        door().caller(peer)
+        door()._callers.behind(peer)
 
 
 async def test_who_is_not_admitted_is_closed_at_once(tmp_path, door, capsys):
     async with Echo(tmp_path / "backend.sock") as backend:
-        door(admits=lambda caller: f"uid {caller.uid} is not the owner")
+        door(admission=Nobody())
         reader, writer = await connect(tmp_path)
         assert await reader.read() == b""
         assert not backend.peers
@@ -208,9 +217,9 @@ async def test_grpc_tells_the_name(tmp_path, door):
     made = door()
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/public.sock") as channel:
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-        assert made.caller(peers[0]).pid == os.getpid()
+        assert made._callers.behind(peers[0]).pid == os.getpid()
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/backend.sock") as channel:
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         with pytest.raises(NotAllowedError):
-            made.caller(peers[1])
+            made._callers.behind(peers[1])
     await server.stop(0)

@@ -91,9 +91,8 @@ def test_descriptors_that_are_no_sealed_memfd(tmp_path: Path) -> None:
         os.close(folder)
 
 
-def test_what_is_not_in_use_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plugind.sandbox.codestore.CAPACITY_BYTES", 60_000)
-    store = CodeStore(tmp_path)
+def test_what_is_not_in_use_makes_room(tmp_path: Path) -> None:
+    store = CodeStore(tmp_path, 40_000)
     digests = [load(store, tar_of((f"a{n}.py", b"0", b"x" * 8000))) for n in range(4)]
     assert digests[0] not in store
     assert digests[-1] in store

@@ -23,6 +23,7 @@ messages = st.one_of(
     st.just(protocol.Stop()),
     st.builds(protocol.Ready, texts, st.dictionaries(texts, texts, max_size=3)),
     st.builds(protocol.Loaded, digests, texts),
+    st.builds(protocol.Placed, runs),
     st.builds(protocol.Started, runs),
     st.builds(protocol.Refused, runs, texts, texts),
     st.builds(protocol.Ended, runs, texts, st.integers(-64, 255), numbers, numbers, numbers),

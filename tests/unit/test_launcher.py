@@ -1,0 +1,610 @@
+"""The launcher's loop with a made-up front, zygote and groups: whatever they do, it goes on, or ends in order."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from plugind.errors import IsolationUnavailableError
+from plugind.linux.cgroup import GroupStats
+from plugind.model import Limits
+from plugind.profiles import load_profiles
+from plugind.sandbox import channel, protocol
+from plugind.sandbox.client import sealed_memfd
+from plugind.sandbox.codestore import CodeStore
+from plugind.sandbox.launcher import Launcher
+from plugind.sandbox.rootfs import Interpreter
+from plugind.sandbox.template import TemplateSpec
+from tests.support.jail import bundle_of
+
+PROFILES = load_profiles(Path(__file__).parents[2] / "profiles")
+BUNDLE = bundle_of(plugin="def run(payload, context): return 1")
+DIGEST = hashlib.sha256(BUNDLE).hexdigest()
+TIMEOUT_S = 5
+
+
+class FakeGroup:
+    def __init__(self):
+        self.calls = []
+        self.used = GroupStats(0, 0, 0, 0)
+        self.attach_error = self.stats_error = None
+        self.has_reins = False
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def attach(self, pid):
+        assert self.go_on.wait(TIMEOUT_S)
+        self.calls.append(f"attach {pid}")
+        if self.attach_error:
+            raise self.attach_error
+
+    def kill(self):
+        self.calls.append("kill")
+
+    def reins(self):
+        return (os.open("/dev/null", os.O_WRONLY), os.open("/dev/null", os.O_RDONLY)) if self.has_reins else None
+
+    def stats(self):
+        if self.stats_error:
+            raise self.stats_error
+        return self.used
+
+    def remove(self):
+        self.calls.append("remove")
+
+
+class FakeBase:
+    def __init__(self):
+        self.groups = {}
+        self.limits = {}
+        self.removed = False
+        self.create_error = None
+
+    def create(self, name, limits):
+        if self.create_error:
+            raise self.create_error
+        self.limits[name] = limits
+        return self.groups.setdefault(name, FakeGroup())
+
+    def create_template(self, name):
+        return self.groups.setdefault(name, FakeGroup())
+
+    def kill_descriptor(self):
+        return os.open("/dev/null", os.O_WRONLY)
+
+    def remove(self):
+        self.removed = True
+
+
+class FakeTemplate:
+    """The launcher's end, and in `zygote` the other."""
+
+    def __init__(self, tier):
+        self.tier = tier
+        self.sock, self.zygote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.zygote.settimeout(TIMEOUT_S)
+        self.killed = False
+
+    def kill(self):
+        self.sock.close()
+        self.killed = True
+
+    def say(self, **fields):
+        self.zygote.send(json.dumps(fields).encode())
+
+
+class World:
+    """A launcher in a thread of its own, and everybody that it talks to."""
+
+    def __init__(self, folder):
+        self.base = FakeBase()
+        self.templates = []
+        self.broken = set()
+        self.front, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.front.settimeout(TIMEOUT_S)
+        self.theirs = theirs
+        (folder / "code").mkdir()
+        nowhere = Interpreter("/nowhere", "/nowhere")
+        specs = {tier: TemplateSpec(tier, 0, 65536, folder, folder, nowhere, False, b"", b"") for tier in (0, 1, 2)}
+        self.launcher = Launcher(
+            theirs, self.base, PROFILES, specs, CodeStore(folder / "code"), frozenset(), {0: "not today"}, self.start_template
+        )
+        self.thread = threading.Thread(target=self.launcher.serve, args=("fake",), daemon=True)
+        self.open_files = contextlib.ExitStack()
+
+    def start_template(self, spec, group):
+        if spec.tier in self.broken:
+            raise IsolationUnavailableError(f"template of tier {spec.tier}", "no such luck")
+        self.templates.append(FakeTemplate(spec.tier))
+        return self.templates[-1]
+
+    def zygote(self, tier=2):
+        return [each for each in self.templates if each.tier == tier][-1]
+
+    def begin(self):
+        self.thread.start()
+        return self.hear(protocol.Ready)
+
+    def end(self):
+        self.launcher.stop()
+        self.thread.join(TIMEOUT_S)
+        assert not self.thread.is_alive()
+        if not self.base.removed:
+            self.launcher.shut_down()
+        assert self.base.removed
+        self.open_files.close()
+        for each in self.templates:
+            assert each.killed
+            each.zygote.close()
+        self.front.close()
+        self.theirs.close()
+
+    def say(self, message, descriptors=()):
+        channel.send(self.front, protocol.encode(message), descriptors)
+
+    def hear(self, kind):
+        data, control, _, _ = self.front.recvmsg(protocol.MAX_MESSAGE_BYTES, socket.CMSG_SPACE(8))
+        for _, _, content in control:
+            channel.close(array.array("i", content))
+        message = protocol.decode(data)
+        assert isinstance(message, kind), message
+        return message
+
+    def load(self, data=BUNDLE, digest=DIGEST):
+        memfd = sealed_memfd("bundle", data)
+        self.say(protocol.Load(digest), [memfd])
+        os.close(memfd)
+        return self.hear(protocol.Loaded)
+
+    def ask(self, run="r1", tier=2, digest=DIGEST, **limits):
+        reader, writer = os.pipe()
+        memfd = sealed_memfd("input", b"")
+        wanted = replace(PROFILES.get(tier, PROFILES[2]).default_limits, **limits)
+        self.say(protocol.Start(run, digest, tier, wanted), [memfd, writer, writer, writer])
+        channel.close([reader, writer, memfd])
+
+    def order(self, tier=2):
+        """What the zygote is told: the order, and the instance's end of its control socket."""
+        data, control, _, _ = self.zygote(tier).zygote.recvmsg(1 << 16, socket.CMSG_SPACE(64))
+        descriptors = list(array.array("i", control[0][2]))
+        assert len(descriptors) == 5
+        channel.close(descriptors[1:])
+        sock = self.open_files.enter_context(socket.socket(fileno=descriptors[0]))
+        sock.settimeout(TIMEOUT_S)
+        return json.loads(data), sock
+
+    def process(self):
+        """A process that stands for an instance."""
+        process = subprocess.Popen(["sleep", "60"])
+        self.open_files.callback(process.wait)
+        self.open_files.callback(process.kill)
+        return process
+
+    def greet(self, control):
+        process = self.process()
+        pidfd = os.pidfd_open(process.pid)
+        channel.send(control, b'{"op":"hello"}', [pidfd])
+        os.close(pidfd)
+        return process
+
+    def run(self, run="r1", tier=2, **limits):
+        """An instance that runs plugin code."""
+        self.ask(run, tier, **limits)
+        _, control = self.order(tier)
+        process = self.greet(control)
+        assert control.recv(16) == b"go"
+        control.send(b'{"op":"ready"}')
+        assert self.hear(protocol.Started).run == run
+        return process
+
+    def exited(self, run="r1", tier=2, exit_code=0):
+        self.zygote(tier).say(op="exited", run=run, exit_code=exit_code, cpu_ms=1)
+
+
+@pytest.fixture
+def world(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    world = World(tmp_path)
+    world.begin()
+    assert world.load().error == ""
+    yield world
+    world.end()
+    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+
+
+def is_replaced(world, tier=2):
+    deadline = time.monotonic() + TIMEOUT_S
+    while [each.tier for each in world.templates].count(tier) != 2:
+        assert time.monotonic() < deadline, "no second template came"
+        time.sleep(0.001)
+    return True
+
+
+def works(world, tier=2):
+    """It still does what it is for."""
+    world.run("after", tier)
+    world.exited("after", tier)
+    assert world.hear(protocol.Ended).run == "after"
+    return True
+
+
+def test_ready_names_the_driver_and_the_tiers_that_cannot_run(tmp_path) -> None:
+    world = World(tmp_path)
+    world.broken.add(1)
+    ready = world.begin()
+    assert ready.cgroup_driver == "fake"
+    assert ready.unavailable == {"0": "not today", "1": "template of tier 1: no such luck"}
+    world.end()
+
+
+def test_the_life_of_an_instance(world) -> None:
+    world.ask(memory_bytes=1 << 24)
+    order, control = world.order()
+    assert (order["op"], order["run"]) == ("start", "r1")
+    assert order["steps"][-1] == ["seccomp", {}]
+    process = world.greet(control)
+    assert control.recv(16) == b"go"
+    group = world.base.groups["r1"]
+    assert group.calls == [f"attach {process.pid}"]
+    assert world.base.limits["r1"].memory_bytes == 1 << 24
+    control.send(b'{"op":"ready"}')
+    world.hear(protocol.Started)
+    assert control.recv(16) == b"", "the control socket is closed before plugin code runs"
+    group.used = GroupStats(7_000_000, 4096, 0, 0)
+    world.exited(exit_code=3)
+    ended = world.hear(protocol.Ended)
+    assert (ended.cause, ended.exit_code, ended.cpu_ms, ended.memory_peak_bytes) == ("", 3, 7, 4096)
+    assert group.calls[-1] == "remove"
+
+
+def test_every_instance_has_a_uid_of_its_own(world) -> None:
+    seen = set()
+    for run in ("a", "b", "c"):
+        world.ask(run)
+        order, _ = world.order()
+        seen.add(dict(order["steps"])["identity"]["uid"])
+    assert len(seen) == 3
+    assert 0 not in seen
+
+
+@pytest.mark.parametrize(
+    ("asked", "step", "detail"),
+    [
+        ({"tier": 3}, "launcher", "tier: expected 0, 1 or 2, got 3"),
+        ({"tier": -1}, "launcher", "tier: expected 0, 1 or 2, got -1"),
+        ({"tier": 0}, "launcher", "not in the root-owned list"),
+        ({"digest": "b" * 64}, protocol.NOT_LOADED, "was not loaded"),
+        ({"wall_ms": 10**9}, "launcher", "wall_ms: expected 1 to 60000 in tier 2, got 1000000000"),
+        ({"pids": 0}, "launcher", "pids: expected 1 to 64"),
+        ({"scratch_bytes": -1}, "launcher", "scratch_bytes"),
+    ],
+)
+def test_what_the_launcher_refuses_whatever_the_front_says(world, asked, step, detail) -> None:
+    world.ask(**asked)
+    refused = world.hear(protocol.Refused)
+    assert (refused.run, refused.step) == ("r1", step)
+    assert detail in refused.detail
+    assert "r1" not in world.base.groups
+    assert works(world)
+
+
+def test_the_same_run_twice(world) -> None:
+    world.run()
+    world.ask()
+    assert "there already" in world.hear(protocol.Refused).detail
+    world.exited()
+    assert world.hear(protocol.Ended).cause == ""
+
+
+def test_no_more_instances_than_the_profile_allows(world) -> None:
+    for number in range(PROFILES[1].instances):
+        world.ask(f"n{number}", tier=1)
+        world.order(1)
+    world.ask("one-more", tier=1)
+    assert "has its 16 instances" in world.hear(protocol.Refused).detail
+    assert works(world)
+
+
+def test_descriptors_are_looked_at(world, tmp_path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    world.say(protocol.Start("r1", DIGEST, 2, PROFILES[2].default_limits), [folder] * 4)
+    os.close(folder)
+    assert "expected a sealed memfd" in world.hear(protocol.Refused).detail
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [
+        (b"{", 0),
+        (b" " * 50_000, 0),
+        (b"[" * 9000, 0),
+        (b'{"op":"ready","cgroup_driver":"x","unavailable":{}}', 0),
+        (b'{"op":"kill","run":"r1","cause":"because"}', 0),
+        (b'{"op":"kill","run":"nobody","cause":"killed"}', 0),
+        (b'{"op":"load","digest":"' + b"a" * 64 + b'"}', 0),
+        (b'{"op":"stop"}', 3),
+    ],
+)
+def test_what_it_does_not_understand_is_passed_over(world, data, count) -> None:
+    null = os.open("/dev/null", os.O_RDONLY)
+    world.front.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * count))])
+    os.close(null)
+    assert works(world)
+
+
+def test_bundles_are_checked(world, tmp_path) -> None:
+    loaded = world.load(BUNDLE, "c" * 64)
+    assert loaded.digest == "c" * 64
+    assert f"sha256: expected {'c' * 64}, got {DIGEST}" in loaded.error
+    junk = b"no tar at all"
+    assert "USTAR" in world.load(junk, hashlib.sha256(junk).hexdigest()).error
+    plain = os.open(tmp_path / "plain", os.O_RDWR | os.O_CREAT)
+    world.say(protocol.Load(DIGEST), [plain])
+    os.close(plain)
+    assert "sealed memfd" in world.hear(protocol.Loaded).error
+    assert works(world)
+
+
+def test_a_step_that_failed_is_named(world) -> None:
+    world.ask()
+    _, control = world.order()
+    world.greet(control)
+    assert control.recv(16) == b"go"
+    control.send(json.dumps({"op": "failed", "step": "rlimits", "detail": "too \0 much"}).encode())
+    world.exited(exit_code=1)
+    assert world.hear(protocol.Refused) == protocol.Refused("r1", "rlimits", "too ? much")
+
+
+def test_a_clone_that_failed(world) -> None:
+    world.ask()
+    world.order()
+    world.zygote().say(op="failed", run="r1", detail="[Errno 11] clone")
+    assert world.hear(protocol.Refused) == protocol.Refused("r1", "clone", "[Errno 11] clone")
+    assert world.base.groups["r1"].calls[-1] == "remove"
+
+
+def test_an_instance_that_cannot_be_put_into_its_groups_ends(world) -> None:
+    group = world.base.groups["r1"] = FakeGroup()
+    group.attach_error = OSError(3, "no such process")
+    world.ask()
+    _, control = world.order()
+    process = world.greet(control)
+    assert process.wait(TIMEOUT_S) == -9
+    world.exited(exit_code=-9)
+    refused = world.hear(protocol.Refused)
+    assert (refused.step, "no such process" in refused.detail) == ("cgroup", True)
+
+
+def test_the_front_gets_the_reins_before_the_plugin_can_run(world) -> None:
+    group = world.base.groups["r1"] = FakeGroup()
+    group.has_reins = True
+    world.ask()
+    _, control = world.order()
+    world.greet(control)
+    assert world.hear(protocol.Placed).run == "r1"
+    assert control.recv(16) == b"go"
+
+
+def test_groups_that_cannot_be_made_refuse_the_run(world) -> None:
+    world.base.create_error = OSError(28, "no space left")
+    world.ask()
+    assert "no space left" in world.hear(protocol.Refused).detail
+    world.base.create_error = None
+    assert works(world)
+
+
+@pytest.mark.parametrize("cause", ["canceled", "killed", "output_limit"])
+def test_a_kill_comes_back_with_its_cause(world, cause) -> None:
+    process = world.run()
+    world.say(protocol.Kill("r1", cause))
+    assert process.wait(TIMEOUT_S) == -9
+    assert "kill" in world.base.groups["r1"].calls
+    world.exited(exit_code=-9)
+    assert world.hear(protocol.Ended).cause == cause
+
+
+def test_who_was_killed_before_its_greeting_gets_no_further(world) -> None:
+    world.ask()
+    _, control = world.order()
+    world.say(protocol.Kill("r1", "killed"))
+    world.ask("later")  # answered after the kill was heard
+    world.order()
+    process = world.greet(control)
+    assert process.wait(TIMEOUT_S) == -9
+    control.settimeout(0.02)
+    with pytest.raises(TimeoutError):
+        control.recv(16)
+    world.exited(exit_code=-9)
+    assert world.hear(protocol.Refused) == protocol.Refused("r1", "setup", "killed before its jail was complete")
+
+
+def test_an_exit_that_is_seen_before_the_last_message(world) -> None:
+    """Both are there when the launcher looks, and what the first handler closes is not touched for the second."""
+    group = world.base.groups["r1"] = FakeGroup()
+    group.go_on.clear()
+    world.ask()
+    _, control = world.order()
+    world.greet(control)  # the launcher now waits within attach()
+    world.exited()
+    control.send(b'{"op":"ready"}')
+    group.go_on.set()
+    world.hear(protocol.Started)
+    assert world.hear(protocol.Ended).exit_code == 0
+    assert works(world)
+
+
+def test_an_instance_that_dies_with_an_unread_message(world) -> None:
+    world.ask()
+    _, control = world.order()
+    world.greet(control)
+    while not world.base.groups["r1"].calls:
+        time.sleep(0.001)
+    time.sleep(0.02)  # until "go" is in its queue
+    control.close()
+    world.exited(exit_code=-9)
+    assert world.hear(protocol.Refused).step == "setup"
+    assert works(world)
+
+
+def test_an_instance_that_says_hello_twice_or_nonsense(world) -> None:
+    for run, word in (("x", b'{"op":"hello"}'), ("y", b"\xff"), ("z", b"[]"), ("w", b'{"op":"hello"}' + b" " * 20_000)):
+        world.ask(run)
+        _, control = world.order()
+        if run == "x":
+            world.greet(control)
+            assert control.recv(16) == b"go"
+        control.send(word)
+        assert control.recv(16) == b""
+        world.exited(run, exit_code=1)
+        assert world.hear(protocol.Refused).run == run
+    assert works(world)
+
+
+def test_a_limit_is_held_while_nobody_says_anything(world) -> None:
+    process = world.run(wall_ms=30)
+    assert process.wait(TIMEOUT_S) == -9
+    world.exited(exit_code=-9)
+    assert world.hear(protocol.Ended).cause == "timeout"
+
+
+def test_an_instance_that_cannot_be_watched_ends(world) -> None:
+    process = world.run()
+    world.base.groups["r1"].stats_error = OSError(19, "no such device")
+    assert process.wait(TIMEOUT_S) == -9
+    world.base.groups["r1"].stats_error = None
+    world.exited(exit_code=-9)
+    assert world.hear(protocol.Ended).cause == "fault"
+
+
+def test_a_lost_zygote_ends_its_instances_and_comes_back(world) -> None:
+    world.run("mine")
+    world.run("other", tier=1)
+    lost = world.zygote()
+    lost.zygote.close()
+    ended = world.hear(protocol.Ended)
+    assert (ended.run, ended.cause) == ("mine", "fault")
+    assert is_replaced(world)
+    assert lost.killed
+    assert works(world)
+    world.exited("other", tier=1)
+    assert world.hear(protocol.Ended).cause == ""
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"{", b"[]", b"{}", b"[" * 9000, b"x" * 60_000, b'{"op":"exited"}', b'{"op":"exited","run":"mine"}',
+        b'{"op":"exited","run":"mine","exit_code":"0"}', b'{"op":"exited","run":"mine","exit_code":1e300}',
+        b'{"op":"exited","run":"mine","exit_code":100000}', b'{"op":"exited","run":["mine"],"exit_code":0}',
+        b'{"op":"failed","run":"mine"}', b'{"op":"hello","run":"mine"}',
+    ],
+    ids=lambda message: message[:60].decode(),
+)  # fmt: skip
+def test_a_zygote_that_talks_nonsense_is_replaced(world, message) -> None:
+    world.run("mine")
+    lost = world.zygote()
+    lost.zygote.send(message)
+    assert world.hear(protocol.Ended).cause == "fault"
+    assert is_replaced(world)
+    assert lost.killed
+    assert works(world)
+
+
+def test_a_zygote_speaks_for_its_own_instances_only(world) -> None:
+    world.run("mine", tier=1)
+    world.exited("mine", tier=2)
+    world.zygote(2).say(op="failed", run="mine", detail="")
+    world.exited("unknown", tier=2)
+    assert works(world)
+    assert "remove" not in world.base.groups["mine"].calls
+
+
+def test_a_zygote_that_does_not_read_refuses_the_run_and_holds_nobody_up(world) -> None:
+    full = world.zygote()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            channel.send(full.sock, b"x" * 1000)
+    world.ask()
+    assert world.hear(protocol.Refused).step == "launcher"
+    assert world.base.groups["r1"].calls[-1] == "remove"
+    assert works(world, tier=1)
+
+
+def test_a_template_that_cannot_start_is_tried_again_later(world) -> None:
+    world.broken.add(2)
+    world.zygote().zygote.close()
+    world.ask("early")
+    refused = world.hear(protocol.Refused)
+    assert (refused.step, "no such luck" in refused.detail) == ("template of tier 2", True)
+    world.broken.clear()
+    world.launcher._retry_ns[2] = 0
+    assert works(world)
+
+
+def test_two_that_outlive_their_kill_cost_one_template(tmp_path) -> None:
+    world = World(tmp_path)
+    world.begin()
+    assert world.load().error == ""
+    world.run("a", wall_ms=60_000)
+    world.run("b", wall_ms=60_000)
+    world.launcher.stop()
+    world.thread.join(TIMEOUT_S)
+    for instance in world.launcher._instances.values():
+        instance.killed_ns = 1
+    world.launcher._check_limits()
+    assert [each.tier for each in world.templates].count(2) == 2
+    assert {world.hear(protocol.Ended).run, world.hear(protocol.Ended).run} == {"a", "b"}
+    world.end()
+
+
+def test_a_front_that_is_gone_ends_it(world) -> None:
+    world.run()
+    world.ask("unread")  # so that there is an unread message when the front goes
+    world.front.close()
+    world.thread.join(TIMEOUT_S)
+    assert not world.thread.is_alive()
+
+
+def test_a_front_that_does_not_read_ends_it_and_never_holds_it_up(world) -> None:
+    process = world.run()
+    world.front.settimeout(0.1)
+    kill = protocol.Load("d" * 64)
+    with contextlib.suppress(OSError):
+        for _ in range(20_000):
+            memfd = sealed_memfd("x", b"")
+            try:
+                world.say(kill, [memfd])
+            except BlockingIOError:
+                time.sleep(0.001)
+            finally:
+                os.close(memfd)
+            if not world.thread.is_alive():
+                break
+    world.thread.join(TIMEOUT_S)
+    assert not world.thread.is_alive()
+    assert process.poll() is None
+
+
+def test_stop_ends_it_with_every_instance_killed(world) -> None:
+    processes = [world.run("a"), world.run("b", tier=1)]
+    world.say(protocol.Stop())
+    world.thread.join(TIMEOUT_S)
+    assert not world.thread.is_alive()
+    world.launcher.shut_down()
+    assert [process.wait(TIMEOUT_S) for process in processes] == [-9, -9]
+    assert world.base.groups["a"].calls[-1] == world.base.groups["tier1"].calls[-1] == "remove"
+
+
+def test_limits_are_all_checked_against_the_profile() -> None:
+    assert {name for name, _ in Limits().items()} == {name for name, _ in PROFILES[2].ceilings.items()}

@@ -1,0 +1,321 @@
+"""The life of a run without a jail: a real catalog and ledger, a sandbox that does what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+
+import pytest
+
+from plugind.answers import RunRequest
+from plugind.audit import segments
+from plugind.audit.ledger import Ledger
+from plugind.audit.segments import records
+from plugind.catalog import Catalog
+from plugind.errors import ConflictError, IsolationUnavailableError, LauncherGoneError
+from plugind.governance.killswitch import KillSwitch
+from plugind.model import Hold, Outcome, PluginError, Violation
+from plugind.policyfile import load_policy, shipped_policy
+from plugind.profiles import load_profiles, profiles_dir
+from plugind.provenance.evidence import Trust
+from plugind.registry.database import Registry
+from plugind.registry.store import Store
+from plugind.run import Runner
+from tests.support.fake_launcher import FakeLauncher, forever, result
+from tests.support.plugins import CALLER, approval, built
+
+PROFILES = load_profiles(profiles_dir())
+
+
+class Desk:
+    """A runner with everything around it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "ledger").mkdir(exist_ok=True)
+        self.sandbox = FakeLauncher()
+        self.policy = load_policy(shipped_policy(), PROFILES)
+        self.ledger, self.tail = Ledger.open(folder / "ledger", "dev")
+        self.registry = Registry(folder / "registry.db", lambda change: None, print)
+        self.catalog = Catalog(self.registry, Store(folder / "store"), trust=Trust())
+        self.runner = Runner(self.catalog, self.ledger, self.sandbox, PROFILES, policy=lambda: self.policy)
+        self.kills = KillSwitch(self.catalog.holds.set, self.runner.flights)
+
+    def install(self, name="echo", version="1.0.0", **named):
+        data = built(self.folder / "plugins", name, version, **named)
+        self.catalog.submit(data, b"", [], by_uid=1)
+        stages = named.get("stages", ("*",))
+        self.catalog.approve(name, version, approval(stages=stages), approvers=1)
+        return self.catalog.activate(name, version, by_uid=1)
+
+    async def run(self, payload=1, **fields):
+        given = {"caller": CALLER, "plugin": "echo", "version": "", "input_json": json.dumps(payload).encode()}
+        return await self.runner.run(RunRequest(**(given | fields)))
+
+    async def kill(self, target="echo"):
+        return await self.kills.kill(Hold("killed", target, "test", 1, 1))
+
+    def events(self):
+        return [
+            record
+            for path in segments.segments(self.folder / "ledger")
+            for _, record in records(path)
+            if record["event"] in ("INTENT", "OUTCOME", "DENIED")
+        ]
+
+
+@pytest.fixture
+async def desk(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    made = Desk(tmp_path)
+    yield made
+    await made.ledger.close()
+    made.catalog.close()
+
+
+def codes(answer):
+    return [str(reason.code) for reason in answer.reasons]
+
+
+async def test_a_run_has_its_intent_before_and_its_outcome_after(desk):
+    desk.install()
+
+    async def look(request):
+        assert [record["event"] for record in desk.events()] == ["INTENT"]
+        return result(output=request.input_json)
+
+    desk.sandbox.behaviour = look
+    answer = await desk.run({"a": 1})
+    assert (answer.outcome, answer.output_json) == (Outcome.OK, b'{"a": 1}')
+    intent, outcome = desk.events()
+    assert (intent["event"], outcome["event"], outcome["intent"]) == ("INTENT", "OUTCOME", intent["index"])
+    assert answer.governance.audit_log == f"log_{intent['index']}"
+    assert dataclasses.asdict(answer.governance).keys() == {
+        "plugin_id",
+        "tier",
+        "permissions",
+        "execution_limit_ms",
+        "audit_log",
+    }
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "outcome"),
+    [
+        (result(Outcome.FAILED, error=PluginError("ValueError", "no", "")), Outcome.FAILED),
+        (result(Outcome.VIOLATION, violations=(Violation("syscall", "bpf", 1, ""),)), Outcome.VIOLATION),
+        (result(output=b"{broken"), Outcome.OUTPUT_INVALID),
+        (result(output=b'{"a":1,"a":2}'), Outcome.OUTPUT_INVALID),
+        (result(output=b"NaN"), Outcome.OUTPUT_INVALID),
+        (result(output=b'"text"'), Outcome.OUTPUT_INVALID),
+        (result(output=b"3"), Outcome.OK),
+    ],
+)
+async def test_what_came_back_is_believed_only_when_it_fits(desk, behaviour, outcome):
+    desk.install(output_schema={"type": "integer"})
+
+    async def give(request):
+        return behaviour
+
+    desk.sandbox.behaviour = give
+    answer = await desk.run()
+    assert answer.outcome is outcome
+    assert bool(answer.output_json) is (outcome is Outcome.OK)
+    assert desk.events()[-1]["outcome"] == str(outcome)
+
+
+async def test_denied_with_all_reasons_and_recorded(desk):
+    desk.install(stages=("durations",), input_schema={"type": "object"})
+    answer = await desk.run("no object", stage="report", sensitivity="restricted")
+    assert set(codes(answer)) >= {"STAGE_NOT_ALLOWED", "SENSITIVITY_TOO_HIGH", "INPUT_INVALID"}
+    (record,) = desk.events()
+    assert record["event"] == "DENIED"
+    assert [reason["code"] for reason in record["reasons"]] == codes(answer)
+    assert answer.governance.audit_log == f"log_{record['index']}"
+    asked, last, _ = desk.runner.denials.last(CALLER)
+    assert (asked.stage, codes(last)) == ("report", codes(answer))
+
+
+async def test_too_large_an_input_is_told_by_its_code(desk):
+    desk.install()
+    answer = await desk.run("x" * (PROFILES[2].input_bytes + 1))
+    assert codes(answer) == ["INPUT_TOO_LARGE"]
+
+
+async def test_an_unknown_plugin_is_denied_and_recorded(desk):
+    assert codes(await desk.run(plugin="nothing")) == ["PLUGIN_NOT_FOUND"]
+    assert [record["event"] for record in desk.events()] == ["DENIED"]
+
+
+async def test_when_the_ledger_cannot_be_written_nothing_starts(desk):
+    desk.install()
+    (segment,) = segments.segments(desk.folder / "ledger")
+    segment.rename(segment.with_name("moved"))
+    answer = await desk.run()
+    assert codes(answer) == ["AUDIT_UNAVAILABLE"]
+    assert desk.sandbox.requests == []
+    assert answer.governance.audit_log == ""
+
+
+async def test_a_result_that_cannot_be_recorded_is_withheld(desk):
+    desk.install()
+
+    async def move_the_ledger(request):
+        (segment,) = segments.segments(desk.folder / "ledger")
+        segment.rename(segment.with_name("moved"))
+        return result(output=b"42")
+
+    desk.sandbox.behaviour = move_the_ledger
+    answer = await desk.run()
+    assert (answer.outcome, answer.output_json) == (Outcome.FAULT, b"")
+    assert "withheld" in answer.detail
+
+
+async def test_a_jail_that_cannot_be_made_denies_after_its_intent(desk):
+    desk.install()
+
+    async def fail(request):
+        raise IsolationUnavailableError("seccomp", "no such filter")
+
+    desk.sandbox.behaviour = fail
+    answer = await desk.run()
+    assert codes(answer) == ["ISOLATION_UNAVAILABLE"]
+    intent, denied = desk.events()
+    assert (intent["event"], denied["event"], denied["intent"]) == ("INTENT", "DENIED", intent["index"])
+
+
+@pytest.mark.parametrize("error", [LauncherGoneError("gone"), RuntimeError("a mistake of ours")])
+async def test_a_fault_of_ours_leaves_no_intent_without_outcome(desk, error):
+    desk.install()
+
+    async def fail(request):
+        raise error
+
+    desk.sandbox.behaviour = fail
+    assert (await desk.run()).outcome is Outcome.FAULT
+    assert [record["event"] for record in desk.events()] == ["INTENT", "OUTCOME"]
+
+
+async def test_a_bundle_that_made_room_for_others_is_handed_over_again(desk):
+    desk.install()
+    await desk.run()
+    desk.sandbox.evict()
+    assert (await desk.run()).outcome is Outcome.OK
+    assert len(desk.sandbox.loads) == 2
+    assert [record["event"] for record in desk.events()] == ["INTENT", "OUTCOME"] * 2
+
+
+async def test_cancelling_the_caller_ends_the_instance_and_is_recorded(desk):
+    desk.install()
+    desk.sandbox.behaviour = forever
+    task = asyncio.create_task(desk.run(run_id="r1"))
+    await until(lambda: desk.sandbox.running)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: len(desk.events()) == 2)
+    assert ("r1", "canceled") in desk.sandbox.kills
+    assert desk.events()[-1]["outcome"] == "canceled"
+
+
+async def test_two_runs_of_one_name_are_refused(desk):
+    desk.install()
+    desk.sandbox.behaviour = forever
+    first = asyncio.create_task(desk.run(run_id="same"))
+    await until(lambda: desk.sandbox.running)
+    with pytest.raises(ConflictError):
+        await desk.run(run_id="same")
+    desk.runner.flights.end("same", "canceled")
+    assert (await first).outcome is Outcome.CANCELED
+
+
+# --- the kill switch ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["all", "echo", "echo@1.0.0", "digest"])
+async def test_a_kill_ends_what_runs_and_denies_what_comes(desk, target):
+    version = desk.install()
+    desk.sandbox.behaviour = forever
+    runs = [asyncio.create_task(desk.run()) for _ in range(3)]
+    await until(lambda: desk.sandbox.running == 3)
+    killed = await desk.kill(f"sha256:{version.digest}" if target == "digest" else target)
+    assert (killed.ended_runs, killed.unconfirmed_runs) == (3, 0)
+    assert {(await run).outcome for run in runs} == {Outcome.KILLED}
+    assert codes(await desk.run()) == ["KILLED"]
+    desk.catalog.holds.lift("killed", killed.hold.target, by_uid=1, at_unix_ms=2, why="over")
+    desk.sandbox.behaviour = FakeLauncher().behaviour
+    assert (await desk.run()).outcome is Outcome.OK
+
+
+async def test_a_kill_leaves_others_alone(desk):
+    desk.install()
+    desk.install("other")
+    desk.sandbox.behaviour = forever
+    run = asyncio.create_task(desk.run(plugin="other", run_id="r"))
+    await until(lambda: desk.sandbox.running)
+    assert (await desk.kill("echo")).ended_runs == 0
+    assert not run.done()
+    desk.runner.flights.end("r", "canceled")
+    await run
+
+
+async def test_no_racing_start_begins_after_the_kill_has_returned(desk):
+    """Many starts race with one kill: whatever began, began before the kill returned."""
+    desk.install()
+    starts = []
+
+    async def note(request):
+        starts.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0)
+        return result(output=b"1")
+
+    desk.sandbox.behaviour = note
+    racing = [asyncio.create_task(later(desk, number % 97)) for number in range(2000)]
+    await until(lambda: len(starts) > 20)
+    await desk.kill("echo")
+    returned = asyncio.get_running_loop().time()
+    answers = await asyncio.gather(*racing)
+    assert max(starts) <= returned
+    assert {tuple(codes(answer)) for answer in answers if answer.outcome is None} <= {("KILLED",), ("BUSY",)}
+    assert any(codes(answer) == ["KILLED"] for answer in answers)
+
+
+async def later(desk, turns):
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await desk.run()
+
+
+async def test_a_result_that_arrives_after_a_kill_is_not_returned(desk):
+    desk.install()
+
+    async def kill_then_answer(request):
+        desk.catalog.holds.set(Hold("killed", "echo", "test", 1, 1))
+        return result(output=b"42")
+
+    desk.sandbox.behaviour = kill_then_answer
+    answer = await desk.run()
+    assert (answer.outcome, answer.output_json) == (Outcome.KILLED, b"")
+
+
+async def test_a_suspended_version_is_denied_by_name(desk):
+    desk.install()
+    desk.catalog.holds.set(Hold("suspended", "echo@1.0.0", "looking into it", 1, 1))
+    assert codes(await desk.run()) == ["SUSPENDED"]
+
+
+async def test_stopping_denies_what_comes_and_ends_what_runs(desk):
+    desk.install()
+    desk.sandbox.behaviour = forever
+    run = asyncio.create_task(desk.run())
+    await until(lambda: desk.sandbox.running)
+    assert await desk.runner.stop(2)
+    assert (await run).outcome is Outcome.KILLED
+    assert codes(await desk.run()) == ["BUSY"]
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)

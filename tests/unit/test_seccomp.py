@@ -1,0 +1,200 @@
+"""The filters, run by an interpreter of our own: what the kernel will say to each system call."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pyseccomp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plugind.errors import ConfigError
+from plugind.linux import seccomp
+from plugind.linux import seccomp_lists as lists
+from plugind.profiles import load_profiles
+
+PROFILES = load_profiles(Path(__file__).parents[2] / "profiles")
+FILTERS = {tier: seccomp.build(profile) for tier, profile in PROFILES.items()}
+TEMPLATE = seccomp.template_filter()
+
+ALLOW, KILL_PROCESS = 0x7FFF0000, 0x80000000
+X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
+NATIVE = {"x86_64": X86_64, "aarch64": AARCH64}[__import__("platform").machine()]
+X32_BIT = 0x40000000
+TIOCSTI, TIOCLINUX, TCGETS = 0x5412, 0x541C, 0x5401
+
+
+def refused(number: int) -> int:
+    return 0x00050000 | number
+
+
+def evaluate(program: bytes, number: int, arguments: tuple[int, ...] = (), arch: int = NATIVE) -> int:
+    """Classic BPF over struct seccomp_data. Source: bpf(4) of BSD, seccomp(2), linux/bpf_common.h."""
+    data = struct.pack("<iIQ6Q", number, arch, 0, *arguments, *[0] * (6 - len(arguments)))
+    instructions = [struct.unpack_from("<HBBI", program, offset) for offset in range(0, len(program), 8)]
+    accumulator = index = place = 0
+    memory = [0] * 16
+    for _ in range(4096):
+        code, jump_true, jump_false, k = instructions[place]
+        place += 1
+        match code:
+            case 0x20:  # ld [k]
+                (accumulator,) = struct.unpack_from("<I", data, k)
+            case 0x00:  # ld #k
+                accumulator = k
+            case 0x02:  # st M[k]
+                memory[k] = accumulator
+            case 0x60:  # ld M[k]
+                accumulator = memory[k]
+            case 0x07:  # tax
+                index = accumulator
+            case 0x87:  # txa
+                accumulator = index
+            case 0x54:  # and #k
+                accumulator &= k
+            case 0x05:  # ja
+                place += k
+            case 0x15 | 0x25 | 0x35 | 0x45:  # jeq, jgt, jge, jset
+                holds = {0x15: accumulator == k, 0x25: accumulator > k, 0x35: accumulator >= k, 0x45: bool(accumulator & k)}
+                place += jump_true if holds[code] else jump_false
+            case 0x06:  # ret #k
+                return k
+            case _:
+                raise AssertionError(f"instruction {code:#x} is not known here")
+    raise AssertionError("the filter does not end")
+
+
+def number_of(name: str) -> int | None:
+    try:
+        number = pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)
+    except (OSError, ValueError):
+        return None
+    return number if number >= 0 else None
+
+
+def here(names) -> list[str]:
+    return sorted(name for name in names if number_of(name) is not None)
+
+
+def asked(tier: int, name: str, *arguments: int) -> int:
+    number = number_of(name)
+    assert number is not None, name
+    return evaluate(FILTERS[tier], number, arguments)
+
+
+def test_the_lists_do_not_contradict_each_other() -> None:
+    groups = [lists.ALLOWED, lists.EXECUTE, lists.BY_ARGUMENT, set(lists.DANGEROUS), set(lists.NOT_THERE)]
+    for place, group in enumerate(groups):
+        for other in groups[place + 1 :]:
+            assert not set(group) & set(other)
+    allowed = lists.ALLOWED | lists.EXECUTE | lists.BY_ARGUMENT
+    assert not allowed & {*lists.DANGEROUS, *lists.NEVER}
+    for profile in PROFILES.values():
+        assert not set(profile.seccomp_extra) & {*lists.DANGEROUS, *lists.NEVER, *lists.NOT_THERE}
+
+
+@pytest.mark.parametrize("name", sorted({*lists.ALLOWED, *lists.EXECUTE, *lists.DANGEROUS, *lists.NEVER}))
+def test_every_name_is_a_system_call_somewhere(name) -> None:
+    known = [pyseccomp.resolve_syscall(arch, name) for arch in (pyseccomp.Arch.X86_64, pyseccomp.Arch.AARCH64)]
+    newer_than_some_libseccomp = {"map_shadow_stack", "futex_wait", "futex_wake", "futex_requeue", "open_tree_attr"}
+    assert name in newer_than_some_libseccomp | {"fchmodat2", "cachestat", "quotactl_fd", "futex_waitv"} or max(known) >= 0
+
+
+@pytest.mark.parametrize("tier", PROFILES)
+def test_what_every_system_call_gets(tier) -> None:
+    expected = {}
+    for names, action in (
+        (lists.ALLOWED | set(PROFILES[tier].seccomp_extra), ALLOW),
+        (lists.EXECUTE, ALLOW if PROFILES[tier].exec_allowed else refused(errno.EPERM)),
+        (lists.DANGEROUS, KILL_PROCESS),
+        (lists.NOT_THERE, refused(errno.ENOSYS)),
+    ):
+        expected.update({number_of(name): action for name in here(names)})
+    by_argument = {number_of(name) for name in lists.BY_ARGUMENT}
+    for number in range(1200):
+        if number not in by_argument:
+            assert evaluate(FILTERS[tier], number) == expected.get(number, refused(errno.EPERM)), number
+
+
+def test_programs_are_for_the_tiers_that_may_have_them() -> None:
+    assert [asked(tier, "execve") == ALLOW for tier in (0, 1, 2)] == [True, True, False]
+
+
+@pytest.mark.parametrize("program", [*FILTERS.values(), TEMPLATE])
+@pytest.mark.parametrize("name", ["read", "exit_group", "mount", "clone"])
+def test_foreign_architectures_kill(program, name) -> None:
+    number = number_of(name)
+    for arch in {X86_64, I386, AARCH64, 0x40000028, 0} - {NATIVE}:
+        assert evaluate(program, number, arch=arch) == KILL_PROCESS
+    if NATIVE == X86_64:
+        assert evaluate(program, number | X32_BIT) == KILL_PROCESS
+
+
+@pytest.mark.parametrize("tier", PROFILES)
+@pytest.mark.parametrize("bit", [0x80, 0x20000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000])
+def test_no_clone_makes_a_namespace(tier, bit) -> None:
+    assert asked(tier, "clone", bit | 17) == refused(errno.EPERM)
+    assert asked(tier, "clone", bit | 17 | 1 << 32) == refused(errno.EPERM)
+
+
+@pytest.mark.parametrize("tier", PROFILES)
+def test_threads_and_forks_are_allowed(tier) -> None:
+    assert asked(tier, "clone", 0x3D0F00) == ALLOW  # glibc's pthread_create
+    assert asked(tier, "clone", 0x1200011) == ALLOW  # glibc's fork
+    assert asked(tier, "clone", 0x4111) == ALLOW  # vfork
+    assert asked(tier, "clone3") == refused(errno.ENOSYS)
+
+
+@pytest.mark.parametrize("tier", PROFILES)
+@given(request=st.integers(0, 2**64 - 1))
+def test_ioctl_is_judged_by_the_32_bits_that_the_kernel_sees(tier, request) -> None:
+    seen = request & 0xFFFFFFFF
+    assert asked(tier, "ioctl", 0, request) == (ALLOW if seen in lists.IOCTLS else refused(errno.EPERM))
+
+
+@pytest.mark.parametrize("tier", PROFILES)
+@pytest.mark.parametrize("high", [0, 1 << 32, 0xFFFFFFFF << 32])
+def test_ioctls_by_example(tier, high) -> None:
+    assert asked(tier, "ioctl", 0, TIOCSTI | high) == refused(errno.EPERM)
+    assert asked(tier, "ioctl", 0, TIOCLINUX | high) == refused(errno.EPERM)
+    assert asked(tier, "ioctl", 0, TCGETS | high) == ALLOW
+
+
+@pytest.mark.parametrize("tier", PROFILES)
+def test_sockets(tier) -> None:
+    for family in range(64):
+        assert asked(tier, "socket", family, 1, 0) == refused(errno.EPERM)
+        assert asked(tier, "socketpair", family, 1, 0) == (ALLOW if family == 1 else refused(errno.EPERM))
+    for name in ("connect", "bind", "listen", "accept4"):
+        assert asked(tier, name) == refused(errno.EPERM)
+
+
+@pytest.mark.parametrize("tier", PROFILES)
+def test_prctl_and_personality(tier) -> None:
+    for option in range(100):
+        assert asked(tier, "prctl", option) == (ALLOW if option in lists.PRCTLS else refused(errno.EPERM))
+    for persona in (1, 8, 0x0040000, 0x0400000):  # ADDR_NO_RANDOMIZE and READ_IMPLIES_EXEC among them
+        assert asked(tier, "personality", persona) == refused(errno.EPERM)
+    assert asked(tier, "personality", 0xFFFFFFFF) == ALLOW  # a question only
+
+
+def test_the_templates_filter_refuses_what_nobody_needs_and_allows_all_else() -> None:
+    never = {number_of(name) for name in here(lists.NEVER)}
+    for number in range(1200):
+        assert evaluate(TEMPLATE, number) == (refused(errno.EPERM) if number in never else ALLOW), number
+
+
+@pytest.mark.parametrize("name", ["mount", "clone3", "ioctl", "no_such_call", ""])
+def test_extra_calls_that_cannot_be_allowed_are_named(name) -> None:
+    with pytest.raises(ConfigError, match=f"tier 2: seccomp_extra: .*{name}"):
+        seccomp.build(replace(PROFILES[2], seccomp_extra=("chroot", name)))
+
+
+def test_an_extra_call_is_allowed() -> None:
+    program = seccomp.build(replace(PROFILES[2], seccomp_extra=("chroot",)))
+    assert evaluate(program, number_of("chroot")) == ALLOW
+    assert evaluate(FILTERS[2], number_of("chroot")) == refused(errno.EPERM)
