@@ -19,7 +19,8 @@ JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, J
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 2_000_000
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# One that does not end matches as well: looking for its end again from each quote in it would take quadratic time.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _DEPTH_CHANGE = [1 if byte in b"[{" else -1 for byte in range(256)]
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -50,7 +51,7 @@ def loads(
 
 
 def dumps(value: JsonValue, *, non_finite: bool = False) -> bytes:
-    """Compact UTF-8 JSON of a value. Raises InvalidJsonError for what `loads` would refuse."""
+    """Compact UTF-8 JSON of a value. Raises InvalidJsonError for what `loads` would refuse, but for size and depth."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=non_finite, separators=(",", ":"))
         return text.encode("utf-8")
@@ -69,8 +70,8 @@ def _check_limits(data: bytes, max_bytes: int, max_depth: int, max_values: int) 
         raise InvalidJsonError("expected UTF-8 without a byte order mark")
     if data.count(b"[") + data.count(b"{") + data.count(b",") <= min(max_depth, max_values):
         return
-    # Strings are cut out first: brackets and commas in them are text. A string that does not end stays in and can only
-    # make the count too high, and the text is refused anyway.
+    # Strings are cut out first: brackets and commas in them are text. If a string does not end, all the rest goes,
+    # which the parser does not reach either.
     structure = _STRING.sub(b"", data)
     brackets = structure.translate(None, _NOT_BRACKETS)
     depth = max(itertools.accumulate(map(_DEPTH_CHANGE.__getitem__, brackets)), default=0)

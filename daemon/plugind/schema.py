@@ -27,6 +27,10 @@ MAX_EVALUATIONS: Final = 50_000_000
 """Evaluations one value may need: one or two seconds."""
 MAX_VALUES_FOR_ALL_ERRORS: Final = 20_000
 """A larger value gets its first error only."""
+MAX_WORK_FOR_ALL_ERRORS: Final = 2_000_000
+"""Values times values of the schema, for the same reason: each error carries its part of the schema (a long enum)."""
+MAX_PATTERN_BYTES: Final = 2 * 1024 * 1024
+"""Of one compiled regular expression. Above it linear time is too long: nested repetitions took minutes for 5 KB."""
 _SHOWN: Final = 200
 _MASK: Final = "\x00"
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -39,6 +43,7 @@ class Schema:
     where: str
     document: JsonValue
     evaluations: tuple[int, ...]
+    _values: int
     _validator: jsonschema_rs.Draft202012Validator
 
     @classmethod
@@ -59,7 +64,7 @@ class Schema:
             evaluations = schemacost.evaluations(document, jsontext.MAX_DEPTH)
         except InvalidSchemaError as error:
             raise InvalidSchemaError(f"{where}: {error}") from error
-        return cls(where, document, evaluations, validator)
+        return cls(where, document, evaluations, measure(document)[1], validator)
 
     def errors(self, value: JsonValue, limit: int = 10, *, non_finite: bool = False) -> list[str]:
         """Why `value` does not fit, at most `limit` sentences; empty when it does.
@@ -90,7 +95,8 @@ class Schema:
 
     def _found(self, value: JsonValue) -> list[jsonschema_rs.ValidationError]:
         # iter_errors makes every error before the first is handed over: 500,000 took 5 s and 700 MB.
-        if measure(value)[1] <= MAX_VALUES_FOR_ALL_ERRORS:
+        count = measure(value)[1]
+        if count <= MAX_VALUES_FOR_ALL_ERRORS and count * self._values <= MAX_WORK_FOR_ALL_ERRORS:
             return sorted(self._validator.iter_errors(value), key=_order)
         try:
             self._validator.validate(value)
@@ -144,13 +150,13 @@ def _compile(document: dict[str, JsonValue] | bool, where: str) -> jsonschema_rs
         return jsonschema_rs.Draft202012Validator(
             document,
             retriever=_fetch_nothing,
-            pattern_options=jsonschema_rs.RegexOptions(),
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES),
             mask=_MASK,
         )
     except jsonschema_rs.ValidationError as error:
         hint = ""
         if error.kind.name == "format":
-            hint = " (a linear-time regular expression: no lookaround, no back-references)"
+            hint = " (a small, linear-time regular expression: no lookaround, no back-references)"
         text = f"at {_pointer(error.instance_path)}: {_message(error, document)}{hint}"
         raise InvalidSchemaError(f"{where}: not a JSON Schema 2020-12: {text}") from error
     except (ValueError, OverflowError, jsonschema_rs.ReferencingError) as error:
@@ -200,12 +206,17 @@ def _quoted(value: JsonValue) -> str:
 
 def _expected(error: jsonschema_rs.ValidationError) -> str:
     name, value = error.kind.name, error.kind.value
+    if name == "falseSchema":
+        # An object that may have no member at all is told like this, too, and under its own path.
+        return (
+            " (expected no members)"
+            if error.schema_path[-1:] == ["additionalProperties"]
+            else " (expected nothing here)"
+        )
     if name in ("oneOf", "anyOf", "not") or isinstance(value, BaseException) or value is None:
         return f" (expected {name})"
     if name in ("additionalProperties", "unevaluatedProperties", "unevaluatedItems"):
         return " (expected no such member)"
-    if name == "falseSchema":
-        return " (expected nothing here)"
     return f" (expected {name} {_short(_shown(value))})"
 
 

@@ -8,6 +8,7 @@ largest number of subschemas that are evaluated at one place of the value that l
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from plugind.jsontext import JsonValue
 
 CAP: Final = 10**12
 """Above this the exact number does not matter."""
-MAX_STEPS: Final = 3_000_000
+MAX_STEPS: Final = 1_000_000
 """Steps of this computation itself."""
 MAX_IN_PLACE: Final = 10_000
 """Subschemas that may be evaluated at one place before going into the value."""
@@ -30,6 +31,7 @@ _IN_PLACE_MAP = ("dependentSchemas", "dependencies")
 _EVERY_MEMBER = ("additionalProperties", "unevaluatedProperties", "propertyNames")
 _EVERY_ITEM = ("items", "contains", "unevaluatedItems", "additionalItems")
 _MEMBERS, _ITEMS = "members", "items"
+_INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
 
 _Label = tuple[str, str]
 """Which child of the value: ("members", name) or ("items", index); an empty second part means every one."""
@@ -37,6 +39,7 @@ _Label = tuple[str, str]
 
 @dataclass(slots=True)
 class _Node:
+    own: int = 1
     in_place: list[_Node] = field(default_factory=list)
     children: list[tuple[_Label, _Node]] = field(default_factory=list)
 
@@ -49,9 +52,11 @@ def evaluations(document: JsonValue, max_depth: int) -> tuple[int, ...]:
     root, order = _in_order(document)
     total: dict[int, int] = {}
     for node in order:
-        total[id(node)] = 1 + sum(total[id(part)] for part in node.in_place)
+        total[id(node)] = node.own + sum(total[id(part)] for part in node.in_place)
         if total[id(node)] > MAX_IN_PLACE:
-            raise InvalidSchemaError(f"repeats the same parts too often (expected at most {MAX_IN_PLACE} at one place)")
+            raise InvalidSchemaError(
+                f"checks too much at one place (expected at most {MAX_IN_PLACE} subschemas and choices)"
+            )
     closures = _closures(order)
     result = [total[id(root)]]
     steps = 0
@@ -59,9 +64,11 @@ def evaluations(document: JsonValue, max_depth: int) -> tuple[int, ...]:
         steps += sum(map(len, closures.values()))
         if steps > MAX_STEPS:
             raise InvalidSchemaError("is too entangled to bound the work it makes (expected fewer cross-references)")
-        total = {key: _largest(children, total) for key, children in closures.items()}
+        above, total = total, {key: _largest(children, total) for key, children in closures.items()}
         result.append(total.get(id(root), 0))
-    return tuple(result)
+        if total == above:  # and so are all below
+            break
+    return tuple(result + [result[-1]] * (max_depth + 1 - len(result)))
 
 
 def _largest(children: Counter[tuple[_Label, int]], total: dict[int, int]) -> int:
@@ -128,7 +135,12 @@ class _Graph:
 
     def __init__(self, document: JsonValue) -> None:
         self._document = document
-        self._anchors = dict(_anchors(document))
+        self._anchors: dict[str, JsonValue] = {}
+        for name, place in _anchors(document):
+            # Which of two the validator follows is its own affair, so we could bound the wrong one.
+            if name in self._anchors:
+                raise InvalidSchemaError(f"has the anchor {name[:60]!a} twice (expected each one once)")
+            self._anchors[name] = place
         self._nodes: dict[int, _Node] = {}
         pending: list[tuple[JsonValue, _Node]] = []
         self._pending = pending
@@ -147,6 +159,7 @@ class _Graph:
 
     def _fill(self, schema: JsonValue, node: _Node) -> None:
         assert isinstance(schema, dict)  # noqa: S101 - only objects are pending
+        node.own = _own(schema)
         node.in_place = [self._node(part) for part in self._in_place(schema)]
         node.children = [(label, self._node(child)) for label, child in _children(schema)]
 
@@ -164,20 +177,32 @@ class _Graph:
             yield from named.values() if isinstance(named, dict) else ()
 
     def _resolve(self, reference: str) -> JsonValue:
-        """The part a reference names; None where the validator has refused it already."""
+        """The part a reference names. What only the validator can follow is refused: its work would not be counted."""
         fragment = unquote(reference[1:])
+        node: JsonValue = self._document
         if fragment and not fragment.startswith("/"):
-            return self._anchors.get(fragment)
-        node = self._document
-        for raw in fragment.split("/")[1:]:
-            part = raw.replace("~1", "/").replace("~0", "~")
-            if isinstance(node, dict):
-                node = node.get(part)
-            elif isinstance(node, list) and part.isdecimal() and int(part) < len(node):
-                node = node[int(part)]
-            else:
-                return None
+            node = self._anchors.get(fragment)
+        else:
+            for part in fragment.split("/")[1:]:
+                node = _step(node, part.replace("~1", "/").replace("~0", "~"))
+        if not isinstance(node, dict | bool):
+            raise InvalidSchemaError(f"refers to {reference[:60]!a} (expected a part of it that is a schema)")
         return node
+
+
+def _own(schema: dict[str, JsonValue]) -> int:
+    """One, and ten for each array or object of an enum: scalars are looked up, these are compared one by one."""
+    choices = schema.get("enum")
+    return 1 + 10 * sum(isinstance(choice, dict | list) for choice in choices) if isinstance(choices, list) else 1
+
+
+def _step(node: JsonValue, part: str) -> JsonValue:
+    """One step of a JSON pointer, None where it leads nowhere. RFC 6901: an index has no sign, no leading zero."""
+    if isinstance(node, dict):
+        return node.get(part)
+    if isinstance(node, list) and _INDEX.fullmatch(part) and int(part) < len(node):
+        return node[int(part)]
+    return None
 
 
 def _children(schema: dict[str, JsonValue]) -> Iterator[tuple[_Label, JsonValue]]:

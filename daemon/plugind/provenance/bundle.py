@@ -127,6 +127,8 @@ def _name_problems(names: Iterable[str]) -> list[str]:
     """Names that cannot stand in a bundle, alone or beside each other."""
     problems = []
     names = list(names)
+    if any(name.casefold().startswith(f"{INDEX}/") for name in names):
+        problems.append(f"{INDEX}: expected no folder of this name: `plugindctl build` makes a file of it")
     folded: dict[str, str] = {INDEX: INDEX}
     folders = {folder_name.casefold() for name in names for folder_name in _parents(name)}
     for name in names:
@@ -186,7 +188,9 @@ def _index(data: bytes) -> dict[str, Any]:
 
 def _check_files(listed: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
     problems = [f"{name}: expected only files that {INDEX} lists, got this one" for name in files if name not in listed]
-    problems += [f"{name}: expected this file, which {INDEX} lists, got none" for name in listed if name not in files]
+    problems += [
+        f"{_shown(name)}: expected this file, which {INDEX} lists, got none" for name in listed if name not in files
+    ]
     if manifests.FILE_NAME not in files:
         problems.append(f"{manifests.FILE_NAME}: expected in every bundle, got none")
     for name, data in files.items():
@@ -198,4 +202,4 @@ def _check_files(listed: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
 
 
 def _shown(value: Any) -> str:
-    return ascii(value)[1:65] if isinstance(value, str) else "no text"
+    return ascii(value)[1:-1][:64] if isinstance(value, str) else "no text"

@@ -154,12 +154,14 @@ def _take(found: _Findings, statement: Statement, signers: Collection[PublicKey]
     summary = intoto.parse_summary(statement.predicate)
     for key in entitled:
         before = found.summaries.get(key)
-        # Of the same second the worse one counts.
-        if before is None or (summary.verified_unix_ms, not summary.passed) > (
-            before.verified_unix_ms,
-            not before.passed,
-        ):
+        if before is None or _counts(summary) > _counts(before):
             found.summaries[key] = summary
+
+
+def _counts(summary: Summary) -> tuple[object, ...]:
+    """Sorts the newest last, and of the same time the worse one: the order in the file must not decide."""
+    good = summary.passed and intoto.TIER_1 in summary.levels
+    return summary.verified_unix_ms, not good, -summary.not_after_unix_ms, summary.verifier_id
 
 
 def _vouches(found: _Findings, key: PublicKey, summary: Summary, trust: Trust) -> bool:

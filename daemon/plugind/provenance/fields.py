@@ -12,6 +12,7 @@ from plugind.errors import InvalidBundleError
 
 _MISSING: Any = object()
 _SHOWN = 80
+_MOST_UNKNOWN = 10
 
 
 class Fields:
@@ -48,13 +49,18 @@ class Fields:
         self._problems.append(f"{self._where}: {field}: {expected}, got {got}")
 
     def unknown_are(self, known: Collection[str]) -> None:
-        """Note every field that is not one of `known`, with the known name closest to it."""
-        for name in self._table:
-            if name in known:
-                continue
-            close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+        """Note every field that is not one of `known`, with the known name closest to it.
+
+        Not more than ten, and shown harmlessly: the names are a stranger's, as many and as long as he likes.
+        """
+        unknown = [name for name in self._table if name not in known]
+        for name in unknown[:_MOST_UNKNOWN]:
+            close = difflib.get_close_matches(name[:_SHOWN], list(known), n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else f"known are: {', '.join(known)}"
-            self._problems.append(f"{self._where}: {self._prefix}{name}: unknown field; {hint}")
+            label = name if len(name) <= _SHOWN and name.isascii() and name.isprintable() else shown(name)
+            self._problems.append(f"{self._where}: {self._prefix}{label}: unknown field; {hint}")
+        if len(unknown) > _MOST_UNKNOWN:
+            self._problems.append(f"{self._where}: {self._prefix}: {len(unknown) - _MOST_UNKNOWN} more unknown fields")
 
     def raw(self, name: str) -> Any:
         """The field as it stands, None when it is absent."""

@@ -25,6 +25,7 @@ NOT_AFTER: Final = "https://planexe.org/plugind/not-after/v1"
 TIER_1: Final = "PLANEXE_TIER_1"
 MAX_STATEMENT_BYTES: Final = 1024 * 1024
 
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -144,7 +145,7 @@ def parse_rfc3339(text: str, where: str) -> int:
     try:
         if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z", text):
             raise ValueError(text)
-        return int(datetime.datetime.fromisoformat(text).timestamp() * 1000)
+        return (datetime.datetime.fromisoformat(text) - _EPOCH) // datetime.timedelta(milliseconds=1)
     except ValueError as error:
         raise InvalidBundleError(f"{where}: expected a time such as 2027-01-31T12:00:00Z, got {text[:40]!a}") from error
 

@@ -79,7 +79,12 @@ class PrivateKey:
         return cls(key)
 
     def to_pem(self, passphrase: bytes | None) -> bytes:
-        """PKCS#8 PEM, encrypted with the passphrase. None is for development keys only."""
+        """PKCS#8 PEM, encrypted with the passphrase. None is for development keys only.
+
+        Raises InvalidRequestError for an empty passphrase: it would not be one.
+        """
+        if passphrase == b"":
+            raise InvalidRequestError("passphrase: expected one or more bytes, got none")
         encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
         return self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 

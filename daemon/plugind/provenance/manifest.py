@@ -18,6 +18,8 @@ MAX_MANIFEST_BYTES: Final = 64 * 1024
 DEFAULT_SCHEMAS: Final = {"input": "schemas/input.json", "output": "schemas/output.json"}
 MAX_LIMIT: Final = 2**53 - 1
 MAX_PERMISSIONS: Final = 100
+MAX_DOTS_IN_LINE: Final = 200
+"""The parser takes quadratic time for a dotted key, and a key does not go beyond its line."""
 
 _TOP: Final = (
     *("schema", "name", "version", "summary", "license", "origin", "adapted_from"),
@@ -34,11 +36,15 @@ def parse_manifest(toml: bytes, where: str = FILE_NAME, *, present: Collection[s
     """
     if len(toml) > MAX_MANIFEST_BYTES:
         raise InvalidBundleError(f"{where}: expected at most {MAX_MANIFEST_BYTES} bytes, got {len(toml)}")
+    dots = max(line.count(b".") for line in toml.split(b"\n"))
+    if dots > MAX_DOTS_IN_LINE:
+        raise InvalidBundleError(f"{where}: expected at most {MAX_DOTS_IN_LINE} dots in a line, got {dots}")
     try:
         table = tomllib.loads(toml.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InvalidBundleError(f"{where}: expected UTF-8, got other bytes at offset {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
+        # Not only TOMLDecodeError: int() of a number with more than sys.get_int_max_str_digits() digits as well.
         raise InvalidBundleError(f"{where}: expected TOML: {error}") from error
     except RecursionError as error:
         raise InvalidBundleError(f"{where}: nested too deeply") from error
@@ -186,14 +192,16 @@ def _permissions(fields: Fields) -> tuple[Permission, ...]:
     table = fields.table("permissions")
     table.unknown_are(tuple(grammar.PERMISSION_FIELDS))
     found: list[Permission] = []
+    entries = {kind: table.tables(kind) for kind in grammar.PERMISSION_FIELDS}
+    if (count := sum(map(len, entries.values()))) > MAX_PERMISSIONS:
+        fields.problem("permissions", f"expected at most {MAX_PERMISSIONS}", str(count))
+        return ()
     for kind, checks in grammar.PERMISSION_FIELDS.items():
-        for entry in table.tables(kind):
+        for entry in entries[kind]:
             entry.unknown_are(tuple(checks))
             checked = {name: check(entry, name) for name, check in checks.items()}
             permission = Permission(kind, canonical_entry(checked))
             if permission in found:
                 entry.problem("", "expected each permission once", permission.entry)
             found.append(permission)
-    if len(found) > MAX_PERMISSIONS:
-        fields.problem("permissions", f"expected at most {MAX_PERMISSIONS}", str(len(found)))
     return tuple(found)

@@ -58,7 +58,8 @@ def _names(body: list[ast.stmt]) -> Iterator[str]:
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
                 yield from ((alias.asname or alias.name).partition(".")[0] for alias in aliases)
             case ast.Assign() | ast.AnnAssign():
-                yield from (node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
+                names = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+                yield from (node.id for node in names if isinstance(node.ctx, ast.Store))
             case _:
                 for part in ("body", "orelse", "finalbody"):
                     yield from _names(getattr(statement, part, []))
