@@ -19,29 +19,34 @@ import asyncio
 import secrets
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from plugind.admission import Flights, InFlight, Places
+from plugind.answers import (
+    STOPPING,
+    Denials,
+    Governance,
+    RunAnswer,
+    RunRequest,
+    audit_reason,
+    busy_reason,
+    isolation_reason,
+)
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Denied, Ended, Intent, Stored, Subject
 from plugind.catalog import Catalog, Found
 from plugind.config import log
 from plugind.errors import AuditUnavailableError, IsolationUnavailableError, LauncherGoneError
 from plugind.model import (
-    Caller,
-    Code,
     Hold,
     Limits,
     Outcome,
-    PluginError,
     PluginVersion,
     Profile,
     Reason,
     Usage,
-    Violation,
 )
 from plugind.payload import Checked, Contract, check_input, output_problem
 from plugind.policy.decide import decide_safely, explain
@@ -49,54 +54,6 @@ from plugind.policy.facts import Explained, Grant, RunFacts
 from plugind.policy.rules import Policy
 from plugind.sandbox.client import InstanceRequest, InstanceResult
 from plugind.sandbox.protocol import NOT_LOADED
-
-MOST_DENIALS = 1024
-STOPPING_REMEDY = "send it again when the daemon is up"
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What a caller wants to run; every field was checked for its form. Empty and zero: not given."""
-
-    caller: Caller
-    plugin: str
-    version: str
-    input_json: bytes
-    stage: str = ""
-    plan_id: str = ""
-    sensitivity: str = "internal"
-    timeout_ms: int = 0
-    run_id: str = ""
-    roles: frozenset[str] = frozenset({"caller"})
-
-
-@dataclass(frozen=True, slots=True)
-class Governance:
-    """The governance record. Empty and zero where a denial came before it was known."""
-
-    plugin_id: str = ""
-    tier: str = ""
-    permissions: tuple[str, ...] = ()
-    execution_limit_ms: int = 0
-    audit_log: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RunAnswer:
-    """A denial (reasons, no outcome) or how it ended (outcome, no reasons)."""
-
-    run_id: str
-    version: str
-    governance: Governance
-    reasons: tuple[Reason, ...] = ()
-    outcome: Outcome | None = None
-    detail: str = ""
-    output_json: bytes = b""
-    usage: Usage = field(default_factory=Usage)
-    violations: tuple[Violation, ...] = ()
-    stdout: bytes = b""
-    stderr: bytes = b""
-    error: PluginError | None = None
 
 
 class Sandbox(Protocol):
@@ -148,24 +105,6 @@ class _Run:
         """The answer, with what every answer has."""
         version = self.record.manifest.version if self.record else self.request.version
         return replace(RunAnswer(self.flight.run_id, version, governance), **fields)  # type: ignore[arg-type]
-
-
-class Denials:
-    """The last denial of each caller, for `plugindctl why`; of the callers that were denied last."""
-
-    def __init__(self) -> None:
-        self._last: OrderedDict[int, tuple[RunRequest, RunAnswer, int]] = OrderedDict()
-
-    def note(self, request: RunRequest, answer: RunAnswer) -> None:
-        """It was denied just now."""
-        self._last[request.caller.uid] = (request, answer, time.time_ns() // 1_000_000)
-        self._last.move_to_end(request.caller.uid)
-        if len(self._last) > MOST_DENIALS:
-            self._last.popitem(last=False)
-
-    def last(self, caller: Caller) -> tuple[RunRequest, RunAnswer, int] | None:
-        """Request, answer, and when (milliseconds since the epoch)."""
-        return self._last.get(caller.uid)
 
 
 class Runner:
@@ -258,7 +197,7 @@ class Runner:
     def _facts(self, request: RunRequest, found: Found) -> RunFacts:
         return RunFacts(
             caller=request.caller,
-            roles=request.roles,
+            roles=request.caller.roles,
             plugin=request.plugin,
             version=request.version,
             stage=request.stage,
@@ -284,18 +223,11 @@ class Runner:
     def _stopping_reason(self) -> tuple[Reason, ...]:
         if not self._stopping:
             return ()
-        return (Reason(Code.BUSY, "daemon", "a running daemon", "it is stopping", STOPPING_REMEDY),)
+        return (STOPPING,)
 
     async def _admit(self, run: _Run, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
         if not await self._places.take(grant.tier):
-            capacity = self._places.capacity(grant.tier)
-            busy = Reason(
-                Code.BUSY,
-                f"tier.{grant.tier}.instances",
-                expected=f"at most {capacity} instances at a time",
-                actual="one more, and none ended in a second",
-                remedy=f"send it again later, or raise instances in profiles/tier{grant.tier}.toml",
-            )
+            busy = busy_reason(grant.tier, self._places.capacity(grant.tier))
             return await self._deny(run, (busy,))
         try:
             return await self._execute(run, contract, grant, checked)
@@ -307,7 +239,7 @@ class Runner:
         try:
             intent = await self._ledger.append(Intent(run.subject(), _kinds(grant), grant.limits))
         except AuditUnavailableError as error:
-            return run.answer(self._governance(run, None), reasons=(_audit_reason(error),))
+            return run.answer(self._governance(run, None), reasons=(audit_reason(error),))
         governance = Governance(
             run.flight.plugin_id, f"Tier {grant.tier}", _kinds(grant), grant.limits.wall_ms, f"log_{intent}"
         )
@@ -316,7 +248,7 @@ class Runner:
             result = await self._start(run, contract, grant)
             result = _believe(result, contract, grant.limits, checked)
         except IsolationUnavailableError as error:
-            return await self._deny(run, (_isolation_reason(error),), intent)
+            return await self._deny(run, (isolation_reason(error),), intent)
         except LauncherGoneError as error:
             result = _without_result(Outcome.FAULT, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave an INTENT without OUTCOME
@@ -394,7 +326,7 @@ class Runner:
         try:
             index: int | None = await self._ledger.append(Denied(run.subject(), reasons, intent))
         except AuditUnavailableError as error:
-            index, reasons = None, (*reasons, _audit_reason(error))
+            index, reasons = None, (*reasons, audit_reason(error))
         governance = self._governance(run, index if intent < 0 else intent)
         answer = run.answer(governance, reasons=reasons)
         self.denials.note(run.request, answer)
@@ -444,23 +376,3 @@ def _believe(result: InstanceResult, contract: Contract, limits: Limits, checked
 
 def _without_result(outcome: Outcome, detail: str) -> InstanceResult:
     return InstanceResult(outcome, detail, None, None, b"", b"", Usage(), ())
-
-
-def _audit_reason(error: AuditUnavailableError) -> Reason:
-    return Reason(
-        Code.AUDIT_UNAVAILABLE,
-        "audit.intent",
-        expected="a ledger that can be written",
-        actual=str(error),
-        remedy="free the disk or put the segment back, then restart plugind",
-    )
-
-
-def _isolation_reason(error: IsolationUnavailableError) -> Reason:
-    return Reason(
-        Code.ISOLATION_UNAVAILABLE,
-        f"jail.{error.step}",
-        expected="every step of the jail works",
-        actual=str(error),
-        remedy="plugindctl doctor",
-    )

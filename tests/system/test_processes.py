@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +16,44 @@ import pytest
 from plugind_client import Client, PlugindError
 from tests.support.daemon import Daemon
 from tests.support.jail import descendants
+from tests.support.plugins import folder
 
 pytestmark = pytest.mark.root
 
-MANIFEST = """schema = 1
-name = "{name}"
-version = "1.0.0"
-summary = "For the tests"
-license = "MIT"
-origin = "authored"
-runtime = "python"
-requires_python = ">=3.11"
-environment = "base"
-interface = "json"
-entrypoint = "{name}:run"
-stages = ["*"]
-deterministic = true
-"""
-
 KINDS = {
-    "ends_well": ("def run(p, c): return p", {}, "ok"),
-    "raises": ("def run(p, c): raise ValueError(p)", {}, "failed"),
-    "forks": (
+    "ok": ("def run(p, c): return p", {}),
+    "failed": ("def run(p, c): raise ValueError(p)", {}),
+    "violation": ("import ctypes\ndef run(p, c): ctypes.CDLL(None).unshare(0x10000000)", {}),
+    "output_limit": ("def run(p, c): return 'x' * (5 << 20)", {}),
+    "output_invalid": ("import os\ndef run(p, c): os._exit(0)", {}),
+    "timeout": ("import os, time\ndef run(p, c):\n    os.fork(); time.sleep(30)", {"timeout_ms": 20}),
+    "cpu_exceeded": ("def run(p, c):\n    while True: pass", {"limits": "cpu_ms = 20"}),
+    "out_of_memory": ("def run(p, c): return len(bytearray(64 << 20))", {"limits": "memory_bytes = 33554432"}),
+    "pids_exceeded": ("import os\ndef run(p, c):\n    while True: os.fork()", {"limits": "pids = 4"}),
+    "leaves_a_child": (
         "import os, time\ndef run(p, c):\n    if os.fork() == 0:\n        os.setsid(); time.sleep(60)\n    return 1",
-        {},
-        "ok",
+        {"outcome": "ok"},
     ),
-    "trespasses": ("import ctypes\ndef run(p, c): ctypes.CDLL(None).unshare(0x10000000)", {}, "violation"),
-    "floods": ("def run(p, c): return 'x' * (5 << 20)", {}, "output_limit"),
-    "writes": ("def run(p, c): open('/tmp/x', 'wb').write(bytes(1 << 20)); return 1", {}, "ok"),
-    "overtime": ("import time\ndef run(p, c): time.sleep(30)", {"timeout_ms": 20}, "timeout"),
+    "writes": (
+        "def run(p, c): open('/tmp/x', 'wb').write(bytes(1 << 20)); open('/dev/shm/y', 'w'); return 1",
+        {"outcome": "ok"},
+    ),
+    "denied": ("def run(p, c): return 1", {"stage": "none_of_its_own", "outcome": ""}),
 }
+"""How a run can end, or what it can do: the outcome is the name, unless it says otherwise."""
+AT_A_TIME = 4
 
 SLEEPER = "import os, time\ndef run(p, c):\n    if p:\n        os.fork(); time.sleep(60)"
 """Sleeps only when it is asked to, so that it can be installed with `try`."""
-
-
-def plugin(folder: Path, name: str, code: str) -> Path:
-    """A bundle folder."""
-    target = folder / name
-    (target / "schemas").mkdir(parents=True)
-    (target / "plugin.toml").write_text(MANIFEST.format(name=name))
-    (target / f"{name}.py").write_text(code + "\n")
-    for schema in ("input", "output"):
-        (target / "schemas" / f"{schema}.json").write_text("{}")
-    return target
 
 
 def traces(daemon: Daemon) -> dict[str, Any]:
     """What the daemon has on this machine at this moment."""
     pids = [*daemon.pids, *descendants(daemon.pids[0])]
     names = sorted(Path(f"/proc/{pid}/comm").read_text().strip() for pid in set(pids))
-    groups = [str(path) for path in Path("/sys/fs/cgroup").rglob("plugind-*") if path.is_dir()]
+    mark = daemon.state.stat()
+    name = f"plugind-{mark.st_dev:x}-{mark.st_ino:x}"
+    groups = [str(path) for path in Path("/sys/fs/cgroup").rglob(name) if path.is_dir()]
     return {
         "processes": names,
         "descriptors": sorted(
@@ -76,7 +63,7 @@ def traces(daemon: Daemon) -> dict[str, Any]:
         "groups": sorted(sub for group in groups for sub in map(str, Path(group).rglob("*")) if Path(sub).is_dir()),
         "mounts of the host": Path("/proc/self/mountinfo").read_text().count("\n"),
         "mounts": {name: Path(f"/proc/{pid}/mountinfo").read_text().count("\n") for pid, name in _named(pids)},
-        "temporary": sorted(path.name for path in Path("/tmp").iterdir() if path.name.startswith("plugind")),
+        "temporary": sorted(path.name for path in daemon.socket.parent.iterdir()),
         "state": sorted(path.name for path in daemon.state.iterdir()),
     }
 
@@ -85,19 +72,47 @@ def _named(pids: list[int]) -> list[tuple[int, str]]:
     return [(pid, Path(f"/proc/{pid}/comm").read_text().strip()) for pid in set(pids)]
 
 
-def test_a_thousand_runs_leave_no_trace(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+def test_a_thousand_runs_of_all_kinds_leave_no_trace(tmp_path: Path) -> None:
+    leave_no_trace(tmp_path, rounds=90)  # of each kind; tests/soak takes a thousand
+
+
+def leave_no_trace(tmp_path: Path, rounds: int) -> None:
+    """So many runs of each kind, and then everything is as it was before."""
     with Daemon() as daemon:
         client = daemon.client()
-        for name, (code, _, _) in KINDS.items():
-            daemon.try_plugin(plugin(tmp_path, name, code), None)
-        for name, (_, options, _) in KINDS.items():
-            client.execute(name, 1, **options)
-        before = traces(daemon)
-        for name, (_, options, outcome) in KINDS.items():
-            rounds = 1000 if name in ("ends_well", "raises") else 150
-            for _ in range(rounds):
-                assert client.execute(name, 1, **options).outcome == outcome
-        assert traces(daemon) == before
+        for name, (code, options) in KINDS.items():
+            limits = f"[limits]\n{options['limits']}\n" if "limits" in options else ""
+            stages = ("durations",) if name == "denied" else ("*",)
+            daemon.install(folder(tmp_path, f"kind_{name}", code=code, extra=limits, stages=stages))
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            # Once each, and as many at a time as later: what is made once and kept is no trace.
+            list(pool.map(lambda name: one(client, name), [*KINDS] * AT_A_TIME))
+            before = settled(daemon)
+            for outcome in pool.map(lambda name: one(client, name), [*KINDS] * rounds):
+                assert outcome is None
+        assert settled(daemon) == before
+
+
+def one(client: Client, name: str) -> str | None:
+    """One run; how it ended where that is not as it should be."""
+    options = KINDS[name][1]
+    call = {key: options[key] for key in ("timeout_ms", "stage") if key in options}
+    result = client.execute(f"kind_{name}", 1, **call)
+    expected = options.get("outcome", name)
+    return None if result.outcome == expected else f"{name}: {result.outcome} {result.outcome_detail} {result.reasons}"
+
+
+def settled(daemon: Daemon) -> dict[str, Any]:
+    """The traces, when they do not change any more: the last answer is a moment ahead of the last close()."""
+    seen = traces(daemon)
+    for _ in range(50):
+        time.sleep(0.05)
+        now = traces(daemon)
+        if now == seen:
+            break
+        seen = now
+    return seen
 
 
 @pytest.mark.parametrize("victim", ["front", "launcher", "plugind-init", "plugind-zygote"])
@@ -105,7 +120,7 @@ def test_a_thousand_runs_leave_no_trace(tmp_path: Path) -> None:
 def test_kill_9_at_any_moment(tmp_path: Path, victim: str, moment_ms: int) -> None:
     """`moment_ms` after the run was asked for: while the jail is being built, or while plugin code runs."""
     with Daemon() as daemon:
-        daemon.try_plugin(plugin(tmp_path, "sleeper", SLEEPER), None)
+        daemon.install(folder(tmp_path, "sleeper", code=SLEEPER))
         caller = threading.Thread(target=_ask, args=(daemon.client(),), daemon=True)
         caller.start()
         time.sleep(moment_ms / 1000)
@@ -154,14 +169,14 @@ def test_a_daemon_after_a_crash_sweeps_what_was_left(tmp_path: Path) -> None:
         os.kill(first.pids[1], signal.SIGKILL)
         assert first.wait_gone(10)
         with Daemon(state=first.state) as second:
-            result = second.try_plugin(plugin(tmp_path, "ends_well", KINDS["ends_well"][0]), 7)
-            assert result["output"] == 7
+            second.install(folder(tmp_path, "again", code="def run(p, c): return p"))
+            assert second.client().execute("again", 7).output == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ends_on_signals_with_every_instance_gone(tmp_path: Path, number: signal.Signals) -> None:
     with Daemon() as daemon:
-        daemon.try_plugin(plugin(tmp_path, "sleeper", SLEEPER), None)
+        daemon.install(folder(tmp_path, "sleeper", code=SLEEPER))
         caller = threading.Thread(target=_ask, args=(daemon.client(),), daemon=True)
         caller.start()
         time.sleep(0.1)

@@ -13,9 +13,9 @@ from typing import Final
 import grpc
 
 from plugind.api.accept import Callers
-from plugind.api.calls import PLAN_ID, Refusals, call, matching, plugin_name
+from plugind.api.calls import PLAN_ID, Refusals, admitted, call, matching, plugin_name
 from plugind.api.errors import Context, abort
-from plugind.api.roles import Role, require
+from plugind.api.roles import Role
 from plugind.audit import payloads, reading
 from plugind.audit.ledger import Ledger
 from plugind.audit.reading import Entry, Filter, Follower
@@ -84,10 +84,7 @@ class AuditService(audit_pb2_grpc.AuditServicer):
     ) -> AsyncIterator[audit_pb2.AuditRecord]:
         """Records from an index on, then each new one, until the caller has enough."""
         try:
-            caller = self.callers.behind(context.peer())
-            if Role.OPERATOR not in caller.roles:
-                await self.refusals.refused(caller, "Tail", Role.OPERATOR)
-            require(caller, Role.OPERATOR, "Tail")
+            await admitted(self, context, Role.OPERATOR, "Tail")
             async for entry in self._follow(_first(request, self._ledger.size)):
                 yield _record(entry)
         except PlugindError as error:

@@ -57,10 +57,7 @@ def call(
         @functools.wraps(method)
         async def answer(self: ServiceT, request: RequestT, context: Context) -> AnswerT:
             try:
-                caller = self.callers.behind(context.peer())
-                if role not in caller.roles:
-                    await self.refusals.refused(caller, method.__name__, role)
-                require(caller, role, method.__name__)
+                caller = await admitted(self, context, role, method.__name__)
                 return await method(self, request, caller)
             except PlugindError as error:
                 await abort(context, error)
@@ -72,6 +69,15 @@ def call(
         return answer
 
     return decorate
+
+
+async def admitted(service: Service, context: Context, role: Role, call: str) -> Caller:
+    """Who calls. Raises NotAllowedError for one without the role, which is recorded first."""
+    caller = service.callers.behind(context.peer())
+    if role not in caller.roles:
+        await service.refusals.refused(caller, call, role)
+    require(caller, role, call)
+    return caller
 
 
 def matching(field: str, value: str, pattern: re.Pattern[str], expected: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from plugind.answers import Governance, RunAnswer, RunRequest
 from plugind.api.accept import Callers
 from plugind.api.calls import PLAN_ID, RUN_ID, STAGE, Refusals, call, matching, plugin_name, version_text
 from plugind.api.messages import printable, reason_message
 from plugind.api.roles import Role
 from plugind.errors import InvalidRequestError, NotFoundError
 from plugind.model import SENSITIVITIES, Caller
-from plugind.run import Governance, RunAnswer, Runner, RunRequest
+from plugind.run import Runner
 from plugind_proto.v1 import common_pb2, governance_pb2, runtime_pb2, runtime_pb2_grpc
 
 MOST_TIMEOUT_MS = 24 * 3600 * 1000
@@ -100,7 +101,6 @@ def _parse(request: runtime_pb2.RunRequest, caller: Caller) -> RunRequest:
         sensitivity=sensitivity,
         timeout_ms=request.timeout_ms,
         run_id=request.run_id and matching("run_id", request.run_id, RUN_ID, "1 to 64 of [A-Za-z0-9_-]"),
-        roles=caller.roles,
     )
 
 

@@ -1,0 +1,111 @@
+"""What a runner is asked and what it answers, and the reasons that only a run can have. Values only."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from plugind.errors import AuditUnavailableError, IsolationUnavailableError
+from plugind.model import Caller, Code, Outcome, PluginError, Reason, Usage, Violation
+
+MOST_DENIALS: Final = 1024
+STOPPING: Final = Reason(
+    Code.BUSY, "daemon", "a running daemon", "it is stopping", "send it again when the daemon is up"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a caller wants to run; every field was checked for its form. Empty and zero: not given."""
+
+    caller: Caller
+    plugin: str
+    version: str
+    input_json: bytes
+    stage: str = ""
+    plan_id: str = ""
+    sensitivity: str = "internal"
+    timeout_ms: int = 0
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    """The governance record. Empty and zero where a denial came before it was known."""
+
+    plugin_id: str = ""
+    tier: str = ""
+    permissions: tuple[str, ...] = ()
+    execution_limit_ms: int = 0
+    audit_log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunAnswer:
+    """A denial (reasons, no outcome) or how it ended (outcome, no reasons)."""
+
+    run_id: str
+    version: str
+    governance: Governance
+    reasons: tuple[Reason, ...] = ()
+    outcome: Outcome | None = None
+    detail: str = ""
+    output_json: bytes = b""
+    usage: Usage = field(default_factory=Usage)
+    violations: tuple[Violation, ...] = ()
+    stdout: bytes = b""
+    stderr: bytes = b""
+    error: PluginError | None = None
+
+
+class Denials:
+    """The last denial of each caller, for `plugindctl why`; of the callers that were denied last."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[int, tuple[RunRequest, RunAnswer, int]] = OrderedDict()
+
+    def note(self, request: RunRequest, answer: RunAnswer) -> None:
+        """It was denied just now."""
+        self._last[request.caller.uid] = (request, answer, time.time_ns() // 1_000_000)
+        self._last.move_to_end(request.caller.uid)
+        if len(self._last) > MOST_DENIALS:
+            self._last.popitem(last=False)
+
+    def last(self, caller: Caller) -> tuple[RunRequest, RunAnswer, int] | None:
+        """Request, answer, and when (milliseconds since the epoch)."""
+        return self._last.get(caller.uid)
+
+
+def busy_reason(tier: int, capacity: int) -> Reason:
+    """No place became free in time."""
+    return Reason(
+        Code.BUSY,
+        f"tier.{tier}.instances",
+        expected=f"at most {capacity} instances at a time",
+        actual="one more, and none ended in a second",
+        remedy=f"send it again later, or raise instances in profiles/tier{tier}.toml",
+    )
+
+
+def audit_reason(error: AuditUnavailableError) -> Reason:
+    """The ledger cannot be written."""
+    return Reason(
+        Code.AUDIT_UNAVAILABLE,
+        "audit.intent",
+        expected="a ledger that can be written",
+        actual=str(error),
+        remedy="free the disk or put the segment back, then restart plugind",
+    )
+
+
+def isolation_reason(error: IsolationUnavailableError) -> Reason:
+    """A step of the jail failed."""
+    return Reason(
+        Code.ISOLATION_UNAVAILABLE,
+        f"jail.{error.step}",
+        expected="every step of the jail works",
+        actual=str(error),
+        remedy="plugindctl doctor",
+    )
