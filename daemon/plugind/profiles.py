@@ -39,9 +39,13 @@ def builtin_digests(folder: Path) -> frozenset[str]:
     Raises ConfigError.
     """
     path = folder / BUILTIN_LIST
-    if not path.exists():
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
         return frozenset()
-    lines = [line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected a list of digests, cannot be read: {error}") from error
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     for line in lines:
         if line and not _DIGEST.fullmatch(line):
             raise ConfigError(f"{path}: expected a sha256 in hex on each line, got {line[:80]!r}")
@@ -58,7 +62,7 @@ def load_profile(path: Path, tier: Tier) -> Profile:
         raise ConfigError(f"{path}: expected TOML: {error}") from error
     reader = _Reader(path)
     reader.keys("", table, ("tier", "default_limits", "ceilings", "jail", "requires", "permissions"))
-    if table["tier"] != tier:
+    if type(table["tier"]) is not int or table["tier"] != tier:
         raise ConfigError(f"{path}: tier: expected {tier}, got {table['tier']!r}")
     jail = reader.table("jail", table, (*_NUMBERS, "exec_allowed", "seccomp_extra"))
     ceilings = reader.limits("ceilings", table)

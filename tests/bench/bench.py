@@ -7,13 +7,16 @@ what the kernel defers.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +27,10 @@ sys.path.insert(0, str(ROOT))
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from plugind.audit.ledger import Ledger  # noqa: E402
+from plugind.audit.records import Refused  # noqa: E402
 from plugind_client import Client  # noqa: E402
+from plugind_proto.v1 import governance_pb2  # noqa: E402
 from tests.support.daemon import Daemon  # noqa: E402
 
 CODE = """import json, sys
@@ -47,6 +53,7 @@ entrypoint = "bench_echo:run"
 stages = ["*"]
 deterministic = true
 """
+SLEEP = "import time\ndef run(payload, context):\n    time.sleep(60 if payload else 0)\n"
 PAYLOAD = {"values": list(range(100)), "text": "x" * 600}  # about 1 KB
 OURS = "plugind Run"
 BWRAP = "bwrap python3 plugin.py"
@@ -115,11 +122,80 @@ def wall_overshoot(client: Client, rounds: int) -> list[float]:
     return late
 
 
-def write_plugin(folder: Path, name: str, code: str) -> Path:
+def kill_many(count: int) -> dict[str, float]:
+    """From the call of the kill switch to its return, with so many instances of one plugin asleep."""
+    with tempfile.TemporaryDirectory(prefix="plugind-bench-") as name:
+        folder = Path(name)
+        profiles = folder / "profiles"
+        shutil.copytree(ROOT / "profiles", profiles)
+        tier = profiles / "tier2.toml"
+        tier.write_text(re.sub(r"(?m)^instances = \d+", f"instances = {count + 8}", tier.read_text()))
+        (folder / "plugind.toml").write_text(f'profiles = "{profiles}"\nconnections_per_uid = 1024\n')
+        with Daemon("--config", str(folder / "plugind.toml")) as daemon:
+            daemon.install(write_plugin(folder, "bench_sleep", SLEEP, "[limits]\nwall_ms = 60000\n"))
+            client = daemon.client()
+            callers = [
+                threading.Thread(target=client.execute, args=("bench_sleep", 1), daemon=True) for _ in range(count)
+            ]
+            for caller in callers:
+                caller.start()
+            deadline = time.monotonic() + 40
+            while sum(run.state == "running" for run in client.runs()) < count:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{count} instances did not start within 40 s")
+                time.sleep(0.05)
+            began = time.perf_counter()
+            killed = daemon.governance().Kill(governance_pb2.HoldRequest(target="bench_sleep", reason="bench"))
+            took_ms = (time.perf_counter() - began) * 1000
+            for caller in callers:
+                caller.join(10)
+        if (killed.ended_runs, killed.unconfirmed_runs) != (count, 0):
+            raise RuntimeError(f"expected {count} runs to be ended, got {killed}")
+        return {"instances": count, "call_ms": took_ms, "last_process_gone_ms": killed.took_us / 1000}
+
+
+def records_per_second(daemon: Daemon, callers: int, seconds: float) -> dict[str, float]:
+    """Durable records: through the API (a denial is one), and straight into a ledger."""
+    stop = time.monotonic() + seconds
+    counts = [0] * callers
+
+    def ask(place: int) -> None:
+        client = daemon.client()
+        while time.monotonic() < stop:
+            client.execute("bench_nothing", None)
+            counts[place] += 1
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"callers": callers, "api": sum(counts) / seconds, "ledger": asyncio.run(appended(callers, seconds))}
+
+
+async def appended(callers: int, seconds: float) -> float:
+    """Records per second of a ledger in this process, 1 KB each."""
+    with tempfile.TemporaryDirectory(prefix="plugind-bench-") as name:
+        ledger, _ = Ledger.open(Path(name), "dev")
+        stop = time.monotonic() + seconds
+        count = 0
+
+        async def append() -> None:
+            nonlocal count
+            while time.monotonic() < stop:
+                await ledger.append(Refused("bench", 0, "operator", "x" * 900))
+                count += 1
+
+        await asyncio.gather(*(append() for _ in range(callers)))
+        await ledger.close()
+        return count / seconds
+
+
+def write_plugin(folder: Path, name: str, code: str, limits: str = "") -> Path:
     """A bundle folder with schemas that allow anything."""
     target = folder / name
     (target / "schemas").mkdir(parents=True)
-    (target / "plugin.toml").write_text(MANIFEST.replace("bench_echo", name))
+    (target / "plugin.toml").write_text(MANIFEST.replace("bench_echo", name) + limits)
     (target / f"{name}.py").write_text(code)
     for schema in ("input", "output"):
         (target / "schemas" / f"{schema}.json").write_text("{}")
@@ -135,27 +211,35 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="plugind-bench-") as name, Daemon() as daemon:
         folder = Path(name)
         echo = write_plugin(folder, "bench_echo", CODE)
-        sleep = write_plugin(
-            folder, "bench_sleep", "import time\ndef run(payload, context):\n    time.sleep(60 if payload else 0)\n"
-        )
+        sleep = write_plugin(folder, "bench_sleep", SLEEP)
         (folder / "input.json").write_text(json.dumps(PAYLOAD))
-        daemon.try_plugin(echo, PAYLOAD, stage="durations")
+        daemon.install(echo)
         client = daemon.client()
-        daemon.try_plugin(sleep, None, stage="durations")
+        daemon.install(sleep)
         found = contenders(echo, client)
         figures = {
             "back to back": measure(found, arguments.rounds, 0),
             "spaced 10 ms": measure(found, arguments.rounds, 0.01),
         }
         late = wall_overshoot(client, max(5, arguments.rounds // 6))
+        rate = records_per_second(daemon, 64, 3)
+    killed = kill_many(200)
     report = {
         pace: {name: {"p50_ms": percentile(times, 50), "p99_ms": percentile(times, 99)} for name, times in by.items()}
         for pace, by in figures.items()
     }
     if arguments.json:
-        print(json.dumps({"runs": report, "wall_overshoot_ms": {"p50": percentile(late, 50), "max": max(late)}}))
+        overshoot = {"p50": percentile(late, 50), "max": max(late)}
+        print(json.dumps({"runs": report, "wall_overshoot_ms": overshoot, "records_per_s": rate, "kill": killed}))
     else:
         show(report, late)
+        print(
+            f"durable records per second, 64 callers: {rate['api']:.0f} through the API, {rate['ledger']:.0f} straight"
+        )
+        print(
+            f"kill switch, {killed['instances']} instances: last process gone after"
+            f" {killed['last_process_gone_ms']:.0f} ms, the call took {killed['call_ms']:.0f} ms"
+        )
     return 0
 
 

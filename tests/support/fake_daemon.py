@@ -29,6 +29,7 @@ import grpc
 from plugind_client.cli import main
 from plugind_proto.v1 import (
     common_pb2,
+    governance_pb2,
     governance_pb2_grpc,
     registry_pb2,
     registry_pb2_grpc,
@@ -73,6 +74,23 @@ def denied(*codes):
     return runtime_pb2.RunResponse(decision="deny", reasons=reasons, governance=GOVERNANCE, version="1.0.0")
 
 
+def healthy():
+    """A daemon with nothing wrong."""
+    return governance_pb2.StatusResponse(
+        daemon_version="1.0",
+        mode="production",
+        started_unix_ms=1_700_000_000_000,
+        runs_in_flight=2,
+        cgroup_driver="unified",
+        ledger_size=41,
+        ledger_root="ab" * 32,
+        journal="41 records sent",
+        policy_sha256="cd" * 32,
+        policy_path="/etc/plugind/policy.toml",
+        plugins=3,
+    )
+
+
 def echo(request, _context):
     """The input is the output."""
     return allowed(request.input_json)
@@ -89,6 +107,21 @@ class FakeDaemon(
     plugins: dict = field(default_factory=dict)
     running: list = field(default_factory=list)
     requests: list = field(default_factory=list)
+    changes: list = field(default_factory=list)
+    holds: list = field(default_factory=list)
+    denial: object = None
+    """What Why answers."""
+    condition: object = field(default_factory=healthy)
+    """What Status answers."""
+    checks: list = field(default_factory=list)
+    """What Explain answers."""
+    killed: dict = field(default_factory=dict)
+    """What Kill answers beside the hold."""
+    trusting: bool = True
+    """Whether a vetter's statement makes Tier 1."""
+    approvers: int = 1
+    policy: list = field(default_factory=lambda: ["p" * 64])
+    """Policies in force, one after the other reload."""
     refusal: tuple | None = None
     """(status, detail, reasons): every call is refused with it."""
     call_ended: threading.Event = field(default_factory=threading.Event)
@@ -144,6 +177,12 @@ class FakeDaemon(
         self._admit(request, context)
         return runtime_pb2.ListRunsResponse(runs=self.running)
 
+    def Why(self, request, context):
+        self._admit(request, context)
+        if self.denial is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no denial")
+        return self.denial
+
     # --- Registry ------------------------------------------------------------------------------------------------
 
     def Submit(self, request, context):
@@ -158,9 +197,12 @@ class FakeDaemon(
         if stored is None:
             stored = plugin.versions.add(version=version, digest=digest, state="submitted", tier=2)
             stored.stages.extend(manifest["stages"])
+            for kind, entries in manifest.get("permissions", {}).items():
+                for entry in entries:
+                    stored.permissions.add(kind=kind, entry_json=json.dumps(entry, sort_keys=True))
         elif stored.digest != digest:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{name} {version} is stored with other bytes")
-        if b"verification_summary" in _payloads(request.attestations):
+        if self.trusting and b"verification_summary" in _payloads(request.attestations):
             stored.tier = 1
         return registry_pb2.SubmitResponse(
             plugin_id=plugin.plugin_id,
@@ -186,26 +228,116 @@ class FakeDaemon(
         context.abort(grpc.StatusCode.NOT_FOUND, f"no plugin {name}")
         raise AssertionError
 
+    def _stored(self, request, context):
+        """The plugin and the version that a request names."""
+        plugin = self._plugin(request.plugin, context)
+        stored = _version(plugin, request.version)
+        if stored is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no version {request.version}")
+        return plugin, stored
+
+    def History(self, request, context):
+        self._admit(request, context)
+        name = self._plugin(request.plugin, context).name if request.plugin else ""
+        return registry_pb2.HistoryResponse(changes=[each for each in self.changes if name in {"", each.plugin}])
+
     # --- Governance ----------------------------------------------------------------------------------------------
 
     def Approve(self, request, context):
         self._admit(request, context)
-        stored = _version(self._plugin(request.plugin, context), request.version)
+        _, stored = self._stored(request, context)
         if request.tier < stored.tier:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the evidence gives tier {stored.tier}")
-        stored.state = "approved"
-        stored.approval.CopyFrom(registry_pb2.Approval(tier=request.tier, stages=stored.stages, reason=request.reason))
+        self.approvers -= 1
+        if self.approvers > 0:
+            return stored
+        if stored.state != "active":
+            stored.state = "approved"
+        given = stored if request.as_declared else request
+        stored.approval.CopyFrom(
+            registry_pb2.Approval(
+                tier=request.tier,
+                stages=given.stages,
+                permissions=given.permissions,
+                limits=given.limits,
+                reason=request.reason,
+            )
+        )
         return stored
 
     def Activate(self, request, context):
         self._admit(request, context)
-        plugin = self._plugin(request.plugin, context)
-        stored = _version(plugin, request.version)
+        plugin, stored = self._stored(request, context)
         if not stored.HasField("approval"):
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{stored.version} is not approved")
+        for other in plugin.versions:
+            if other.state == "active":
+                other.state = "retired"
         stored.state = "active"
         plugin.active_version = stored.version
         return stored
+
+    def Reject(self, request, context):
+        self._admit(request, context)
+        _, stored = self._stored(request, context)
+        stored.state = "submitted"
+        stored.ClearField("approval")
+        return stored
+
+    def Rollback(self, request, context):
+        self._admit(request, context)
+        plugin = self._plugin(request.plugin, context)
+        earlier = [
+            each for each in plugin.versions if request.version in {"", each.version} and each.state == "retired"
+        ]
+        if not earlier:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no earlier version")
+        earlier[-1].state = "active"
+        plugin.active_version = earlier[-1].version
+        return earlier[-1]
+
+    def Suspend(self, request, context):
+        self._admit(request, context)
+        return self._held("suspended", request)
+
+    def Resume(self, request, context):
+        self._admit(request, context)
+        return self._lifted("suspended", request, context)
+
+    def Kill(self, request, context):
+        self._admit(request, context)
+        return governance_pb2.KillResponse(hold=self._held("killed", request), **self.killed)
+
+    def LiftKill(self, request, context):
+        self._admit(request, context)
+        return self._lifted("killed", request, context)
+
+    def _held(self, kind, request):
+        hold = registry_pb2.Hold(kind=kind, target=request.target, reason=request.reason, by_uid=1000, at_unix_ms=5)
+        self.holds.append(hold)
+        return hold
+
+    def _lifted(self, kind, request, context):
+        there = next((each for each in self.holds if (each.kind, each.target) == (kind, request.target)), None)
+        if there is None:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{request.target}: expected one that is {kind}")
+        self.holds.remove(there)
+        return registry_pb2.Hold(kind=kind, target=request.target, reason=request.reason, by_uid=1001, at_unix_ms=6)
+
+    def Status(self, request, context):
+        self._admit(request, context)
+        return self.condition
+
+    def Explain(self, request, context):
+        self._admit(request, context)
+        return governance_pb2.ExplainResponse(checks=self.checks, allowed=all(each.ok for each in self.checks))
+
+    def ReloadPolicy(self, request, context):
+        self._admit(request, context)
+        before = self.policy[0]
+        if len(self.policy) > 1:
+            del self.policy[0]
+        return governance_pb2.ReloadPolicyResponse(policy_sha256=self.policy[0], changed=self.policy[0] != before)
 
 
 def _version(plugin, version):
@@ -269,8 +401,11 @@ def plugindctl_process(*arguments, **options):
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def plugindctl_terminal(*arguments, columns=100):
-    """The real command on a terminal that knows no escapes: its exit code, and all that came to the screen."""
+def plugindctl_terminal(*arguments, columns=100, typed=()):
+    """The real command on a terminal that knows no escapes: its exit code, and all that came to the screen.
+
+    `typed`: pairs of a question and what a person types when the screen ends with it.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
@@ -279,11 +414,16 @@ def plugindctl_terminal(*arguments, columns=100):
         stdout=theirs,
         stderr=theirs,
         env=os.environ | {"TERM": "dumb", "PYTHONUTF8": "1"},
+        start_new_session=True,  # or a passphrase would be asked for on the terminal of whoever runs the tests
     )
     os.close(theirs)
     screen = b""
+    to_type = list(typed)
     with contextlib.suppress(OSError):  # EIO is how a terminal says that nobody has it open any more
         while read := os.read(ours, 65536):
             screen += read
+            if to_type and screen.endswith(to_type[0][0].encode()):
+                os.write(ours, to_type.pop(0)[1].encode() + b"\n")
     os.close(ours)
+    assert to_type == [], screen.decode()
     return process.wait(30), screen.decode().replace("\r\n", "\n")

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+from plugind.linux import cgroup
 from plugind.model import Limits, Profile
 from plugind.profiles import load_profiles, profiles_dir
 from plugind.sandbox.client import InstanceRequest, InstanceResult, LauncherClient
@@ -89,6 +90,14 @@ def state_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def sweep(state: Path) -> None:
+    """Remove what a killed launcher leaves behind, as the next one on that state would: this state has no next one."""
+    status = state.stat()
+    name = f"{status.st_dev:x}-{status.st_ino:x}"
+    cgroup.detect(prepare=False).sweep(name)
+    shutil.rmtree(Path("/run", f"plugind-{name}"), ignore_errors=True)
+
+
 @contextlib.asynccontextmanager
 async def jail(profiles: Path | None = None) -> AsyncIterator[Jail]:
     """A launcher, its client, and the certainty that both are gone afterwards."""
@@ -105,6 +114,7 @@ async def jail(profiles: Path | None = None) -> AsyncIterator[Jail]:
                 if not client.gone.done():
                     os.kill(pid, signal.SIGKILL)
             await asyncio.to_thread(os.waitpid, pid, 0)
+            sweep(state)
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -112,9 +113,11 @@ def test_the_reins_are_kill_and_events(tmp_path) -> None:
     files(tmp_path / "unified", cgroup__events="populated 0\nfrozen 0\n")
     reins = group.reins()
     assert reins is not None
-    with open(reins[0], "w") as kill, open(reins[1]) as events:
-        kill.write("1")
-        assert events.read().startswith("populated 0")
+    kill, events = reins
+    os.write(kill, b"1")
+    assert os.read(events, 100).startswith(b"populated 0")
+    for descriptor in reins:
+        os.close(descriptor)
     assert (tmp_path / "unified/cgroup.kill").read_text() == "1"
 
 
@@ -205,7 +208,7 @@ def test_unified_stats(tmp_path) -> None:
 
 
 def test_stats_that_are_not_there_raise(tmp_path) -> None:
-    with pytest.raises(OSError, match="cpu.stat"):
+    with pytest.raises(OSError, match=r"cpu\.stat"):
         unified_group(tmp_path).stats()
 
 
@@ -233,7 +236,7 @@ def test_kill_sends_signals_where_it_is_not(tmp_path) -> None:
 
 def test_create_that_fails_leaves_nothing(tmp_path) -> None:
     base = detect(tmp_path, *V1).create_base("x")
-    with pytest.raises(OSError, match="memory.limit_in_bytes"):
+    with pytest.raises(OSError, match=r"memory\.limit_in_bytes"):
         base.create("run1", LIMITS)
     assert list(tmp_path.rglob("run1")) == []
 
@@ -251,7 +254,7 @@ def test_a_base_is_made_and_removed_in_every_hierarchy(tmp_path) -> None:
     for name in (*V1, "unified"):
         assert {path.name for path in (tmp_path / name / "plugind-x").iterdir()} == {"instances", "templates"}
     base.remove()
-    assert [path for path in tmp_path.rglob("plugind-x*")] == []
+    assert list(tmp_path.rglob("plugind-x*")) == []
 
 
 def test_the_kill_descriptor(tmp_path) -> None:
@@ -260,8 +263,8 @@ def test_the_kill_descriptor(tmp_path) -> None:
     kill = files(tmp_path / "unified/plugind-x/instances", cgroup__kill="") / "cgroup.kill"
     descriptor = base.kill_descriptor()
     assert descriptor is not None
-    with open(descriptor, "w") as stream:
-        stream.write("1")
+    os.write(descriptor, b"1")
+    os.close(descriptor)
     assert kill.read_text() == "1"
 
 
@@ -271,7 +274,7 @@ def test_sweep_removes_what_an_earlier_daemon_of_that_name_left_and_nothing_else
     driver.create_base("other")
     driver.sweep("mine")
     driver.sweep("never-there")
-    assert [path for path in tmp_path.rglob("plugind-mine*")] == []
+    assert list(tmp_path.rglob("plugind-mine*")) == []
     assert len([path for path in tmp_path.rglob("plugind-other") if path.is_dir()]) == 5
 
 

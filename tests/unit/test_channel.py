@@ -147,7 +147,7 @@ def test_the_descriptors_of_a_run(tmp_path) -> None:
 )  # fmt: skip
 def test_other_descriptors_are_refused(tmp_path, kind) -> None:
     given, everything = opened(kind, tmp_path)
-    with pytest.raises(InvalidRequestError, match="input|write end of a pipe"):
+    with pytest.raises(InvalidRequestError, match=r"input|write end of a pipe"):
         channel.check_descriptors(given)
     channel.close(sorted(everything))
 

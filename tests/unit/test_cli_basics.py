@@ -10,7 +10,10 @@ import pytest
 from plugind_client import cli
 from tests.support.fake_daemon import FakeDaemon, plugindctl, plugindctl_process
 
-COMMANDS = "new build try run list show ps cancel doctor jail".split()
+RUNNING = "new build try run list show ps cancel doctor jail history status why sign".split()
+ADMINISTRATION = "submit approve reject activate rollback suspend resume kill".split()
+COMMANDS = RUNNING + ADMINISTRATION
+GROUPS = "keys policy audit".split()
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def test_script_is_the_main_that_the_tests_call():
 def test_main_help_lists_exactly_the_commands_of_this_version_and_all_exit_codes():
     done = plugindctl("--help")
     listed = done.out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
-    assert (done.code, sorted(line.split()[0] for line in listed)) == (0, sorted(COMMANDS))
+    assert (done.code, sorted(line.split()[0] for line in listed)) == (0, sorted(COMMANDS + GROUPS))
     assert [line.split()[0] for line in done.out.partition("Exit codes:\n")[2].splitlines()[:8]] == list("01234567")
 
 
@@ -40,6 +43,7 @@ def test_help_of_each_command_has_examples_of_it_and_the_options_of_all(command)
     assert [line for line in lines if not line.startswith(f"plugindctl {command}")] == []
     assert "--json" in done.out
     assert "--socket PATH" in done.out
+    assert ("--admin-socket PATH" in done.out) is (command in ADMINISTRATION)
     assert plugindctl(command, "-h") == done
 
 

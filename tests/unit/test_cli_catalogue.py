@@ -7,7 +7,18 @@ from tests.support.fake_daemon import FakeDaemon, plugindctl
 
 READ = registry_pb2.Permission(kind="file_read", entry_json='{"path": "wbs_*.json"}')
 LIMITS = common_pb2.Limits(wall_ms=2000, pids=4)
-OLD = {"version": "1.0.0", "state": "retired", "tier": 2, "digest": "a" * 64, "stages": ["*"], "summary": "Old"}
+KILLED = registry_pb2.Hold(
+    kind="killed", target="costs@1.0.0", reason="wrong sums", by_uid=4_000_002, at_unix_ms=60_000
+)
+OLD = {
+    "holds": [KILLED],
+    "version": "1.0.0",
+    "state": "retired",
+    "tier": 2,
+    "digest": "a" * 64,
+    "stages": ["*"],
+    "summary": "Old",
+}
 NEW = registry_pb2.PluginVersion(
     version="1.2.0",
     digest="b" * 64,
@@ -25,7 +36,12 @@ NEW = registry_pb2.PluginVersion(
     submitted_unix_ms=1_700_000_000_000,
     submitted_by_uid=1000,
     approval=registry_pb2.Approval(
-        by_uid=1001, at_unix_ms=1_700_000_060_000, tier=1, stages=["durations"], limits=LIMITS, reason="looked at it"
+        by_uid=4_000_001,
+        at_unix_ms=1_700_000_060_000,
+        tier=1,
+        stages=["durations"],
+        limits=LIMITS,
+        reason="looked at it",
     ),
 )
 
@@ -58,9 +74,9 @@ def test_list_has_a_line_for_each_plugin(daemon):
     rows = [[cell.strip() for cell in row] for row in cells(done.out)]
     assert (done.code, done.err) == (0, "")
     assert rows == [
-        ["id", "plugin", "active", "tier", "state", "stages", "summary"],
-        ["plug_1", "costs", "1.2.0", "1", "active", "durations, wbs", "Rolls costs up"],
-        ["plug_2", "fresh", "-", "2", "submitted", "*", r"\u001b[2JNew\nline"],
+        ["id", "plugin", "active", "tier", "state", "held", "stages", "summary"],
+        ["plug_1", "costs", "1.2.0", "1", "active", "1.0.0 killed", "durations, wbs", "Rolls costs up"],
+        ["plug_2", "fresh", "-", "2", "submitted", "-", "*", r"\u001b[2JNew\nline"],
     ]
 
 
@@ -80,7 +96,7 @@ def test_list_of_nothing_says_so(daemon):
 
 def test_plugin_without_a_version_is_listed(daemon):
     daemon.plugins["empty"] = registry_pb2.Plugin(plugin_id="plug_3", name="empty")
-    assert plugindctl("list").out.splitlines()[-1].split() == ["plug_3", "empty", "-", "-", "-", "-"]
+    assert plugindctl("list").out.splitlines()[-1].split() == ["plug_3", "empty", "-", "-", "-", "-", "-"]
 
 
 @pytest.mark.parametrize("name", ["costs", "plug_1"])
@@ -96,12 +112,12 @@ def test_show_tells_what_was_asked_for_and_what_was_approved(daemon, name):
         "stages durations, wbs",
         'asks for file_read {"path": "wbs_*.json"}',
         "limits wall_ms 2000, pids 4",
-        "approved 2023-11-14 22:14 UTC by uid 1001 for tier 1",
+        "approved 2023-11-14 22:14 UTC by uid 4000001 for tier 1",
         "because looked at it",
         "for stages durations",
         "granted no permissions",
-        f"1.0.0 retired 2 1970-01-01 00:00 UTC {'a' * 64}",
-        f"1.2.0 active 1 2023-11-14 22:13 UTC {'b' * 64}",
+        f"1.0.0 retired killed 2 1970-01-01 00:00 UTC {'a' * 64}",
+        f"1.2.0 active - 1 2023-11-14 22:13 UTC {'b' * 64}",
     ):
         assert part in text
 
@@ -111,6 +127,20 @@ def test_show_of_a_version(daemon):
     shown = plugindctl("show", "costs@1.0.0", "--json").json
     assert [version["version"] for version in shown["versions"]] == ["1.0.0"]
     assert len(plugindctl("show", "costs", "--json").json["versions"]) == 2
+
+
+def test_show_tells_what_holds_a_version_and_what_it_widens(daemon):
+    assert about(plugindctl("show", "costs@1.0.0"))["killed"].strip() == (
+        "costs@1.0.0, 1970-01-01 00:01 UTC by uid 4000002: wrong sums"
+    )
+    daemon.plugins["fresh"].versions[0].widens.extend(["stages: * is new", "limits.pids: 9, was 4"])
+    lines = [" ".join(line.split()) for line in plugindctl("show", "fresh").out.splitlines()]
+    assert [line for line in lines if line.startswith("widens")] == [
+        "widens stages: * is new",
+        "widens limits.pids: 9, was 4",
+    ]
+    (hold,) = plugindctl("show", "costs@1.0.0", "--json").json["versions"][0]["holds"]
+    assert (hold["kind"], hold["target"], hold["by_uid"]) == ("killed", "costs@1.0.0", 4_000_002)
 
 
 def test_show_without_an_active_version_takes_the_newest(daemon):

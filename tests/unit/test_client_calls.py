@@ -1,5 +1,7 @@
 """The client against a real gRPC server on a real socket: what it sends, what it makes of the answers."""
 
+import asyncio
+import inspect
 import json
 import math
 import os
@@ -14,9 +16,9 @@ import grpc
 import pytest
 
 import plugind_client
-from plugind_client import Client, Limits, Permission
+from plugind_client import AsyncClient, Client, Limits, Permission
 from plugind_client.channel import STATUS
-from plugind_proto.v1 import common_pb2, runtime_pb2
+from plugind_proto.v1 import common_pb2, governance_pb2, registry_pb2, runtime_pb2
 from tests.support.fake_daemon import FakeDaemon, allowed, denied, ended
 
 
@@ -26,8 +28,35 @@ def daemon(tmp_path):
         yield daemon
 
 
+class Awaited:
+    """AsyncClient with each call awaited at once, so that one test serves both clients."""
+
+    def __init__(self, socket):
+        self._runner = asyncio.Runner()
+        self._client = AsyncClient(socket)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+    def __getattr__(self, name):
+        async def call(*args, **kwargs):
+            return await getattr(self._client, name)(*args, **kwargs)
+
+        return lambda *args, **kwargs: self._runner.run(call(*args, **kwargs))
+
+
+@pytest.fixture(params=[Client, Awaited], ids=["sync", "async"])
+def client(daemon, request):
+    with request.param(daemon.socket) as client:
+        yield client
+
+
 @pytest.fixture
-def client(daemon):
+def blocking(daemon):
     with Client(daemon.socket) as client:
         yield client
 
@@ -195,7 +224,8 @@ def test_output_that_is_no_json_is_a_fault(daemon, client, output):
 # --- ending a run --------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_ends_the_run(daemon, client):
+def test_ctrl_c_ends_the_run(daemon, blocking):
+    client = blocking
     daemon.answers["slow"] = daemon.slow
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
@@ -207,7 +237,8 @@ def test_ctrl_c_ends_the_run(daemon, client):
     assert client.run("echo", 1).output == 1
 
 
-def test_closing_ends_the_run_of_another_thread(daemon, client):
+def test_closing_ends_the_run_of_another_thread(daemon, blocking):
+    client = blocking
     daemon.answers["slow"] = daemon.slow
     caught = []
 
@@ -226,6 +257,55 @@ def test_closing_ends_the_run_of_another_thread(daemon, client):
     assert [type(error) for error in caught] == [plugind_client.Canceled]
     with pytest.raises(plugind_client.InvalidRequest):
         client.run("echo", None)
+
+
+@pytest.mark.parametrize("method", ["run", "execute"])
+async def test_canceling_the_task_ends_the_run(daemon, method):
+    daemon.answers["slow"] = daemon.slow
+    async with AsyncClient(daemon.socket) as client:
+        task = asyncio.create_task(getattr(client, method)("slow", None))
+        while not daemon.requests:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(daemon.call_ended.wait, 2)
+        assert (await client.run("echo", 1)).output == 1
+
+
+async def test_time_limit_of_the_callers_own_ends_the_run(daemon):
+    daemon.answers["slow"] = daemon.slow
+    async with AsyncClient(daemon.socket) as client:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.run("slow", None), 0.1)
+        assert await asyncio.to_thread(daemon.call_ended.wait, 2)
+
+
+async def test_closing_ends_the_run_of_another_task(daemon):
+    daemon.answers["slow"] = daemon.slow
+    client = AsyncClient(daemon.socket)
+    task = asyncio.create_task(client.run("slow", None))
+    while not daemon.requests:
+        await asyncio.sleep(0.005)
+    await client.close()
+    with pytest.raises(plugind_client.Canceled):
+        await task
+    with pytest.raises(plugind_client.InvalidRequest, match="accept"):
+        await client.run("echo", None)
+
+
+async def test_tasks_share_a_client(daemon):
+    async with AsyncClient(daemon.socket) as client:
+        results = await asyncio.gather(*(client.run("echo", number) for number in range(32)))
+    assert [result.output for result in results] == list(range(32))
+
+
+async def test_nothing_is_sent_before_it_is_awaited(daemon):
+    async with AsyncClient(daemon.socket) as client:
+        not_started = client.run("", {1, 2})
+        with pytest.raises(plugind_client.InvalidRequest):
+            await not_started
+    assert daemon.requests == []
 
 
 def test_run_has_a_deadline_only_when_the_caller_named_one(daemon, client):
@@ -358,6 +438,139 @@ def test_runs_and_cancel(daemon, client):
     assert (run.run_id, run.plugin, run.tier, run.started_unix_ms, run.caller_uid) == ("r9", "p", 2, 5, 1000)
     assert client.cancel("r9") is True
     assert client.cancel("r8") is False
+
+
+def test_both_clients_have_the_same_methods_with_the_same_arguments():
+    def methods(kind):
+        return {
+            name: str(inspect.signature(method)).partition(" -> ")[0]
+            for name, method in inspect.getmembers(kind, callable)
+            if not name.startswith("_") and name not in {"answer", "close"}
+        }
+
+    assert methods(Client) == methods(AsyncClient)
+    assert methods(Client)["kill"] == "(target: 'str', reason: 'str')"
+    assert [name for name in methods(Client) if not getattr(Client, name).__doc__] == []
+
+
+def test_method_of_a_client_tells_its_arguments(blocking):
+    assert inspect.signature(blocking.get).parameters.keys() == {"plugin"}
+    assert blocking.get.__doc__.startswith("One plugin with all its versions")
+
+
+def test_why_is_the_last_denial_or_nothing(daemon, client):
+    assert client.why() is None
+    reason = common_pb2.Reason(code="KILLED", rule="hold.killed", expected="e", actual="a", remedy="r")
+    daemon.denial = runtime_pb2.WhyResponse(
+        plugin="p",
+        version="1.0.0",
+        stage="s",
+        sensitivity="internal",
+        reasons=[reason],
+        audit_log="log_3",
+        at_unix_ms=9,
+    )
+    assert client.why() == plugind_client.Denial(
+        "p", "1.0.0", "s", "internal", (plugind_client.Reason("KILLED", "hold.killed", "e", "a", "r"),), "log_3", 9
+    )
+
+
+CHANGE = {
+    "revision": 7,
+    "plugin_id": "plug_1",
+    "plugin": "demo",
+    "version": "1.0.0",
+    "digest": "ab",
+    "action": "approve",
+    "state": "approved",
+    "by_uid": 1000,
+    "at_unix_ms": 5,
+    "why": "read it",
+    "detail_json": "{}",
+}
+
+
+def test_history(daemon, client, bundle):
+    client.submit(bundle)
+    daemon.changes += [registry_pb2.Change(**CHANGE), registry_pb2.Change(revision=8, action="kill")]
+    assert [change.revision for change in client.history()] == [7, 8]
+    assert client.history("plug_1") == [plugind_client.Change(**CHANGE)]
+    with pytest.raises(plugind_client.NotFound):
+        client.history("nothing")
+
+
+def test_holds(daemon, client):
+    daemon.killed = {"ended_runs": 3, "took_us": 41_000, "unconfirmed_runs": 1}
+    killed = client.kill("all", "incident")
+    assert killed == plugind_client.KillReport(plugind_client.Hold("killed", "all", "incident", 1000, 5), 3, 41_000, 1)
+    assert client.suspend("demo@1.0.0", "maintenance").kind == "suspended"
+    assert client.lift_kill("all", "over").by_uid == 1001
+    assert client.resume("demo@1.0.0", "done").target == "demo@1.0.0"
+    for lift in (client.lift_kill, client.resume):
+        with pytest.raises(plugind_client.Conflict):
+            lift("all", "again")
+    assert [(each.target, each.reason) for each in daemon.requests[:3]] == [
+        ("all", "incident"),
+        ("demo@1.0.0", "maintenance"),
+        ("all", "over"),
+    ]
+
+
+def test_approval_and_what_follows(daemon, client, bundle):
+    client.submit(bundle)
+    client.approve("demo", "1.0.0", tier=2, reason="r", as_declared=True, not_after_unix_ms=99)
+    assert daemon.last("ApproveRequest").not_after_unix_ms == 99
+    client.activate("demo", "1.0.0", reason="now")
+    assert daemon.last("ActivateRequest").reason == "now"
+    daemon.plugins["demo"].versions[0].state = "retired"
+    assert client.rollback("demo", reason="slow").state == "active"
+    assert client.reject("demo", "1.0.0", reason="wrong").approval is None
+    assert (daemon.last("RollbackRequest").version, daemon.last("RejectRequest").reason) == ("", "wrong")
+    with pytest.raises(plugind_client.Conflict):
+        client.rollback("demo", "1.0.0", reason="slow")
+    assert daemon.last("RollbackRequest").version == "1.0.0"
+
+
+def test_version_has_its_holds_and_what_it_widens(daemon, client, bundle):
+    client.submit(bundle)
+    stored = daemon.plugins["demo"].versions[0]
+    stored.holds.add(kind="killed", target="demo", reason="why", by_uid=5, at_unix_ms=6)
+    stored.widens.append("stages: a is new")
+    version = client.get("demo").version()
+    assert version.holds == (plugind_client.Hold("killed", "demo", "why", 5, 6),)
+    assert version.widens == ("stages: a is new",)
+
+
+def test_status(daemon, client):
+    daemon.condition.unavailable_tiers[1] = "no cgroups"
+    daemon.condition.holds.add(kind="killed", target="all")
+    found = client.status()
+    assert (found.daemon_version, found.mode, found.runs_in_flight, found.plugins) == ("1.0", "production", 2, 3)
+    assert (found.ledger_size, found.ledger_root, found.ledger_problem) == (41, "ab" * 32, "")
+    assert (found.unavailable_tiers, found.holds[0].target) == ({1: "no cgroups"}, "all")
+
+
+@pytest.mark.parametrize("plugin,version", [("demo@1.0.0", None), ("demo", "1.0.0")])
+def test_explain_tells_every_check(daemon, client, plugin, version):
+    reason = common_pb2.Reason(code="STAGE_NOT_ALLOWED", rule="stage")
+    daemon.checks = [
+        governance_pb2.Check(name="holds", ok=True),
+        governance_pb2.Check(name="stage", ok=False, reasons=[reason]),
+    ]
+    found = client.explain(plugin, version=version, stage="s", sensitivity="public", timeout_ms=5)
+    assert [(each.name, each.ok, [r.code for r in each.reasons]) for each in found] == [
+        ("holds", True, []),
+        ("stage", False, ["STAGE_NOT_ALLOWED"]),
+    ]
+    assert daemon.last("ExplainRequest") == governance_pb2.ExplainRequest(
+        plugin="demo", version="1.0.0", stage="s", sensitivity="public", timeout_ms=5
+    )
+
+
+def test_policy_is_read_again(daemon, client):
+    daemon.policy.append("q" * 64)
+    assert client.reload_policy() == plugind_client.PolicyReload("q" * 64, changed=True)
+    assert client.reload_policy() == plugind_client.PolicyReload("q" * 64, changed=False)
 
 
 def test_registry_and_governance(daemon, client, bundle):

@@ -119,12 +119,17 @@ def test_plugin_failure_carries_the_exception():
     assert (silent.type, silent.message, silent.traceback) == ("", "exit code 3", "")
 
 
-@pytest.mark.parametrize(
-    "code,retryable",
-    [("UNAVAILABLE", True), ("NO_ANSWER", True), ("BUSY", True), ("fault", True), ("failed", False), ("KILLED", False)],
-)
-def test_retryable(code, retryable):
-    assert errors.PlugindError(code).retryable is retryable
+@pytest.mark.parametrize("code", SENTENCES)
+def test_retryable_is_what_may_pass_without_anybody_doing_anything(code):
+    passes_by_itself = {"UNAVAILABLE", "NO_ANSWER", "BUSY", "ISOLATION_UNAVAILABLE", "fault"}
+    assert errors.PlugindError(code).retryable is (code in passes_by_itself)
+
+
+@pytest.mark.parametrize("code", DESIGN_DENIALS.split())
+def test_denial_has_the_code_of_its_first_reason_and_its_own_sentence(code):
+    error = errors.error_of(result(decision="deny", outcome="", reasons=(Reason(code, "r"), Reason("BUSY", "s"))))
+    assert (type(error), error.code, str(error)) == (errors.Denied, code, errors.DENIALS[code])
+    assert error.retryable is (code in {"BUSY", "ISOLATION_UNAVAILABLE"})
 
 
 @pytest.mark.parametrize("outcome", errors.OUTCOMES)

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from plugind import config
 from plugind.config import Flags, load
 from plugind.errors import ConfigError
 
 
-def test_defaults(monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "DEFAULT_CONFIG", tmp_path / "none.toml")
-    found = load(Flags(), {})
+def test_defaults(tmp_path):
+    empty = tmp_path / "plugind.toml"
+    empty.write_text("")
+    found = load(Flags(config=empty), {})
     assert (found.state, found.socket) == (Path("/var/lib/plugind"), Path("/run/plugind/run/plugind.sock"))
     assert (found.profiles, found.connections_per_uid, found.dev) == (None, 128, False)
-    assert load(Flags(dev=True), {}).state == Path("/var/lib/plugind-dev")
+    assert load(Flags(config=empty, dev=True), {}).state == Path("/var/lib/plugind-dev")
 
 
 def test_flags_win_over_environment_over_file(tmp_path):

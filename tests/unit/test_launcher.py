@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import socket
 import subprocess
 import threading
@@ -118,7 +119,14 @@ class World:
         nowhere = Interpreter("/nowhere", "/nowhere")
         specs = {tier: TemplateSpec(tier, 0, 65536, folder, folder, nowhere, False, b"", b"") for tier in (0, 1, 2)}
         self.launcher = Launcher(
-            theirs, self.base, PROFILES, specs, CodeStore(folder / "code"), frozenset(), {0: "not today"}, self.start_template
+            theirs,
+            self.base,
+            PROFILES,
+            specs,
+            CodeStore(folder / "code"),
+            frozenset(),
+            {0: "not today"},
+            self.start_template,
         )
         self.thread = threading.Thread(target=self.launcher.serve, args=("fake",), daemon=True)
         self.open_files = contextlib.ExitStack()
@@ -549,7 +557,25 @@ def test_a_template_that_cannot_start_is_tried_again_later(world) -> None:
     assert (refused.step, "no such luck" in refused.detail) == ("template of tier 2", True)
     world.broken.clear()
     world.launcher._retry_ns[2] = 0
-    assert works(world)
+    world.ask("late")
+    assert is_replaced(world)
+    order, _ = world.order()
+    assert order["run"] == "late"
+
+
+def test_a_run_that_is_asked_for_when_its_zygote_has_just_ended(tmp_path) -> None:
+    world = World(tmp_path)
+    world.begin()
+    assert world.load().error == ""
+    world.launcher.stop()  # from here on this thread is the launcher's: the run comes first, the news second
+    world.thread.join(TIMEOUT_S)
+    world.zygote().zygote.close()
+    world.ask()
+    world.launcher._from_front()
+    assert [each.tier for each in world.templates].count(2) == 2
+    order, _ = world.order()
+    assert order["run"] == "r1"
+    world.end()
 
 
 def test_two_that_outlive_their_kill_cost_one_template(tmp_path) -> None:
@@ -570,7 +596,8 @@ def test_two_that_outlive_their_kill_cost_one_template(tmp_path) -> None:
 
 def test_a_front_that_is_gone_ends_it(world) -> None:
     world.run()
-    world.ask("unread")  # so that there is an unread message when the front goes
+    world.ask("unread", tier=3)
+    assert select.select([world.front], [], [], TIMEOUT_S)[0]  # its end is then an error, with an answer left unread
     world.front.close()
     world.thread.join(TIMEOUT_S)
     assert not world.thread.is_alive()

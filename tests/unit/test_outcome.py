@@ -39,6 +39,13 @@ def ended(cause: str = "", exit_code: int = 0) -> Ended:
         (ended(), frame(b'"TypeError: set"', kind=b"I"), Outcome.OUTPUT_INVALID),
         (ended(), frame(b"{}", kind=b"E"), Outcome.OUTPUT_INVALID),
         (ended(), frame(b"[", kind=b"E"), Outcome.OUTPUT_INVALID),
+        (ended(), frame(b'{"type":"E"}', kind=b"E"), Outcome.OUTPUT_INVALID),
+        (ended(), frame(b'{"type":5,"message":"m","traceback":"t"}', kind=b"E"), Outcome.OUTPUT_INVALID),
+        (ended(), frame(b'{"type":"E","message":"m","traceback":null}', kind=b"E"), Outcome.OUTPUT_INVALID),
+        (ended(), frame(b"{}", kind=b"I"), Outcome.OUTPUT_INVALID),
+        (ended(), frame(b"1.5", kind=b"I"), Outcome.OUTPUT_INVALID),
+        (ended(), frame(b"[" * 5000, kind=b"I"), Outcome.OUTPUT_INVALID),
+        (ended(exit_code=-40), b"", Outcome.FAILED),
         (ended(exit_code=3), b"", Outcome.FAILED),
         (ended(exit_code=1), frame(b"1"), Outcome.FAILED),
         (ended(exit_code=-signal.SIGSEGV), b"", Outcome.FAILED),
@@ -60,6 +67,13 @@ def test_what_the_plugin_raised_is_told() -> None:
     assert verdict.outcome is Outcome.FAILED
     assert verdict.error is not None
     assert verdict.error.type == "ZeroDivisionError"
+
+
+def test_a_forged_exception_is_cut_and_can_be_sent() -> None:
+    body = json.dumps({"type": "T" * 999, "message": "\ud800" * 99_999, "traceback": "t" * 99_999}).encode()
+    error = judge(ended(), frame(body, b"E"), NONCE, LIMITS).error
+    assert error is not None
+    assert [len(text.encode()) for text in (error.type, error.message, error.traceback)] == [256, 4096, 16384]
 
 
 @given(st.binary(max_size=200))

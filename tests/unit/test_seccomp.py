@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import platform
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ TEMPLATE = seccomp.template_filter()
 
 ALLOW, KILL_PROCESS = 0x7FFF0000, 0x80000000
 X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
-NATIVE = {"x86_64": X86_64, "aarch64": AARCH64}[__import__("platform").machine()]
+NATIVE = {"x86_64": X86_64, "aarch64": AARCH64}[platform.machine()]
 X32_BIT = 0x40000000
 TIOCSTI, TIOCLINUX, TCGETS = 0x5412, 0x541C, 0x5401
 
@@ -32,7 +33,7 @@ def refused(number: int) -> int:
     return 0x00050000 | number
 
 
-def evaluate(program: bytes, number: int, arguments: tuple[int, ...] = (), arch: int = NATIVE) -> int:
+def evaluate(program: bytes, number: int, arguments: tuple[int, ...] = (), arch: int = NATIVE) -> int:  # noqa: C901 - one case for each instruction
     """Classic BPF over struct seccomp_data. Source: bpf(4) of BSD, seccomp(2), linux/bpf_common.h."""
     data = struct.pack("<iIQ6Q", number, arch, 0, *arguments, *[0] * (6 - len(arguments)))
     instructions = [struct.unpack_from("<HBBI", program, offset) for offset in range(0, len(program), 8)]
@@ -59,7 +60,12 @@ def evaluate(program: bytes, number: int, arguments: tuple[int, ...] = (), arch:
             case 0x05:  # ja
                 place += k
             case 0x15 | 0x25 | 0x35 | 0x45:  # jeq, jgt, jge, jset
-                holds = {0x15: accumulator == k, 0x25: accumulator > k, 0x35: accumulator >= k, 0x45: bool(accumulator & k)}
+                holds = {
+                    0x15: accumulator == k,
+                    0x25: accumulator > k,
+                    0x35: accumulator >= k,
+                    0x45: bool(accumulator & k),
+                }
                 place += jump_true if holds[code] else jump_false
             case 0x06:  # ret #k
                 return k
@@ -101,7 +107,9 @@ def test_the_lists_do_not_contradict_each_other() -> None:
 def test_every_name_is_a_system_call_somewhere(name) -> None:
     known = [pyseccomp.resolve_syscall(arch, name) for arch in (pyseccomp.Arch.X86_64, pyseccomp.Arch.AARCH64)]
     newer_than_some_libseccomp = {"map_shadow_stack", "futex_wait", "futex_wake", "futex_requeue", "open_tree_attr"}
-    assert name in newer_than_some_libseccomp | {"fchmodat2", "cachestat", "quotactl_fd", "futex_waitv"} or max(known) >= 0
+    assert (
+        name in newer_than_some_libseccomp | {"fchmodat2", "cachestat", "quotactl_fd", "futex_waitv"} or max(known) >= 0
+    )
 
 
 @pytest.mark.parametrize("tier", PROFILES)

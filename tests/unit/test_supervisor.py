@@ -74,7 +74,7 @@ def test_a_broken_limit_kills_with_its_cause(used, after_ms, cause) -> None:
 
 
 def test_the_first_cause_stays() -> None:
-    instance, group = started(oom_kills=1)
+    instance, _ = started(oom_kills=1)
     instance.kill("canceled")
     first = instance.killed_ns
     instance.kill("killed")
@@ -126,7 +126,12 @@ def test_stuck_is_who_outlives_its_kill() -> None:
     assert instance.next_check_ns == instance.killed_ns + KILL_NS
 
 
-@given(wall_ms=st.integers(1, 10**6), cpu_ms=st.integers(1, 10**6), passed_ms=st.integers(0, 10**6), used_ms=st.integers(0, 10**6))
+@given(
+    wall_ms=st.integers(1, 10**6),
+    cpu_ms=st.integers(1, 10**6),
+    passed_ms=st.integers(0, 10**6),
+    used_ms=st.integers(0, 10**6),
+)
 def test_the_next_look_is_never_late(wall_ms, cpu_ms, passed_ms, used_ms) -> None:
     limits = Limits(wall_ms, cpu_ms, 1, 1, 1, 1)
     instance = Instance("r", "d" * 64, 2, limits, 7, FakeGroup(GroupStats(used_ms * MS, 0, 0, 0)), None)

@@ -1,17 +1,44 @@
 """What the ledger says: one frozen record for each kind of event, written as one JSON object a line.
 
-The ledger adds `index` and `time_unix_ms`. Digests are sha256 in hex; empty means there was nothing to digest.
+The ledger adds `index` and `time_unix_ms` before a record's own fields and `check`, the CRC-32 of what is before it,
+after them: it names the line in which a disk or a hand changed something. Digests are sha256 in hex; empty means that
+there was nothing to digest. Fields are flat: a subject's stand beside the record's own, and a payload `input` is
+`input_sha256`, `input_bytes`, `input_pack` and `input_offset`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, Final, TypeAlias
 
 from plugind.model import Limits, Reason, Usage, Violation
+
+PAYLOADS: Final = ("input", "output", "stdout", "stderr")
+"""Names of the payloads that a record can refer to."""
+ENTRY_HEAD_BYTES: Final = 40
+"""In a pack, before a payload: its sha256 and its length in 8 bytes."""
+_CHECK: Final = b',"check":"'
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A payload: its digest and size, and its place in the payload store. Empty digest: there was none."""
+
+    sha256: str = ""
+    bytes: int = 0
+    pack: int = -1
+    """Number of the pack file; -1: it is not stored."""
+    offset: int = -1
+    """Where its entry begins in the pack, bytes."""
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """Its pack and where its entry ends in it: of two payloads the later one has the greater end."""
+        return self.pack, self.offset + ENTRY_HEAD_BYTES + self.bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +55,7 @@ class Subject:
     stage: str
     plan_id: str
     sensitivity: str
-    input_sha256: str
-    input_bytes: int
+    input: Stored = Stored()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +70,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """It was refused, for all of these reasons, and never ran. `intent`: after that INTENT its jail could not be made."""
+    """It was refused, for all of these reasons, and never ran. `intent`: its INTENT, where only the jail failed."""
 
     event: ClassVar[str] = "DENIED"
     subject: Subject
@@ -54,18 +80,46 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the run of the INTENT with index `intent` ended."""
+    """How the run of the INTENT with index `intent` ended. The subject is the same: each record speaks for itself."""
 
     event: ClassVar[str] = "OUTCOME"
     intent: int
-    run: str
+    subject: Subject
     outcome: str
     detail: str = ""
-    output_sha256: str = ""
-    stdout_sha256: str = ""
-    stderr_sha256: str = ""
+    output: Stored = Stored()
+    stdout: Stored = Stored()
+    stderr: Stored = Stored()
     usage: Usage = field(default_factory=Usage)
     violations: tuple[Violation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Somebody changed what may run: registry, holds, policy or trust. `version` and `digest` empty: not about one."""
+
+    event: ClassVar[str] = "CHANGE"
+    action: str
+    """submit, approve, reject, activate, suspend, resume, rollback, kill, kill_lift, policy_reload, …"""
+    plugin_id: str
+    plugin: str
+    version: str
+    digest: str
+    by_uid: int
+    why: str
+    detail: str = ""
+    """JSON: what exactly changed; empty where the action says all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Somebody tried an administrative call without the role that it needs."""
+
+    event: ClassVar[str] = "REFUSED"
+    call: str
+    by_uid: int
+    role_needed: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +140,69 @@ class Stopped:
     reason: str
 
 
-Record = Intent | Denied | Ended | Started | Stopped
+Record: TypeAlias = Intent | Denied | Ended | Changed | Refused | Started | Stopped
+EVENTS: Final = tuple(kind.event for kind in (Started, Stopped, Intent, Ended, Denied, Changed, Refused))
 
 
 def line(index: int, time_unix_ms: int, record: Record) -> bytes:
     """The record as its line, newline included. ASCII only, so no byte of it is ever NUL."""
     fields: dict[str, object] = {"index": index, "time_unix_ms": time_unix_ms, "event": record.event}
-    for name, value in dataclasses.asdict(record).items():
-        if name == "subject":
-            fields.update(value)
+    _flatten(record, fields)
+    body = _encode(fields)[:-1].encode("ascii")
+    return b'%s,"check":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def read_line(text: bytes) -> dict[str, Any]:
+    """The fields of a line, newline or not, without its check. Raises ValueError for one that was not written so."""
+    body, _, check = text.removesuffix(b"\n").rpartition(_CHECK)
+    expected = b'%08x"}' % zlib.crc32(body)
+    if check != expected:
+        raise ValueError(f"expected a line that ends with its check {expected.decode()}, got {text[-20:]!r}")
+    fields = json.loads(body + b"}")
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected an object, got {text[:80]!r}")  # noqa: TRY004 - a line that was not written so
+    return fields
+
+
+def _flatten(record: Any, fields: dict[str, object]) -> None:
+    for name in _names(type(record)):
+        value = getattr(record, name)
+        if type(value) is Stored:
+            for part in _names(Stored):
+                fields[f"{name}_{part}"] = getattr(value, part)
+        elif type(value) is Subject:
+            _flatten(value, fields)
         else:
             fields[name] = value
-    return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    names: tuple[str, ...] = kind.__match_args__  # the fields; dataclasses.fields() takes ten times as long
+    return names
+
+
+def _plain(value: Any) -> dict[str, object]:
+    """Limits, reasons, usage and violations as objects."""
+    return {name: getattr(value, name) for name in _names(type(value))}
+
+
+_encode: Final = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
+
+
+def stored_of(fields: Mapping[str, Any], name: str) -> Stored:
+    """A payload as a line's fields tell it; empty for a record that has no such payload."""
+    if f"{name}_sha256" not in fields:
+        return Stored()
+    return Stored(*(fields[f"{name}_{part}"] for part in _names(Stored)))
+
+
+def subject_of(fields: Mapping[str, Any]) -> Subject:
+    """Who wanted what, out of the fields of an INTENT. Raises ValueError when one is missing."""
+    try:
+        given = {name: fields[name] for name in _names(Subject) if name != "input"}
+    except KeyError as error:
+        raise ValueError(f"expected an INTENT with all its fields, got one without {error}") from None
+    return Subject(**given, input=stored_of(fields, "input"))
 
 
 def sha256(data: bytes) -> str:

@@ -260,8 +260,9 @@ def _what_is_missing(lacking: list[str], available: list[str]) -> str:
 def _places(mounts: str, own: str) -> Iterator[tuple[str, Path]]:
     """Hierarchy (a controller, or "unified") and the group in it below which a base is made.
 
-    In the unified hierarchy, and as a unit of systemd in every one, that is this process's own: it is delegated. Else in
-    v1 hierarchies it is the root: whoever put this process into a group gave it limits that are not meant for plugins.
+    In the unified hierarchy, and as a unit of systemd in every one, that is this process's own: it is delegated.
+    Else in v1 hierarchies it is the root: whoever put this process into a group gave it limits that are not meant for
+    plugins.
     """
     paths = {}
     for line in own.splitlines():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from plugind.model import Caller, Limits, Permission, PluginVersion, Profile, Reason, State, Tier
+from plugind.model import Caller, Hold, Limits, Permission, PluginVersion, Profile, Reason, State, Tier
+from plugind.policy.rules import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,11 @@ class RunFacts:
     timeout_ms: int
     """Wall limit that the caller wants; 0: none of its own."""
     profiles: Mapping[int, Profile]
+    policy: Policy
+    now_unix_ms: int
+    """For what expires."""
+    holds: tuple[Hold, ...]
+    """All that are on this version: on its digest, its name and version, its name, or on everything."""
     record: PluginVersion | None = None
     """The version asked for, or else the active one. None: there is none."""
     other_versions: Mapping[str, State] | None = None
@@ -55,4 +61,17 @@ class Decision:
 
     allowed: bool
     grant: Grant | None
+    reasons: tuple[Reason, ...]
+    warnings: tuple[Reason, ...] = ()
+    """What rules in mode "warn" do not allow; told with the answer."""
+    dry_run: tuple[Reason, ...] = ()
+    """What rules in mode "dryrun" would deny; for the audit only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One check of a request. `reasons` are also what a rule in mode "warn" or "dryrun" found, while `ok` holds."""
+
+    name: str
+    ok: bool
     reasons: tuple[Reason, ...]

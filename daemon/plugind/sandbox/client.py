@@ -167,7 +167,7 @@ class LauncherClient:
             while True:
                 self._check_alive()
                 try:
-                    socket.send_fds(self._sock, [protocol.encode(message)], descriptors)
+                    channel.send(self._sock, protocol.encode(message), descriptors)
                     return
                 except BlockingIOError:
                     await asyncio.sleep(0.001)  # the launcher is behind by a whole socket buffer
@@ -180,16 +180,15 @@ class LauncherClient:
 
     def _on_readable(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._sock, protocol.MAX_MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors, cut = channel.receive(self._sock, protocol.MAX_MESSAGE_BYTES, 2)
         except BlockingIOError:
             return
         except OSError as error:
             self._close(str(error))
             return
-        if not data:
-            self._close("it ended")
+        if not data or cut:
+            channel.close(descriptors)
+            self._close("it ended" if not data else "it sent a message that is too long")
             return
         try:
             self._take(protocol.decode(data), descriptors)

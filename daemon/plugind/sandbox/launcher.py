@@ -244,7 +244,16 @@ class Launcher:
 
     def _start(self, message: protocol.Start, descriptors: list[int]) -> None:
         profile = self._admit(message, descriptors)
-        running = self._template_of(message.tier)
+        try:
+            self._start_from(self._template_of(message.tier), profile, message, descriptors)
+        except ConnectionError:
+            # Its zygote has ended, and the loop has not come to that yet.
+            self._lose_template(message.tier)
+            self._start_from(self._template_of(message.tier), profile, message, descriptors)
+
+    def _start_from(
+        self, running: template.Template, profile: Profile, message: protocol.Start, descriptors: list[int]
+    ) -> None:
         uid = self._free_uid(message.tier)
         limits = message.limits
         spec = jailspec.build(profile, limits, message.digest, uid)

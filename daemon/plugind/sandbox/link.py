@@ -16,6 +16,8 @@ from plugind.sandbox.client import InstanceRequest, InstanceResult, LauncherClie
 from plugind.sandbox.protocol import Ready
 
 RETRY_S: Final = 0.2
+"""Until the first new attempt, and twice as long until each further one, up to:"""
+MOST_RETRY_S: Final = 2.0
 
 Connect = Callable[[], Awaitable[socket.socket]]
 
@@ -36,7 +38,11 @@ class Link:
     async def open(self) -> None:
         """Connect once. Raises LauncherGoneError, OSError."""
         client = LauncherClient(await self._connect())
-        self.ready = await client.open()
+        try:
+            self.ready = await client.open()
+        except LauncherGoneError:
+            await client.hang_up()  # a launcher that is merely slow would go on serving this connection
+            raise
         self._client, self.problem = client, ""
 
     def keep(self) -> None:
@@ -44,11 +50,14 @@ class Link:
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def _keep(self) -> None:
+        # A launcher that cannot start would else be started five times a second, and systemd would close its socket.
+        retry_s = RETRY_S
         while True:
             try:
                 if self._client is None:
                     await self.open()
                     self._told("the launcher is there")
+                    retry_s = RETRY_S
                 await asyncio.shield(self.gone)
                 self._told(f"the launcher is gone ({self.gone.result()}); nothing runs until it is back")
                 self.problem = f"the launcher is gone: {self.gone.result()}"
@@ -57,7 +66,8 @@ class Link:
                     self.problem = str(error)
                     self._told(f"no launcher: {error}")
             self._client = None
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(retry_s)
+            retry_s = min(2 * retry_s, MOST_RETRY_S)
 
     @property
     def gone(self) -> asyncio.Future[str]:
@@ -80,9 +90,7 @@ class Link:
         """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
         await self._there().load(digest, read)
 
-    async def run(
-        self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None
-    ) -> InstanceResult:
+    async def run(self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None) -> InstanceResult:
         """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
         return await self._there().run(request, on_started)
 

@@ -42,11 +42,15 @@ class Interpreter:
     @classmethod
     def current(cls) -> Interpreter:
         """Raises IsolationUnavailableError where it lies at a path that the jail uses for something else."""
-        found = cls(os.path.realpath(sys.executable), os.path.realpath(sys.base_prefix))
-        for reserved in _RESERVED:
-            if found.prefix == reserved or found.prefix.startswith(reserved + "/"):
-                raise IsolationUnavailableError("rootfs", f"the interpreter lies at {found.prefix}, below {reserved}")
-        return found
+        return check_place(cls(os.path.realpath(sys.executable), os.path.realpath(sys.base_prefix)))
+
+
+def check_place(found: Interpreter) -> Interpreter:
+    """The same. Raises IsolationUnavailableError where it lies at a path that the jail uses for something else."""
+    for reserved in _RESERVED:
+        if found.prefix == reserved or found.prefix.startswith(reserved + "/"):
+            raise IsolationUnavailableError("rootfs", f"the interpreter lies at {found.prefix}, below {reserved}")
+    return found
 
 
 def build(root: Path, code: Path, interpreter: Interpreter, *, programs: bool) -> None:

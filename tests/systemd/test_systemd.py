@@ -1,0 +1,418 @@
+"""plugind as services of systemd, installed by packaging/install.sh and driven as an operator does, in one container."""
+
+import contextlib
+import json
+import threading
+from concurrent.futures import Future
+
+import pytest
+
+from tests.systemd.container import ADMIN_SOCKET, PYTHON, RUN_SOCKET, Refused
+
+PEOPLE = {"olga": "plugind-operator,systemd-journal", "anna": "plugind-approver", "ada": "plugind-admin", "paul": ""}
+ADDER = "def run(payload, context):\n    return {'sum': payload['a'] + payload['b']}\n"
+SLEEPER = "import time\n\ndef run(payload, context):\n    time.sleep(50)\n    return None\n"
+FRONT, LAUNCHER, SOCKET = "plugind.service", "plugind-launcher.service", "plugind-launcher.socket"
+SECURITY = 15
+"""Most of what `systemd-analyze security` may find exposed in the front, in tenths of its 10.0."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def people(machine):
+    for name, group in PEOPLE.items():
+        machine.get("useradd", "--create-home", *(["-G", group] if group else []), name)
+
+
+@pytest.fixture
+def daemon(machine):
+    machine.started()
+    return machine
+
+
+@pytest.fixture(scope="session")
+def plugins(machine):
+    """adder and sleeper, active."""
+    machine.started()
+    for name, code, limits in (("adder", ADDER, {}), ("sleeper", SLEEPER, {"wall_ms": 60000})):
+        machine.submit(name, code, **limits)
+        machine.approve(name)
+        machine.activate(name)
+
+
+def in_background(work):
+    future = Future()
+
+    def body():
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=body, daemon=True).start()
+    return future
+
+
+def sleeping(machine):
+    """A run of sleeper that has begun; its answer is still to come."""
+    answer = in_background(lambda: machine.run("sleeper", None))
+    machine.until(lambda: running(machine), "sleeper runs")
+    return answer
+
+
+def running(machine):
+    return [run for run in machine.ask("paul", "ps") if run["state"] == "running"]
+
+
+def works(machine):
+    return machine.run("adder", {"a": 1, "b": 2})["output"] == {"sum": 3}
+
+
+def pid(machine, unit):
+    return int(machine.show(unit, "MainPID"))
+
+
+def open_intents(machine):
+    report = machine.audit("verify")
+    assert report["findings"] == []
+    return report["open_intents"]
+
+
+# --- installation ---------------------------------------------------------------------------------------------------------
+
+
+def test_units_hold_what_systemd_expects(machine):
+    done = machine.do("systemd-analyze", "verify", FRONT, SOCKET, LAUNCHER)
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_installing_keeps_an_edited_configuration_and_adds_the_policy_that_was_missing(machine):
+    assert machine.shell("cat /etc/plugind/plugind.toml") == "connections_per_uid = 100 # edited\n"
+    machine.shell("cmp /etc/plugind/policy.toml /usr/src/plugind/profiles/policy.toml")
+    assert machine.shell("stat -c '%U %a' /etc/plugind /etc/plugind/policy.toml") == "root 755\nroot 644\n"
+    machine.shell("setpriv --reuid plugind --regid plugind --clear-groups plugind check --help")
+
+
+def test_installing_with_an_interpreter_that_the_units_user_cannot_reach_is_refused(machine):
+    machine.shell("mkdir -m 0700 /srv/closed; cp /usr/bin/python3 /srv/closed/python3")
+    done = machine.do(
+        "env", "PYTHON=/srv/closed/python3", "/usr/src/plugind/packaging/install.sh", "--prefix", "/opt/b"
+    )
+    assert done.code == 2
+    assert "got /srv/closed with mode 700; the user plugind could not start it" in done.err
+    machine.shell("test ! -e /opt/b")
+
+
+@pytest.mark.parametrize("prefix", ["/home/plugind", "/tmp/plugind", "/root/plugind", "/usr", "relative", "/opt/a b"])
+def test_installing_where_the_unit_could_not_see_it_or_over_something_else_is_refused(machine, prefix):
+    done = machine.do("/usr/src/plugind/packaging/install.sh", "--prefix", prefix)
+    assert (done.code, done.out) == (2, "")
+    assert "expected" in done.err
+
+
+# --- start ----------------------------------------------------------------------------------------------------------------
+
+
+def test_start_brings_up_the_front_without_any_privilege(machine):
+    machine.get("systemctl", "enable", "--now", "plugind")
+    assert machine.show(FRONT, "ActiveState") == "active"
+    machine.started()
+    front = machine.shell(f"cat /proc/{pid(machine, FRONT)}/status")
+    fields = dict(line.split(":\t", 1) for line in front.splitlines() if ":\t" in line)
+    uid = machine.get("id", "-u", "plugind").strip()
+    assert fields["Uid"].split() == [uid] * 4
+    assert {fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    launcher = machine.shell(f"cat /proc/{pid(machine, LAUNCHER)}/status")
+    assert "Uid:\t0\t0\t0\t0" in launcher
+
+
+def test_the_front_is_as_closed_as_it_was(daemon):
+    done = daemon.do("systemd-analyze", "security", "--no-pager", f"--threshold={SECURITY}", FRONT)
+    assert done.code == 0, done.out
+
+
+def test_nobody_but_the_front_may_talk_to_the_launcher(daemon):
+    assert daemon.shell("stat -c '%U %a' /run/plugind-launcher/launcher.sock") == "plugind 600\n"
+
+
+def test_sockets_and_their_folders_are_where_containers_and_people_look(daemon):
+    shown = daemon.shell(f"stat -c '%U %a' {RUN_SOCKET} {ADMIN_SOCKET} /run/plugind /run/plugind/run")
+    assert shown == "plugind 666\nplugind 666\nplugind 755\nplugind 755\n"
+
+
+def test_instances_live_in_the_launchers_own_groups_wherever_systemd_made_it_one(daemon, plugins):
+    assert daemon.status()["cgroup_driver"] in ("v1/hybrid", "unified")
+    own = daemon.shell(f"cat /proc/{pid(daemon, LAUNCHER)}/cgroup").splitlines()
+    made = {name for line in own for name in line.split(":")[1].split(",") if LAUNCHER in line}
+    assert "" in made  # the unified hierarchy
+    answer = sleeping(daemon)
+    busy = daemon.shell("find /sys/fs/cgroup -path '*/instances/*' -name cgroup.procs -exec grep -l . {} +").split()
+    daemon.kill("sleeper")
+    daemon.lift("sleeper")
+    assert answer.result(20)["outcome"] == "killed"
+    if daemon.status()["cgroup_driver"] == "v1/hybrid":
+        assert {"memory", "pids", "cpu"} <= made
+        assert {path.split("/")[4] for path in busy} == {"memory", "pids", "cpu", "cpuacct", "unified"}
+        busy = [path for path in busy if path.split("/")[4] in {*made, "unified"}]
+    assert busy
+    assert [path for path in busy if f"/system.slice/{LAUNCHER}/plugind-" not in path] == []
+
+
+# --- people and roles -----------------------------------------------------------------------------------------------------
+
+
+def test_from_submission_to_a_run_each_step_by_whose_it_is(daemon):
+    daemon.submit("first", ADDER)
+    assert daemon.run("first", {"a": 1, "b": 1})["codes"] == ["NOT_APPROVED"]
+    daemon.approve("first", "anna")
+    daemon.activate("first", "olga")
+    answer = daemon.run("first", {"a": 20, "b": 22}, "paul")
+    assert (answer["outcome"], answer["output"]) == ("ok", {"sum": 42})
+    assert answer["governance"]["audit_log"].startswith("log_")
+
+
+def test_somebody_in_no_group_is_refused_on_the_admin_socket(daemon):
+    done = daemon.ctl("paul", "kill", "all", "--reason", "because")
+    assert done.code == 5  # hung up on: it never became a call
+    assert "plugind-operator" in done.err
+    uid = daemon.get("id", "-u", "paul").strip()
+    daemon.until(
+        lambda: f"refused a connection of uid {uid} " in daemon.get("journalctl", "-u", "plugind"), "a word of it"
+    )
+
+
+APPROVE = ("approve", "adder@1.0.0", "--as-declared", "--reason", "I say so", "--yes")
+
+
+@pytest.mark.parametrize(
+    ("user", "command", "call"),
+    [
+        ("olga", APPROVE, "Approve"),
+        ("ada", APPROVE, "Approve"),
+        ("anna", ("activate", "adder@1.0.0"), "Activate"),
+        ("anna", ("kill", "adder", "--reason", "no"), "Kill"),
+        ("ada", ("kill", "adder", "--reason", "no"), "Kill"),
+        ("anna", ("submit", "/mnt/t/plugins/adder"), "Submit"),
+        ("anna", ("audit", "verify", "--socket", ADMIN_SOCKET), "Query"),
+    ],
+)
+def test_roles_do_not_mix_and_what_was_refused_is_in_the_audit(daemon, plugins, user, command, call):
+    with pytest.raises(Refused) as refused:
+        daemon.ask(user, *command)
+    assert (refused.value.exit_code, refused.value.code) == (3, "NOT_ALLOWED")
+    words = f"{call} was refused to uid {daemon.get('id', '-u', user).strip()},"
+    daemon.until(lambda: any(words in one["MESSAGE"] for one in daemon.journal("PLUGIND_EVENT=REFUSED")), words)
+
+
+@pytest.mark.parametrize("user", ["olga", "root"])
+def test_the_run_socket_makes_nobody_more_than_a_caller(daemon, plugins, user):
+    with pytest.raises(Refused) as refused:
+        daemon.ask(user, "kill", "adder", "--reason", "no", "--admin-socket", RUN_SOCKET)
+    assert refused.value.code == "NOT_ALLOWED"
+    assert works(daemon)
+
+
+# --- journal and audit ----------------------------------------------------------------------------------------------------
+
+
+def test_the_journal_of_the_unit_has_every_record_of_the_ledger(daemon, plugins):
+    assert works(daemon)
+    size = daemon.status()["ledger_size"]
+    wanted = {str(index) for index in range(size)}
+    daemon.until(
+        lambda: wanted <= {one.get("PLUGIND_LEAF_INDEX") for one in daemon.journal("-u", "plugind")},
+        f"{size} records in journalctl -u plugind",
+    )
+
+
+def test_the_journal_finds_exactly_one_plugins_records(daemon, plugins):
+    daemon.submit("alone", ADDER)
+    daemon.approve("alone")
+    daemon.activate("alone")
+    log = daemon.run("alone", {"a": 1, "b": 1})["governance"]["audit_log"]
+    assert works(daemon)
+    daemon.until(
+        lambda: any(one["PLUGIND_EVENT"] == "OUTCOME" for one in daemon.journal("PLUGIND_PLUGIN=alone")), "its outcome"
+    )
+    entries = daemon.journal("PLUGIND_PLUGIN=alone")
+    assert {one["PLUGIND_PLUGIN"] for one in entries} == {"alone"}
+    assert [one["PLUGIND_EVENT"] for one in entries][-2:] == ["INTENT", "OUTCOME"]
+    assert log in {one["PLUGIND_AUDIT_ID"] for one in entries}
+    assert {one["_SYSTEMD_UNIT"] for one in entries} == {FRONT}
+
+
+def test_the_catalog_explains_a_record(daemon, plugins):
+    assert works(daemon)
+    daemon.until(lambda: daemon.journal("PLUGIND_EVENT=OUTCOME"), "an outcome")
+    assert "plugindctl audit show" in daemon.get("journalctl", "-x", "-n", "1", "PLUGIND_EVENT=OUTCOME")
+
+
+def test_the_ledger_verifies_against_the_journal(daemon, plugins):
+    assert works(daemon)
+    report = daemon.audit("verify")
+    assert (report["ok"], report["open_intents"], report["findings"]) == (True, [], [])
+    assert report["journal_records"] == report["records"] > 0
+
+
+# --- reload ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def policy(daemon, plugins):
+    """Writes a policy; afterwards the one of before is in force again."""
+    before = daemon.shell("cat /etc/plugind/policy.toml")
+    in_force = daemon.status()["policy_sha256"]
+
+    def write(text):
+        daemon.get("sh", "-c", "cat > /etc/plugind/policy.toml", text=text)
+        return before
+
+    yield write
+    write(before)
+    daemon.get("systemctl", "reload", "plugind")
+    daemon.until(lambda: daemon.status()["policy_sha256"] == in_force, "the policy of before")
+
+
+def test_reload_puts_a_changed_policy_in_force(daemon, policy):
+    before = daemon.shell("cat /etc/plugind/policy.toml")
+    front = pid(daemon, FRONT)
+    policy(before.replace("[tier.2]\nenabled = true", "[tier.2]\nenabled = false"))
+    assert works(daemon)
+    daemon.get("systemctl", "reload", "plugind")
+    daemon.until(lambda: daemon.run("adder", {"a": 1, "b": 2})["codes"] == ["TIER_NOT_ALLOWED"], "Tier 2 is off")
+    assert pid(daemon, FRONT) == front
+
+
+def test_reload_of_a_broken_policy_keeps_the_old_one_and_says_why(daemon, policy):
+    in_force = daemon.status()["policy_sha256"]
+    policy('[tier.2]\nenabled = "perhaps"\n')
+    daemon.get("systemctl", "reload", "plugind")
+    daemon.until(
+        lambda: "the policy stays as it was: /etc/plugind/policy.toml:" in daemon.get("journalctl", "-u", "plugind"),
+        "why, in the journal",
+    )
+    assert daemon.status()["policy_sha256"] == in_force
+    assert works(daemon)
+    assert daemon.show(FRONT, "ActiveState") == "active"
+
+
+# --- kill switch ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_kill_switch_ends_what_runs_survives_a_restart_and_can_be_lifted(daemon, plugins):
+    answer = sleeping(daemon)
+    killed = daemon.kill("sleeper")
+    assert (killed["ended_runs"], killed["unconfirmed_runs"]) == (1, 0)
+    assert answer.result(20)["outcome"] == "killed"
+    assert running(daemon) == []
+    assert daemon.run("sleeper", None)["codes"] == ["KILLED"]
+    daemon.get("systemctl", "restart", "plugind")
+    daemon.started()
+    assert daemon.run("sleeper", None)["codes"] == ["KILLED"]
+    assert works(daemon)
+    daemon.lift("sleeper")
+    again = sleeping(daemon)
+    daemon.kill("all")
+    assert again.result(20)["outcome"] == "killed"
+    assert daemon.run("adder", {"a": 1, "b": 2})["codes"] == ["KILLED"]
+    daemon.lift("all")
+    assert works(daemon)
+
+
+# --- what breaks ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_launcher_nothing_runs_and_the_kill_switch_answers(daemon, plugins):
+    daemon.get("systemctl", "stop", SOCKET, LAUNCHER)
+    daemon.until(lambda: daemon.status()["launcher_problem"], "the front has noticed")
+    assert daemon.show(FRONT, "ActiveState") == "active"
+    assert daemon.run("adder", {"a": 1, "b": 2})["codes"] == ["ISOLATION_UNAVAILABLE"]
+    daemon.kill("adder")
+    assert daemon.run("adder", {"a": 1, "b": 2})["codes"] == ["KILLED"]
+    daemon.lift("adder")
+    daemon.get("systemctl", "start", SOCKET)
+    daemon.until(lambda: works(daemon), "it heals")
+
+
+def test_a_killed_launcher_ends_its_instances_and_comes_back(daemon, plugins):
+    answer = sleeping(daemon)
+    before = pid(daemon, LAUNCHER)
+    daemon.get("kill", "-KILL", str(before))
+    assert answer.result(20)["outcome"] == "fault"
+    daemon.until(lambda: works(daemon), "it heals")
+    assert pid(daemon, LAUNCHER) not in (0, before)
+    assert open_intents(daemon) == []
+
+
+def test_a_killed_front_comes_back_and_accounts_for_what_ran(daemon, plugins):
+    answer = sleeping(daemon)
+    daemon.get("kill", "-KILL", str(pid(daemon, FRONT)))
+    with pytest.raises(Refused):
+        answer.result(20)
+    daemon.until(lambda: works(daemon), "it is there again")
+    assert open_intents(daemon) == []
+    assert daemon.audit("list", "--plugin", "sleeper", "--outcome", "unknown")
+    assert running(daemon) == []
+
+
+def test_a_front_that_hangs_is_started_again_by_the_watchdog(daemon, plugins):
+    folder = "/run/systemd/system/plugind.service.d"
+    daemon.shell(
+        f"mkdir -p {folder}; printf '[Service]\\nWatchdogSec=2s\\n' > {folder}/test.conf; systemctl daemon-reload"
+    )
+    try:
+        daemon.get("systemctl", "restart", "plugind")
+        daemon.started()
+        before = pid(daemon, FRONT)
+        daemon.shell(f"sleep 3; test {before} = $(systemctl show --value -p MainPID plugind)")  # it beats
+        daemon.get("kill", "-STOP", str(before))
+        daemon.until(lambda: pid(daemon, FRONT) not in (0, before), "another front")
+        daemon.until(lambda: works(daemon), "it works")
+        assert "Watchdog timeout" in daemon.get("journalctl", "-u", "plugind")
+        assert open_intents(daemon) == []
+    finally:
+        daemon.shell(f"rm -r {folder}; systemctl daemon-reload; systemctl restart plugind")
+
+
+def test_restarts_under_load_lose_nothing(daemon, plugins):
+    load = in_background(
+        lambda: json.loads(daemon.get(PYTHON, "/mnt/t/load.py", "adder", "12", user="paul", timeout_s=90))
+    )
+    for _ in range(2):
+        daemon.shell("sleep 3; systemctl restart plugind")
+    got = load.result(100)
+    assert got["wrong"] == []
+    assert len(got["answered"]) == len(set(got["answered"])) > 20
+    daemon.until(lambda: open_intents(daemon) == [], "every INTENT has its OUTCOME")
+    recorded = daemon.audit("list", "--plugin", "adder", "--event", "INTENT", "--limit", "1000")
+    assert set(got["answered"]) <= {record["id"] for record in recorded}
+    for log in got["answered"][:: max(1, len(got["answered"]) // 4)]:
+        shown = daemon.audit("show", log)
+        assert shown["other"]["outcome"] == "ok", shown
+
+
+# --- stop, and away with it -----------------------------------------------------------------------------------------------
+
+
+def test_stop_leaves_no_process_and_no_group(daemon, plugins):
+    answer = sleeping(daemon)
+    daemon.get("systemctl", "stop", "plugind")
+    with contextlib.suppress(Refused):
+        assert answer.result(20)["outcome"] == "killed"
+    daemon.until(lambda: daemon.show(LAUNCHER, "ActiveState") == "inactive", "the launcher ends with its front")
+    assert daemon.show(LAUNCHER, "Result") == "success"
+    assert daemon.do("pgrep", "-a", "plugind").out == ""
+    assert daemon.do("pgrep", "-af", "/opt/plugind").out == ""
+    assert daemon.shell("find /sys/fs/cgroup -name 'plugind*.service' -o -name 'plugind-*-*'") == ""
+    assert daemon.shell("ls -d /run/plugind-*") == "/run/plugind-launcher\n"
+    daemon.started()
+    assert open_intents(daemon) == []
+    assert works(daemon)
+
+
+def test_uninstalling_takes_everything_but_the_state_away(daemon):
+    daemon.get("/usr/src/plugind/packaging/install.sh", "--uninstall")
+    assert daemon.do("pgrep", "-af", "plugind").out == ""
+    assert daemon.shell("ls /usr/local/bin /opt | grep plugind || true") == ""
+    assert daemon.show(FRONT, "LoadState") == "not-found"
+    daemon.shell("test -s /var/lib/plugind/registry.db; test -s /etc/plugind/policy.toml; id plugind")
