@@ -24,6 +24,7 @@ from plugind.provenance import bundle, dsse, evidence
 from plugind.provenance.bundle import Bundle
 from plugind.provenance.evidence import Evidence, RoleKeys, Trust, TrustedKey
 from plugind.provenance.keys import PublicKey
+from plugind.registry import approvals
 from plugind.registry.connection import Change
 from plugind.registry.database import Act, Registry, Submission
 from plugind.registry.rows import Plugin
@@ -151,19 +152,30 @@ class Catalog:
 
     def widened(self, record: PluginVersion) -> list[str]:
         """What a version asks for beyond the one that was approved last, one sentence each."""
-        if record.approval is not None:
+        before = self._approved_before(record)
+        if record.approval is not None or before is None:
             return []
-        before = [each for each in self._registry.get(record.plugin_id).versions if each.approval is not None]
-        if not before:
-            return []
-        newest = max(before, key=lambda each: (each.state == "active", each.sequence))
-        return widening.widens(newest, record)
+        return widening.widens(before, record)
+
+    def _approved_before(self, record: PluginVersion) -> PluginVersion | None:
+        """The active version, or else the newest that is approved; another than this one."""
+        others = self._registry.get(record.plugin_id).versions
+        approved = [each for each in others if each.approval is not None and each.digest != record.digest]
+        return max(approved, key=lambda each: (each.state == "active", each.sequence), default=None)
 
     def submit(
-        self, data: bytes, attestations: bytes, development_keys: Collection[str], *, by_uid: int
+        self,
+        data: bytes,
+        attestations: bytes,
+        development_keys: Collection[str],
+        *,
+        by_uid: int,
+        narrower_follows: bool = False,
     ) -> PluginVersion:
         """Check a bundle in full, keep it, and register it.
 
+        With `narrower_follows` a version that asks for nothing wider than the one approved before, on evidence that is
+        no worse, is approved by that rule.
         Raises InvalidBundleError with every problem, InvalidRequestError, ConflictError.
         """
         keys = self._development_keys(development_keys)
@@ -175,7 +187,7 @@ class Catalog:
         found = self._weigh(read, attestations)
         self._store.put(data)
         self._found_at = -1  # the same bytes again may have repaired the stored ones
-        return self._registry.submit(
+        record = self._registry.submit(
             Submission(
                 manifest=read.manifest,
                 digest=read.digest,
@@ -186,6 +198,22 @@ class Catalog:
                 at_unix_ms=self._now_ms(),
             )
         )
+        return self._follow(record, by_uid) if narrower_follows else record
+
+    def _follow(self, record: PluginVersion, by_uid: int) -> PluginVersion:
+        before = self._approved_before(record)
+        if record.approval is not None or before is None or before.approval is None:
+            return record
+        if record.tier > before.tier or widening.widens(before, record):
+            return record
+        approval = approvals.as_declared(
+            record.manifest,
+            tier=max(record.tier, before.approval.tier),
+            by_uid=by_uid,
+            at_unix_ms=self._now_ms(),
+            reason=f"by the rule settings.narrower_updates: nothing wider than {before.label}",
+        )
+        return self._registry.approve(record.plugin_id, record.manifest.version, approval)
 
     def approve(self, plugin: str, version: str, approval: Approval, *, approvers: int) -> PluginVersion:
         """Approve what is named. Raises NotFoundError, InvalidRequestError, ConflictError."""

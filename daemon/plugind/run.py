@@ -50,7 +50,7 @@ from plugind.model import (
 )
 from plugind.payload import Checked, Contract, check_input, output_problem
 from plugind.policy.decide import decide_safely, explain
-from plugind.policy.facts import Explained, Grant, RunFacts
+from plugind.policy.facts import Decision, Explained, Grant, RunFacts
 from plugind.policy.rules import Policy
 from plugind.sandbox.client import InstanceRequest, InstanceResult
 from plugind.sandbox.protocol import NOT_LOADED
@@ -82,6 +82,7 @@ class _Run:
     flight: InFlight
     stored_input: Stored
     record: PluginVersion | None = None
+    decision: Decision | None = None
     tier: int = -1
 
     def subject(self) -> Subject:
@@ -100,6 +101,11 @@ class _Run:
             sensitivity=request.sensitivity,
             input=self.stored_input,
         )
+
+    def intent(self, permissions: tuple[str, ...], limits: Limits) -> Intent:
+        """That it is about to start, with what the policy only warned of."""
+        assert self.decision is not None  # noqa: S101 - it was allowed
+        return Intent(self.subject(), permissions, limits, self.decision.warnings, self.decision.dry_run)
 
     def answer(self, governance: Governance, **fields: object) -> RunAnswer:
         """The answer, with what every answer has."""
@@ -173,6 +179,7 @@ class Runner:
             self._note(run, found)
             # 4.
             decision = decide_safely(self._facts(run.request, found))
+            run.decision = decision
             # 6. Also of a run that is denied already: a denial tells all its reasons.
             checked = self._check_input(run, found.contract)
             if reasons := (*decision.reasons, *checked.reasons, *self._stopping_reason()):
@@ -237,7 +244,7 @@ class Runner:
     async def _execute(self, run: _Run, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
         # 7.
         try:
-            intent = await self._ledger.append(Intent(run.subject(), _kinds(grant), grant.limits))
+            intent = await self._ledger.append(run.intent(_kinds(grant), grant.limits))
         except AuditUnavailableError as error:
             return run.answer(self._governance(run, None), reasons=(audit_reason(error),))
         governance = Governance(

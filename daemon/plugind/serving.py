@@ -141,7 +141,7 @@ class Front:
         kill_switch = KillSwitch(self._catalog.holds.set, self._runner.flights)
         await server.start(
             RuntimeService(callers, self._trail, self._runner),
-            RegistryService(callers, self._trail, self._catalog),
+            RegistryService(callers, self._trail, self._catalog, lambda: self.policy),
             GovernanceService(callers, self._trail, self._catalog, self._runner, kill_switch, self),
             AuditService(callers, self._trail, self._ledger, self._prepared.state.ledger),
         )

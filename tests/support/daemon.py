@@ -19,7 +19,7 @@ import grpc
 from plugind.provenance import bundle
 from plugind_client import Client
 from plugind_proto.v1.governance_pb2_grpc import GovernanceStub
-from tests.support.jail import descendants
+from tests.support.jail import descendants, sweep
 
 BIN = Path(sys.executable).parent
 READY_S = 30
@@ -74,6 +74,8 @@ class Daemon:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+        if self.state.exists():
+            sweep(self.state)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _stop(self) -> None:

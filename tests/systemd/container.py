@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 HERE = Path(__file__).parent
 TREE = HERE.parents[1]
@@ -31,7 +31,7 @@ class Done:
     err: str
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """plugindctl printed an error instead of an answer."""
 
     def __init__(self, exit_code: int, error: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ class Container:
         if shutil.which("systemd-nspawn") is None:
             raise AssertionError("systemd-nspawn is missing: apt-get install systemd-container (`make setup` does)")
 
-    def __enter__(self) -> Container:
+    def __enter__(self) -> Self:
         self.work = Path(tempfile.mkdtemp(prefix="plugind-systemd-"))
         self.share = self.work / "share"
         self.console = self.work / "console.log"
@@ -128,14 +128,14 @@ class Container:
         return self.do("plugindctl", *arguments, user=user, text=text, timeout_s=100)
 
     def ask(self, user: str, *arguments: str, text: str = "") -> Any:
-        """What `plugindctl ARGUMENTS --json` prints. Raises Refused."""
+        """What `plugindctl ARGUMENTS --json` prints. Raises RefusedError."""
         done = self.ctl(user, *arguments, "--json", text=text)
         try:
             answer = json.loads(done.out)
         except ValueError:
             raise AssertionError(f"{arguments}: {done}") from None
         if isinstance(answer, dict) and "error" in answer and "decision" not in answer:
-            raise Refused(done.code, answer["error"])
+            raise RefusedError(done.code, answer["error"])
         return answer
 
     def run(self, plugin: str, payload: Any, user: str = "paul") -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Container:
     def until(self, holds: Callable[[], object], what: str, timeout_s: float = 30) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(RefusedError):
                 if holds():
                     return
             time.sleep(0.1)

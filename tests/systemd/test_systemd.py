@@ -2,18 +2,17 @@
 
 import contextlib
 import json
-import threading
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.systemd.container import ADMIN_SOCKET, PYTHON, RUN_SOCKET, Refused
+from tests.systemd.container import ADMIN_SOCKET, PYTHON, RUN_SOCKET, RefusedError
 
 PEOPLE = {"olga": "plugind-operator,systemd-journal", "anna": "plugind-approver", "ada": "plugind-admin", "paul": ""}
 ADDER = "def run(payload, context):\n    return {'sum': payload['a'] + payload['b']}\n"
 SLEEPER = "import time\n\ndef run(payload, context):\n    time.sleep(50)\n    return None\n"
 FRONT, LAUNCHER, SOCKET = "plugind.service", "plugind-launcher.service", "plugind-launcher.socket"
-SECURITY = 15
+SECURITY = 10
 """Most of what `systemd-analyze security` may find exposed in the front, in tenths of its 10.0."""
 
 
@@ -40,16 +39,7 @@ def plugins(machine):
 
 
 def in_background(work):
-    future = Future()
-
-    def body():
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=body, daemon=True).start()
-    return future
+    return ThreadPoolExecutor(1).submit(work)
 
 
 def sleeping(machine):
@@ -65,6 +55,18 @@ def running(machine):
 
 def works(machine):
     return machine.run("adder", {"a": 1, "b": 2})["output"] == {"sum": 3}
+
+
+@contextlib.contextmanager
+def drop_in(machine, unit, lines):
+    folder = f"/run/systemd/system/{unit}.d"
+    machine.shell(f"mkdir -p {folder}")
+    machine.get("sh", "-c", f"cat > {folder}/test.conf", text=f"[Service]\n{lines}\n")
+    machine.get("systemctl", "daemon-reload")
+    try:
+        yield
+    finally:
+        machine.shell(f"rm -r {folder}; systemctl daemon-reload")
 
 
 def pid(machine, unit):
@@ -140,6 +142,29 @@ def test_sockets_and_their_folders_are_where_containers_and_people_look(daemon):
     assert shown == "plugind 666\nplugind 666\nplugind 755\nplugind 755\n"
 
 
+def test_the_folder_that_a_container_mounts_stays_the_same_over_a_restart(daemon):
+    before = daemon.shell("stat -c %i /run/plugind/run")
+    daemon.get("systemctl", "restart", "plugind")
+    daemon.started()
+    assert daemon.shell("stat -c %i /run/plugind/run") == before
+
+
+def test_a_wrong_configuration_is_told_and_not_tried_again(daemon):
+    daemon.shell("echo 'connections_per_uid = 0' > /etc/plugind/plugind.toml")
+    try:
+        assert daemon.do("systemctl", "restart", "plugind").code != 0
+        daemon.shell("sleep 2")
+        assert [daemon.show(FRONT, name) for name in ("ActiveState", "ExecMainStatus", "NRestarts")] == [
+            "failed",
+            "2",
+            "0",
+        ]
+        assert "connections_per_uid: expected 1 to 4096, got 0" in daemon.get("journalctl", "-u", "plugind")
+    finally:
+        daemon.shell("echo 'connections_per_uid = 100 # edited' > /etc/plugind/plugind.toml")
+    daemon.started()
+
+
 def test_instances_live_in_the_launchers_own_groups_wherever_systemd_made_it_one(daemon, plugins):
     assert daemon.status()["cgroup_driver"] in ("v1/hybrid", "unified")
     own = daemon.shell(f"cat /proc/{pid(daemon, LAUNCHER)}/cgroup").splitlines()
@@ -197,7 +222,7 @@ APPROVE = ("approve", "adder@1.0.0", "--as-declared", "--reason", "I say so", "-
     ],
 )
 def test_roles_do_not_mix_and_what_was_refused_is_in_the_audit(daemon, plugins, user, command, call):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         daemon.ask(user, *command)
     assert (refused.value.exit_code, refused.value.code) == (3, "NOT_ALLOWED")
     words = f"{call} was refused to uid {daemon.get('id', '-u', user).strip()},"
@@ -206,7 +231,7 @@ def test_roles_do_not_mix_and_what_was_refused_is_in_the_audit(daemon, plugins, 
 
 @pytest.mark.parametrize("user", ["olga", "root"])
 def test_the_run_socket_makes_nobody_more_than_a_caller(daemon, plugins, user):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         daemon.ask(user, "kill", "adder", "--reason", "no", "--admin-socket", RUN_SOCKET)
     assert refused.value.code == "NOT_ALLOWED"
     assert works(daemon)
@@ -334,6 +359,15 @@ def test_without_a_launcher_nothing_runs_and_the_kill_switch_answers(daemon, plu
     daemon.until(lambda: works(daemon), "it heals")
 
 
+def test_a_launcher_that_cannot_start_is_tried_until_it_can(daemon, plugins):
+    with drop_in(daemon, LAUNCHER, "ExecStart=\nExecStart=/bin/false"):
+        daemon.get("systemctl", "restart", "plugind")
+        daemon.shell("sleep 5")
+        assert daemon.run("adder", {"a": 1, "b": 2})["codes"] == ["ISOLATION_UNAVAILABLE"]
+        assert daemon.show(SOCKET, "ActiveState") == "active"
+    daemon.until(lambda: works(daemon), "it heals")
+
+
 def test_a_killed_launcher_ends_its_instances_and_comes_back(daemon, plugins):
     answer = sleeping(daemon)
     before = pid(daemon, LAUNCHER)
@@ -347,7 +381,7 @@ def test_a_killed_launcher_ends_its_instances_and_comes_back(daemon, plugins):
 def test_a_killed_front_comes_back_and_accounts_for_what_ran(daemon, plugins):
     answer = sleeping(daemon)
     daemon.get("kill", "-KILL", str(pid(daemon, FRONT)))
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         answer.result(20)
     daemon.until(lambda: works(daemon), "it is there again")
     assert open_intents(daemon) == []
@@ -356,22 +390,18 @@ def test_a_killed_front_comes_back_and_accounts_for_what_ran(daemon, plugins):
 
 
 def test_a_front_that_hangs_is_started_again_by_the_watchdog(daemon, plugins):
-    folder = "/run/systemd/system/plugind.service.d"
-    daemon.shell(
-        f"mkdir -p {folder}; printf '[Service]\\nWatchdogSec=2s\\n' > {folder}/test.conf; systemctl daemon-reload"
-    )
-    try:
+    with drop_in(daemon, FRONT, "WatchdogSec=2s"):
         daemon.get("systemctl", "restart", "plugind")
         daemon.started()
         before = pid(daemon, FRONT)
-        daemon.shell(f"sleep 3; test {before} = $(systemctl show --value -p MainPID plugind)")  # it beats
+        daemon.shell("sleep 3")
+        assert pid(daemon, FRONT) == before  # it beats
         daemon.get("kill", "-STOP", str(before))
         daemon.until(lambda: pid(daemon, FRONT) not in (0, before), "another front")
         daemon.until(lambda: works(daemon), "it works")
         assert "Watchdog timeout" in daemon.get("journalctl", "-u", "plugind")
         assert open_intents(daemon) == []
-    finally:
-        daemon.shell(f"rm -r {folder}; systemctl daemon-reload; systemctl restart plugind")
+    daemon.get("systemctl", "restart", "plugind")
 
 
 def test_restarts_under_load_lose_nothing(daemon, plugins):
@@ -397,7 +427,7 @@ def test_restarts_under_load_lose_nothing(daemon, plugins):
 def test_stop_leaves_no_process_and_no_group(daemon, plugins):
     answer = sleeping(daemon)
     daemon.get("systemctl", "stop", "plugind")
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(RefusedError):
         assert answer.result(20)["outcome"] == "killed"
     daemon.until(lambda: daemon.show(LAUNCHER, "ActiveState") == "inactive", "the launcher ends with its front")
     assert daemon.show(LAUNCHER, "Result") == "success"

@@ -48,7 +48,6 @@ tiers = [1]
 permissions = ["file_read"]
 [settings]
 approvers = 1
-approver_may_be_publisher = true
 approver_may_be_submitter = true
 narrower_updates = "automatic"
 """
@@ -73,7 +72,7 @@ def test_everything_is_read():
             "internal": SensitivityRule((1, 2), ("network", "file_read")),
             "restricted": SensitivityRule((1,), ("file_read",)),
         },
-        settings=Settings(1, True, True, "automatic"),
+        settings=Settings(1, True, "automatic"),
         digest=hashlib.sha256(FULL.encode()).hexdigest(),
     )
 
@@ -81,7 +80,7 @@ def test_everything_is_read():
 def test_what_is_not_said_is_the_strictest():
     policy = parse("schema = 1", "p.toml")
     assert (policy.tiers, policy.stages, policy.sensitivities) == ({}, {}, {})
-    assert policy.settings == Settings(2, False, False, "approve")
+    assert policy.settings == Settings(2, False, "approve")
 
 
 def test_line_ends_of_another_system_are_understood():
@@ -244,14 +243,14 @@ def test_shipped_policy_names_every_stage_of_planexe_and_is_for_one_person():
     assert set(policy.sensitivities) == set(SENSITIVITIES)
     assert policy.tiers[2].permissions == ("file_read",)
     assert [level for level in SENSITIVITIES if 2 in policy.sensitivities[level].tiers] == ["public", "internal"]
-    assert policy.settings == Settings(1, True, True, "approve")
+    assert policy.settings == Settings(1, True, "approve")
     assert {rule.mode for rule in (*policy.tiers.values(), *policy.stages.values())} == {"enforce"}
 
 
 def test_every_table_and_setting_of_the_shipped_policy_is_explained():
     lines = shipped_policy().read_text().splitlines()
     settings = [line for line in lines[lines.index("[settings]") + 1 :] if "=" in line and not line.startswith("#")]
-    assert len(settings) == 4
+    assert len(settings) == 3
     for line in settings:
         explained = "#" in line or lines[lines.index(line) - 1].startswith("#")
         assert explained, line

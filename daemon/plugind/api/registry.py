@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from plugind.api.accept import Callers
 from plugind.api.calls import Refusals, call, plugin_name
@@ -10,16 +11,18 @@ from plugind.api.messages import change_message, plugin_message
 from plugind.api.roles import Role
 from plugind.catalog import Catalog
 from plugind.model import Caller
+from plugind.policy.rules import Policy
 from plugind_proto.v1 import registry_pb2, registry_pb2_grpc
 
 
 class RegistryService(registry_pb2_grpc.RegistryServicer):
     """What plugins there are; and handing in a new one, which by itself lets nothing run."""
 
-    def __init__(self, callers: Callers, refusals: Refusals, catalog: Catalog) -> None:
+    def __init__(self, callers: Callers, refusals: Refusals, catalog: Catalog, policy: Callable[[], Policy]) -> None:
         self.callers = callers
         self.refusals = refusals
         self._catalog = catalog
+        self._policy = policy
 
     @call(Role.OPERATOR)
     async def Submit(self, request: registry_pb2.SubmitRequest, caller: Caller) -> registry_pb2.SubmitResponse:  # noqa: N802
@@ -30,6 +33,7 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
             request.attestations,
             list(request.development_public_keys),
             by_uid=caller.uid,
+            narrower_follows=self._policy().settings.narrower_updates == "automatic",
         )
         return registry_pb2.SubmitResponse(
             plugin_id=version.plugin_id,

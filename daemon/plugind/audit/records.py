@@ -66,6 +66,10 @@ class Intent:
     subject: Subject
     permissions: tuple[str, ...]
     limits: Limits
+    warnings: tuple[Reason, ...] = ()
+    """What rules of the policy in mode warn had against it."""
+    dry_run: tuple[Reason, ...] = ()
+    """The same of rules in mode dryrun."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ _NO_TABLE: Final[Mapping[str, Any]] = {}
 """In the place of something else, which was noted: what is missing in it is not."""
 _LIMITS: Final = tuple(name for name, _ in Limits().items())
 _TABLES: Final = ("schema", "tier", "stage", "sensitivity", "settings")
-_SETTINGS: Final = ("approvers", "approver_may_be_publisher", "approver_may_be_submitter", "narrower_updates")
+_SETTINGS: Final = ("approvers", "approver_may_be_submitter", "narrower_updates")
 _SYNTAX: Final = re.compile(
     r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL
 )
@@ -184,7 +184,6 @@ class _Reader:
             self.wrong((*path, "approvers"), "1 or 2", _shown(approvers))
         return Settings(
             approvers=approvers,
-            approver_may_be_publisher=self.boolean(path, table, "approver_may_be_publisher", otherwise=False),
             approver_may_be_submitter=self.boolean(path, table, "approver_may_be_submitter", otherwise=False),
             narrower_updates=self.word(path, table, "narrower_updates", NARROWER_UPDATES),
         )

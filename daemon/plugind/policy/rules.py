@@ -56,7 +56,6 @@ class Settings:
 
     approvers: int = 2
     """Distinct people who have to approve."""
-    approver_may_be_publisher: bool = False
     approver_may_be_submitter: bool = False
     narrower_updates: NarrowerUpdates = "approve"
     """Whether a version that asks for nothing wider than what was approved may follow without a new approval."""
