@@ -5,11 +5,11 @@ AS_ROOT := packaging/as_root.sh
 # Root leaves nothing behind in a checkout that is a user's.
 PYTEST_ROOT := $(PYTHON_ENV) -m pytest -p no:cacheprovider
 
-.PHONY: help setup demo quick test soak bench lint
+.PHONY: help setup demo quick test test-systemd soak bench lint
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: ## install what is missing and make .venv (seconds the second time)
 	@packaging/setup.sh
@@ -22,6 +22,9 @@ quick: lint ## linters and unit tests; no root, under a minute
 
 test: lint ## everything but the soak; needs root, under a quarter of an hour
 	@$(AS_ROOT) "the tests make real jails and attack them" $(PYTEST_ROOT) --ignore=tests/soak
+
+test-systemd: setup ## install it in a container with systemd and drive it as an operator (needs root, minutes)
+	@$(AS_ROOT) "the tests boot a container over a copy of this machine's files" $(PYTEST_ROOT) tests/systemd
 
 soak: setup ## the same things for hours
 	@$(AS_ROOT) "the soak makes real jails" $(PYTEST_ROOT) tests/soak

@@ -57,6 +57,10 @@ check_system() {
         optional="$optional bubblewrap"
         say "missing: bubblewrap (what \`make bench\` compares with)"
     fi
+    if ! command -v systemd-nspawn >/dev/null; then
+        optional="$optional systemd-container"
+        say "missing: systemd-container (\`make test-systemd\` boots a container with it)"
+    fi
 }
 
 install_packages() {

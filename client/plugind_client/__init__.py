@@ -6,7 +6,8 @@
         result = client.run("cost_breakdown", payload, stage="durations")
         print(result.output, result.audit_log)
 
-`Client` is loaded when it is first used: gRPC takes a tenth of a second, which errors and records do not need.
+`AsyncClient` has the same methods, to be awaited. Both are loaded when they are first used: gRPC takes a tenth of a
+second, which errors and records do not need.
 """
 
 from __future__ import annotations
@@ -31,32 +32,46 @@ from plugind_client.errors import (
 )
 from plugind_client.records import (
     Approval,
+    Change,
+    Check,
+    Denial,
     Governance,
+    Hold,
+    KillReport,
     Limits,
     Permission,
     Plugin,
     PluginException,
     PluginVersion,
+    PolicyReload,
     Reason,
     RunningRun,
     RunResult,
+    Status,
     Submission,
     Usage,
     Violation,
 )
 
 if TYPE_CHECKING:
+    from plugind_client.aio import AsyncClient
     from plugind_client.client import Client
 
 __all__ = [
     "Approval",
+    "AsyncClient",
     "Canceled",
+    "Change",
+    "Check",
     "Client",
     "Conflict",
+    "Denial",
     "Denied",
     "Fault",
     "Governance",
+    "Hold",
     "InvalidRequest",
+    "KillReport",
     "Killed",
     "LimitExceeded",
     "Limits",
@@ -69,9 +84,11 @@ __all__ = [
     "PluginFailed",
     "PluginVersion",
     "PlugindError",
+    "PolicyReload",
     "Reason",
     "RunResult",
     "RunningRun",
+    "Status",
     "Submission",
     "Unavailable",
     "Usage",
@@ -81,9 +98,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """PEP 562: `Client` on first use."""
+    """PEP 562: the clients on first use."""
     if name == "Client":
         from plugind_client.client import Client  # noqa: PLC0415 - see the module's docstring
 
         return Client
+    if name == "AsyncClient":
+        from plugind_client.aio import AsyncClient  # noqa: PLC0415
+
+        return AsyncClient
     raise AttributeError(f"module 'plugind_client' has no attribute {name!r}")

@@ -6,9 +6,9 @@ import contextlib
 import json
 import os
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import grpc
 
@@ -24,6 +24,7 @@ from plugind_client.errors import (
     Unavailable,
 )
 from plugind_client.records import Reason
+from plugind_proto.v1.audit_pb2_grpc import AuditStub
 from plugind_proto.v1.governance_pb2_grpc import GovernanceStub
 from plugind_proto.v1.registry_pb2_grpc import RegistryStub
 from plugind_proto.v1.runtime_pb2_grpc import RuntimeStub
@@ -33,6 +34,9 @@ Answer = TypeVar("Answer")
 
 REASONS_KEY: Final = "plugind-reasons-bin"
 """Trailing metadata of a refusal: a JSON list of {code, rule, expected, actual, remedy}."""
+
+PATH_BYTES: Final = 107
+"""Longest path of a Unix socket: unix(7), sun_path less its end. gRPC fails noisily on a longer one."""
 
 REASON_FIELDS: Final = ("code", "rule", "expected", "actual", "remedy")
 
@@ -75,17 +79,19 @@ STATUS: Final[Mapping[grpc.StatusCode, tuple[type[PlugindError], str]]] = Mappin
 class Connection:
     """A channel to one socket with the stubs on it. Belongs to the process that made it."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, open_channel: Callable[..., Any] = grpc.insecure_channel) -> None:
+        """`open_channel` is grpc's, or grpc.aio's: the stubs are the same, and what their calls give is not."""
+        path = os.path.abspath(socket)  # noqa: PTH100 - text in, text out
+        length = len(os.fsencode(path))
+        if length > PATH_BYTES:
+            detail = f"{path}: expected a socket's path of at most {PATH_BYTES} bytes, got {length}"
+            raise Unavailable("UNAVAILABLE", detail=detail)
         # The path is part of a URI: a percent sign in it would be decoded.
-        target = "unix:" + urllib.parse.quote(os.path.abspath(socket))  # noqa: PTH100 - text in, text out
-        self._channel = grpc.insecure_channel(target, options=OPTIONS)
-        self.runtime = RuntimeStub(self._channel)
-        self.registry = RegistryStub(self._channel)
-        self.governance = GovernanceStub(self._channel)
-
-    def close(self) -> None:
-        """Ends all calls in flight and the connection."""
-        self._channel.close()
+        self.channel = open_channel("unix:" + urllib.parse.quote(path), options=OPTIONS)
+        self.runtime = RuntimeStub(self.channel)
+        self.registry = RegistryStub(self.channel)
+        self.governance = GovernanceStub(self.channel)
+        self.audit = AuditStub(self.channel)
 
 
 def call(method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request, deadline_s: float | None) -> Answer:
@@ -100,7 +106,7 @@ def call(method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request
     try:
         return future.result()
     except grpc.RpcError as error:
-        raise _translated(error) from None
+        raise translated(error) from None
     except grpc.FutureCancelledError:
         raise Canceled("canceled", detail="the call was canceled in this process") from None
     except BaseException:
@@ -108,7 +114,7 @@ def call(method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request
         raise
 
 
-def _translated(error: grpc.RpcError) -> PlugindError:
+def translated(error: grpc.RpcError) -> PlugindError:
     """The typed error for a failed call."""
     failed = cast("grpc.Call", error)  # what a call raises is the call itself
     kind, code = STATUS.get(failed.code(), (Fault, "FAULT"))

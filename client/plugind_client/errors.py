@@ -83,8 +83,9 @@ CALLS: Final[Mapping[str, str]] = MappingProxyType(
 """Sentence of each way a call can fail apart from the run itself."""
 
 UNKNOWN_CODE: Final = "plugind reported a condition that this client does not know."
-RETRYABLE: Final = frozenset({"UNAVAILABLE", "NO_ANSWER", "BUSY", "fault"})
-"""Codes where the same call may pass later although nobody changes anything about the plugin or the request."""
+RETRYABLE: Final = frozenset({"UNAVAILABLE", "NO_ANSWER", "BUSY", "ISOLATION_UNAVAILABLE", "fault"})
+"""Codes where the same call may pass later although nobody does anything: a place becomes free, or what died is started
+again. Everything else takes a person first: somebody who approves, signs, lifts a hold or frees the ledger's disk."""
 
 
 def sentence(code: str) -> str:

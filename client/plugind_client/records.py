@@ -143,6 +143,19 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """What keeps versions from running until it is lifted. Who is a uid, when milliseconds since the epoch."""
+
+    kind: str
+    """killed, quarantined, suspended or revalidation_required."""
+    target: str
+    """ "all", "sha256:HEX", "NAME@VERSION" or "NAME"."""
+    reason: str
+    by_uid: int
+    at_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class PluginVersion:
     """One version of a plugin. `limits` and `permissions` are what its manifest asks for."""
 
@@ -163,6 +176,10 @@ class PluginVersion:
     approval: Approval | None
     submitted_unix_ms: int
     submitted_by_uid: int
+    holds: tuple[Hold, ...] = ()
+    """All that keeps it from running, whatever its state."""
+    widens: tuple[str, ...] = ()
+    """What is wider than the version that was approved last, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +225,88 @@ class RunningRun:
     started_unix_ms: int
     caller_uid: int
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A run that was denied. `audit_log` is empty when it could not be recorded."""
+
+    plugin: str
+    version: str
+    stage: str
+    sensitivity: str
+    reasons: tuple[Reason, ...]
+    audit_log: str
+    at_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the history: who (uid), when (milliseconds since the epoch), what and why.
+
+    What it is not about is empty. `detail_json` is the approval as given, or the target of a hold.
+    """
+
+    revision: int
+    plugin_id: str
+    plugin: str
+    version: str
+    digest: str
+    action: str
+    state: str
+    """Of the version, afterwards."""
+    by_uid: int
+    at_unix_ms: int
+    why: str
+    detail_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class KillReport:
+    """What the kill switch did. `took_us`: until the last process of the ended runs was gone, microseconds."""
+
+    hold: Hold
+    ended_runs: int
+    took_us: int
+    unconfirmed_runs: int
+    """Runs whose processes could not be seen to be gone in time. Not 0: look at the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the daemon is. A problem that is empty is none."""
+
+    daemon_version: str
+    mode: str
+    """dev or production."""
+    started_unix_ms: int
+    runs_in_flight: int
+    launcher_problem: str
+    cgroup_driver: str
+    unavailable_tiers: dict[int, str]
+    """Tiers that this machine cannot run, with the reason."""
+    ledger_size: int
+    ledger_root: str
+    ledger_problem: str
+    journal: str
+    policy_sha256: str
+    policy_path: str
+    holds: tuple[Hold, ...]
+    plugins: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of the policy. `reasons` also tell what a rule that only warns has found."""
+
+    name: str
+    ok: bool
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReload:
+    """The policy now in force, and whether it is another than before."""
+
+    policy_sha256: str
+    changed: bool

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+from google.protobuf.message import Message
 
 from plugind_client.errors import Fault, InvalidRequest
 from plugind_client.records import (
     Approval,
+    Change,
+    Check,
+    Denial,
     Governance,
+    Hold,
+    KillReport,
     Limits,
     Permission,
     Plugin,
     PluginException,
     PluginVersion,
+    PolicyReload,
     Reason,
     RunningRun,
     RunResult,
+    Status,
     Submission,
     Usage,
     Violation,
 )
-from plugind_proto.v1 import common_pb2, registry_pb2, runtime_pb2
+from plugind_proto.v1 import common_pb2, governance_pb2, registry_pb2, runtime_pb2
+
+Record = TypeVar("Record")
+
+
+def _record(kind: Callable[..., Record], answer: Message, **converted: object) -> Record:
+    """A record out of the message's fields of the same names; what is no plain value is given, converted."""
+    names = [field.name for field in dataclasses.fields(cast("Any", kind)) if field.name not in converted]
+    return kind(**{name: getattr(answer, name) for name in names}, **converted)
 
 
 def payload_json(payload: object) -> bytes:
@@ -52,11 +70,11 @@ def run_result(answer: runtime_pb2.RunResponse) -> RunResult:
         outcome=answer.outcome,
         outcome_detail=answer.outcome_detail,
         output=_output(answer.output_json) if ran_well else None,
-        usage=Usage(answer.usage.wall_ms, answer.usage.cpu_ms, answer.usage.memory_peak_bytes),
-        violations=tuple(Violation(v.kind, v.name, v.count, v.detail) for v in answer.violations),
+        usage=_record(Usage, answer.usage),
+        violations=tuple(_record(Violation, violation) for violation in answer.violations),
         stdout=answer.stdout.decode(errors="replace"),
         stderr=answer.stderr.decode(errors="replace"),
-        error=PluginException(error.type, error.message, error.traceback) if answer.HasField("error") else None,
+        error=_record(PluginException, error) if answer.HasField("error") else None,
         run_id=answer.run_id,
         version=answer.version,
     )
@@ -72,88 +90,67 @@ def _output(text: bytes) -> Any:
 
 def reasons(items: Iterable[common_pb2.Reason]) -> tuple[Reason, ...]:
     """Reasons, in the daemon's order."""
-    return tuple(Reason(r.code, r.rule, r.expected, r.actual, r.remedy) for r in items)
+    return tuple(_record(Reason, reason) for reason in items)
 
 
 def _governance(record: common_pb2.GovernanceRecord) -> Governance:
-    return Governance(
-        plugin_id=record.plugin_id,
-        tier=record.tier,
-        permissions=tuple(record.permissions),
-        execution_limit_ms=record.execution_limit_ms,
-        audit_log=record.audit_log,
-    )
+    return _record(Governance, record, permissions=tuple(record.permissions))
+
+
+def running_runs(answer: runtime_pb2.ListRunsResponse) -> list[RunningRun]:
+    """The runs in flight."""
+    return [_record(RunningRun, run) for run in answer.runs]
+
+
+def denial(answer: runtime_pb2.WhyResponse) -> Denial:
+    """A run that was denied."""
+    return _record(Denial, answer, reasons=reasons(answer.reasons))
+
+
+# --- registry --------------------------------------------------------------------------------------------------------
+
+
+def plugins(answer: registry_pb2.ListResponse) -> list[Plugin]:
+    """All plugins."""
+    return [plugin(each) for each in answer.plugins]
 
 
 def plugin(answer: registry_pb2.Plugin) -> Plugin:
     """A plugin with its versions."""
-    return Plugin(
-        plugin_id=answer.plugin_id,
-        name=answer.name,
-        active_version=answer.active_version,
-        versions=tuple(plugin_version(version) for version in answer.versions),
-    )
+    return _record(Plugin, answer, versions=tuple(plugin_version(version) for version in answer.versions))
 
 
 def plugin_version(answer: registry_pb2.PluginVersion) -> PluginVersion:
     """One version of a plugin."""
-    return PluginVersion(
-        version=answer.version,
-        digest=answer.digest,
-        state=answer.state,
-        tier=answer.tier,
-        summary=answer.summary,
-        license=answer.license,
-        origin=answer.origin,
-        runtime=answer.runtime,
-        interface=answer.interface,
-        entrypoint=answer.entrypoint,
+    return _record(
+        PluginVersion,
+        answer,
         stages=tuple(answer.stages),
-        limits=_limits(answer.limits),
+        limits=_record(Limits, answer.limits),
         permissions=_permissions(answer.permissions),
         approval=_approval(answer.approval) if answer.HasField("approval") else None,
-        submitted_unix_ms=answer.submitted_unix_ms,
-        submitted_by_uid=answer.submitted_by_uid,
+        holds=_holds(answer.holds),
+        widens=tuple(answer.widens),
     )
 
 
 def _approval(answer: registry_pb2.Approval) -> Approval:
-    return Approval(
-        by_uid=answer.by_uid,
-        at_unix_ms=answer.at_unix_ms,
-        tier=answer.tier,
+    return _record(
+        Approval,
+        answer,
         stages=tuple(answer.stages),
         permissions=_permissions(answer.permissions),
-        limits=_limits(answer.limits),
-        reason=answer.reason,
-    )
-
-
-def _limits(answer: common_pb2.Limits) -> Limits:
-    return Limits(
-        wall_ms=answer.wall_ms,
-        cpu_ms=answer.cpu_ms,
-        memory_bytes=answer.memory_bytes,
-        pids=answer.pids,
-        output_bytes=answer.output_bytes,
-        scratch_bytes=answer.scratch_bytes,
+        limits=_record(Limits, answer.limits),
     )
 
 
 def limits_message(limits: Limits) -> common_pb2.Limits:
     """Limits as a message."""
-    return common_pb2.Limits(
-        wall_ms=limits.wall_ms,
-        cpu_ms=limits.cpu_ms,
-        memory_bytes=limits.memory_bytes,
-        pids=limits.pids,
-        output_bytes=limits.output_bytes,
-        scratch_bytes=limits.scratch_bytes,
-    )
+    return common_pb2.Limits(**dataclasses.asdict(limits))
 
 
 def _permissions(items: Iterable[registry_pb2.Permission]) -> tuple[Permission, ...]:
-    return tuple(Permission(item.kind, item.entry_json) for item in items)
+    return tuple(_record(Permission, item) for item in items)
 
 
 def permission_messages(items: Iterable[Permission]) -> list[registry_pb2.Permission]:
@@ -163,26 +160,42 @@ def permission_messages(items: Iterable[Permission]) -> list[registry_pb2.Permis
 
 def submission(answer: registry_pb2.SubmitResponse) -> Submission:
     """The answer to a bundle that was handed in."""
-    return Submission(
-        plugin_id=answer.plugin_id,
-        name=answer.name,
-        version=answer.version,
-        digest=answer.digest,
-        tier=answer.tier,
-        state=answer.state,
-    )
+    return _record(Submission, answer)
 
 
-def running_run(answer: runtime_pb2.RunningRun) -> RunningRun:
-    """A run in flight."""
-    return RunningRun(
-        run_id=answer.run_id,
-        plugin_id=answer.plugin_id,
-        plugin=answer.plugin,
-        version=answer.version,
-        tier=answer.tier,
-        stage=answer.stage,
-        started_unix_ms=answer.started_unix_ms,
-        caller_uid=answer.caller_uid,
-        state=answer.state,
-    )
+def changes(answer: registry_pb2.HistoryResponse) -> list[Change]:
+    """The history."""
+    return [_record(Change, change) for change in answer.changes]
+
+
+# --- governance ------------------------------------------------------------------------------------------------------
+
+
+def hold(answer: registry_pb2.Hold) -> Hold:
+    """A hold."""
+    return _record(Hold, answer)
+
+
+def _holds(items: Iterable[registry_pb2.Hold]) -> tuple[Hold, ...]:
+    return tuple(hold(item) for item in items)
+
+
+def kill_report(answer: governance_pb2.KillResponse) -> KillReport:
+    """What the kill switch did."""
+    return _record(KillReport, answer, hold=hold(answer.hold))
+
+
+def status(answer: governance_pb2.StatusResponse) -> Status:
+    """How the daemon is."""
+    tiers = dict(sorted(answer.unavailable_tiers.items()))
+    return _record(Status, answer, holds=_holds(answer.holds), unavailable_tiers=tiers)
+
+
+def checks(answer: governance_pb2.ExplainResponse) -> list[Check]:
+    """The checks of one request."""
+    return [_record(Check, check, reasons=reasons(check.reasons)) for check in answer.checks]
+
+
+def policy_reload(answer: governance_pb2.ReloadPolicyResponse) -> PolicyReload:
+    """The policy now in force."""
+    return _record(PolicyReload, answer)

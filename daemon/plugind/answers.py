@@ -9,6 +9,7 @@ from typing import Final
 
 from plugind.errors import AuditUnavailableError, IsolationUnavailableError
 from plugind.model import Caller, Code, Outcome, PluginError, Reason, Usage, Violation
+from plugind.sandbox.protocol import KILLED
 
 MOST_DENIALS: Final = 1024
 STOPPING: Final = Reason(
@@ -101,7 +102,15 @@ def audit_reason(error: AuditUnavailableError) -> Reason:
 
 
 def isolation_reason(error: IsolationUnavailableError) -> Reason:
-    """A step of the jail failed."""
+    """A step of the jail failed, or root has killed it offline."""
+    if error.step == KILLED:
+        return Reason(
+            Code.KILLED,
+            "launcher.latch",
+            expected="a plugin that is not killed",
+            actual=str(error),
+            remedy="sudo plugindctl kill --lift TARGET --offline --reason TEXT",
+        )
     return Reason(
         Code.ISOLATION_UNAVAILABLE,
         f"jail.{error.step}",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from plugind.sandbox import latch
 from plugind_client import PlugindError
 from plugind_proto.v1 import governance_pb2
 from tests.support.daemon import Daemon
@@ -142,3 +143,24 @@ def test_no_start_begins_after_a_kill_has_returned(tmp_path: Path) -> None:
         for caller in callers:
             caller.join(20)
             assert not caller.is_alive()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_offline_kill_works_while_the_front_stands_still(tmp_path: Path, whole: bool) -> None:
+    with Daemon() as daemon:
+        daemon.install(folder(tmp_path, "sleeper", code=SLEEPER))
+        digest = daemon.client().get("sleeper").versions[0].digest
+        sleepers = Sleepers(daemon, 3)
+        path = latch.path_of(daemon.state)
+        os.kill(daemon.pids[0], signal.SIGSTOP)
+        try:
+            latch.write(path, (latch.Kill(latch.ALL if whole else digest, "the front hangs", 1),))
+            until(lambda: not instances(daemon), 1)
+        finally:
+            os.kill(daemon.pids[0], signal.SIGCONT)
+        assert sleepers.join() == ["killed"] * 3
+        (reason,) = daemon.client().execute("sleeper", 0).reasons
+        assert (reason.code, reason.rule) == ("KILLED", "launcher.latch")
+        assert "the front hangs" in reason.actual
+        latch.write(path, ())
+        assert daemon.client().execute("sleeper", 0).outcome == "ok"

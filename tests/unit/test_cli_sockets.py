@@ -1,8 +1,12 @@
 """Which socket a command talks to: the run socket, or the one for what takes a role."""
 
+import socket
+
 import pytest
 
+from plugind_client.cli.problems import explained
 from plugind_client.cli.settings import Settings
+from plugind_client.errors import Unavailable
 from tests.support.fake_daemon import FakeDaemon, plugindctl
 
 RUN = "/run/plugind/run/plugind.sock"
@@ -16,7 +20,7 @@ def nothing_set(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "socket,admin_socket,environment,run,admin",
+    "run_option,admin_option,environment,run,admin",
     [
         (None, None, {}, RUN, ADMIN),
         (None, None, {"PLUGIND_SOCKET": "/dev.sock"}, "/dev.sock", "/dev.sock"),
@@ -29,10 +33,10 @@ def nothing_set(monkeypatch):
         ("/s", "/b", {}, "/s", "/b"),
     ],
 )
-def test_order_in_which_a_socket_is_chosen(monkeypatch, socket, admin_socket, environment, run, admin):
+def test_order_in_which_a_socket_is_chosen(monkeypatch, run_option, admin_option, environment, run, admin):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    settings = Settings(socket=socket, admin_socket=admin_socket)
+    settings = Settings(socket=run_option, admin_socket=admin_option)
     assert (settings.client().socket, settings.admin_client().socket) == (run, admin)
 
 
@@ -112,3 +116,15 @@ def test_admin_socket_that_is_not_there_is_the_one_that_is_told(tmp_path, monkey
             "  or name another daemon's socket with --admin-socket or PLUGIND_ADMIN_SOCKET",
         ],
     )
+
+
+@pytest.mark.parametrize("as_admin", [False, True])
+def test_who_is_turned_away_at_the_admin_socket_learns_whom_it_is_for(tmp_path, as_admin):
+    """The daemon hangs up on somebody without a role, which gRPC only calls unavailable."""
+    path = str(tmp_path / "a")
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(path)
+        there.listen()
+        told = explained(Unavailable("UNAVAILABLE", detail="Socket closed"), path, as_admin=as_admin)
+    assert (told.exit_code, told.lines[0]) == (5, f"{path}: Socket closed")
+    assert any("members of plugind-operator" in line for line in told.lines) is as_admin

@@ -24,6 +24,7 @@ from plugind.profiles import load_profiles
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.client import sealed_memfd
 from plugind.sandbox.codestore import CodeStore
+from plugind.sandbox.latch import Latch
 from plugind.sandbox.launcher import Launcher
 from plugind.sandbox.rootfs import Interpreter
 from plugind.sandbox.template import TemplateSpec
@@ -126,6 +127,7 @@ class World:
             CodeStore(folder / "code"),
             frozenset(),
             {0: "not today"},
+            Latch(folder / "state.killed"),
             self.start_template,
         )
         self.thread = threading.Thread(target=self.launcher.serve, args=("fake",), daemon=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from plugind_client.cli.problems import CommandError, Exit
 
 if TYPE_CHECKING:
     from plugind.model import Limits, Manifest, Profile, Tier
+    from plugind.provenance.bundle import Bundle
     from plugind.provenance.keys import PrivateKey
+    from plugind.sandbox.features import Feature
     from plugind.sandbox.jailspec import JailSpec
     from plugind_client.records import PluginVersion
 
@@ -22,7 +25,7 @@ DEVELOPMENT_ID = "https://planexe.org/plugind/development"
 """builder.id and verifier.id of what development keys sign."""
 EXAMPLE_UID = 1
 """An instance's uid within its tier's slice; which one it gets is known when it starts."""
-_DAY_MS = 24 * 60 * 60 * 1000
+DAY_MS = 24 * 60 * 60 * 1000
 
 
 @contextlib.contextmanager
@@ -71,12 +74,41 @@ def build(folder: Path, version_suffix: str = "") -> Built:
     with packages_of("cli"):
         from plugind.errors import InvalidBundleError
         from plugind.provenance import bundle
+    if folder.is_dir() and not (folder / "plugin.toml").exists():  # before everything below any folder is read
+        message = f"{folder}: this is no plugin's folder"
+        hint = "there is no plugin.toml in it; `plugindctl new NAME` makes a folder with one"
+        raise CommandError(Exit.USAGE, message, [hint], code="INVALID_BUNDLE")
     try:
         data = bundle.build(folder, version_suffix=version_suffix)
         read = bundle.read(data)
     except InvalidBundleError as error:
         message = f"{folder}: this is no plugin that can be built"
         raise CommandError(Exit.USAGE, message, error.problems, code="INVALID_BUNDLE") from None
+    return _built(data, read)
+
+
+def read_bundle(path: Path) -> Built:
+    """The bundle in a file, checked in full.
+
+    Raises:
+        CommandError: it is none; its lines are all problems.
+    """
+    with packages_of("cli"):
+        from plugind.errors import InvalidBundleError
+        from plugind.provenance import bundle
+    with path.open("rb") as file:
+        data = file.read(bundle.MAX_BUNDLE_BYTES + 1)
+    try:
+        read = bundle.read(data)
+    except InvalidBundleError as error:
+        message = f"{path}: this is no valid bundle"
+        raise CommandError(Exit.USAGE, message, error.problems, code="INVALID_BUNDLE") from None
+    return _built(data, read)
+
+
+def _built(data: bytes, read: Bundle) -> Built:
+    from plugind.provenance import bundle
+
     cases = tuple(Case(c.name, c.input, c.has_output, c.output, c.stage) for c in read.cases)
     return Built(data, bundle.bundle_name(read.manifest), read.manifest, read.digest, cases)
 
@@ -88,48 +120,103 @@ def is_name(text: str) -> bool:
     return grammar.NAME.fullmatch(text) is not None
 
 
-def generate_key() -> tuple[PrivateKey, bytes]:
-    """A new key and its PEM without a passphrase: for development."""
+def generate_key(passphrase: bytes | None = None) -> tuple[PrivateKey, bytes]:
+    """A new key and its PEM; without a passphrase for development only."""
     with packages_of("cli"):
         from plugind.provenance.keys import PrivateKey
     key = PrivateKey.generate()
-    return key, key.to_pem(None)
+    return key, key.to_pem(passphrase)
 
 
-def load_key(pem: bytes) -> PrivateKey:
-    """A development key.
+def load_key(pem: bytes, passphrase: bytes | None = None) -> PrivateKey:
+    """A private key.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or the passphrase is missing, wrong or one too many.
     """
     with packages_of("cli"):
         from plugind.errors import InvalidRequestError
         from plugind.provenance.keys import PrivateKey
     try:
-        return PrivateKey.from_pem(pem)
+        return PrivateKey.from_pem(pem, passphrase)
     except InvalidRequestError as error:
         raise ValueError(str(error)) from None
 
 
-def attest(built: Built, publisher: PrivateKey, vetter: PrivateKey | None, now_unix_ms: int) -> bytes:
-    """The text of the .intoto.jsonl: the publisher's provenance and, with a vetter, its summary for one day."""
+def key_uri(key: PrivateKey) -> str:
+    """What a key's owner is called who has given no builder.id or verifier.id: by the key."""
+    return f"https://planexe.org/plugind/key/{key.public.keyid}"
+
+
+def publisher_line(built: Built, key: PrivateKey, builder_id: str, now_unix_ms: int) -> bytes:
+    """A line of the .intoto.jsonl: the publisher's provenance."""
     with packages_of("cli"):
         from plugind.provenance import dsse, intoto
     said = intoto.provenance(
-        built.manifest, built.file_name, built.digest, builder_id=DEVELOPMENT_ID, now_unix_ms=now_unix_ms
+        built.manifest, built.file_name, built.digest, builder_id=builder_id, now_unix_ms=now_unix_ms
     )
-    envelopes = [dsse.sign(said, [publisher])]
+    return dsse.to_lines([dsse.sign(said, [key])])
+
+
+def vetter_line(
+    built: Built, key: PrivateKey, verifier_id: str, policy_sha256: str, now_unix_ms: int, days: int
+) -> bytes:
+    """A line of the .intoto.jsonl: the vetter's summary, which holds for so many days."""
+    with packages_of("cli"):
+        from plugind.provenance import dsse, intoto
+    said = intoto.summary(
+        built.file_name,
+        built.digest,
+        verifier_id=verifier_id,
+        policy_sha256=policy_sha256,
+        now_unix_ms=now_unix_ms,
+        not_after_unix_ms=now_unix_ms + days * DAY_MS,
+    )
+    return dsse.to_lines([dsse.sign(said, [key])])
+
+
+def attest(built: Built, publisher: PrivateKey, vetter: PrivateKey | None, now_unix_ms: int) -> bytes:
+    """The text of the .intoto.jsonl: the publisher's provenance and, with a vetter, its summary for one day."""
+    lines = publisher_line(built, publisher, DEVELOPMENT_ID, now_unix_ms)
     if vetter is not None:
-        summary = intoto.summary(
-            built.file_name,
-            built.digest,
-            verifier_id=DEVELOPMENT_ID,
-            policy_sha256=hashlib.sha256(b"plugindctl try: nothing was checked").hexdigest(),
-            now_unix_ms=now_unix_ms,
-            not_after_unix_ms=now_unix_ms + _DAY_MS,
-        )
-        envelopes.append(dsse.sign(summary, [vetter]))
-    return dsse.to_lines(envelopes)
+        nothing = hashlib.sha256(b"plugindctl try: nothing was checked").hexdigest()
+        lines += vetter_line(built, vetter, DEVELOPMENT_ID, nothing, now_unix_ms, 1)
+    return lines
+
+
+def voices(attestations: bytes, where: Path, digest: str) -> frozenset[str]:
+    """The roles that say something about these bytes in an .intoto.jsonl. No signature is verified.
+
+    Raises:
+        CommandError: it is none; the message tells the line.
+    """
+    with packages_of("cli"):
+        from plugind.errors import InvalidBundleError
+        from plugind.provenance import dsse, intoto
+    roles = {intoto.PROVENANCE: "publisher", intoto.VSA: "vetter"}
+    try:
+        said = [intoto.parse(envelope.payload) for envelope in dsse.parse_lines(attestations, str(where))]
+    except InvalidBundleError as error:
+        message = f"{where}: these are no attestations"
+        raise CommandError(Exit.USAGE, message, error.problems, code="INVALID_BUNDLE") from None
+    about = [statement.predicate_type for statement in said if digest in statement.subject_digests]
+    return frozenset(roles[kind] for kind in about if kind in roles)
+
+
+def policy_digest(path: Path | None) -> str:
+    """sha256 of a valid policy file: the one named, the configured one, or the one that was installed.
+
+    Raises:
+        CommandError: it is none.
+    """
+    with packages_of("cli"):
+        from plugind import config
+        from plugind.errors import ConfigError
+        from plugind.policyfile import load_policy, shipped_policy
+    try:
+        return load_policy(path or config.load(config.Flags(), os.environ).policy or shipped_policy()).digest
+    except ConfigError as error:
+        raise CommandError(Exit.USAGE, str(error), code="CONFIG") from None
 
 
 def jail_spec(built: Built, tier: Tier) -> JailSpec:
@@ -163,15 +250,59 @@ def _jail_spec(tier: Tier, limits: Limits, digest: str) -> JailSpec:
 
 
 def profiles() -> dict[int, Profile]:
-    """The tiers' profiles of this installation.
+    """The tiers' profiles, where the daemon's configuration or else this installation has them.
 
     Raises:
         CommandError: a file is missing or wrong.
     """
+    from plugind import config
     from plugind.errors import ConfigError
     from plugind.profiles import load_profiles, profiles_dir
 
     try:
-        return load_profiles(profiles_dir())
+        return load_profiles(config.load(config.Flags(), os.environ).profiles or profiles_dir())
     except ConfigError as error:
         raise CommandError(Exit.USAGE, str(error), code="CONFIG") from None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineCheck:
+    """A fact about this machine and the tiers that require it. `ok` is None where it takes root to find out."""
+
+    name: str
+    ok: bool | None
+    found: str
+    tiers: tuple[int, ...]
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this machine has of what the tiers' profiles require."""
+
+    tiers: tuple[int, ...]
+    checks: tuple[MachineCheck, ...]
+
+
+def machine() -> Machine:
+    """The facts about this machine, found out by trying.
+
+    Raises:
+        CommandError: the profiles cannot be read.
+    """
+    from plugind.sandbox import features
+
+    return machine_of(features.probe(), profiles())
+
+
+def machine_of(found: Mapping[str, Feature], tiers: Mapping[int, Profile]) -> Machine:
+    """The same, of given facts. What a profile requires and nobody knows is missing, as it is for the launcher."""
+    from plugind.sandbox import features
+
+    rows = [MachineCheck(c.name, c.ok, c.found, c.needed_by, c.remedy) for c in features.checks(found, tiers)]
+    required = {name for profile in tiers.values() for name in profile.requires}
+    for name in sorted(required - found.keys()):
+        who = tuple(tier for tier, profile in sorted(tiers.items()) if name in profile.requires)
+        remedy = "take it out of `requires` in the tier's profile, or mend the spelling"
+        rows.append(MachineCheck(name, False, "no such feature is known", who, remedy))
+    return Machine(tuple(sorted(tiers)), tuple(rows))

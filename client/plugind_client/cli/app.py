@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -10,9 +11,22 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from plugind_client.cli import authoring, catalogue, doctor, jail, running, trying
+from plugind_client.cli import (
+    audit,
+    authoring,
+    catalogue,
+    condition,
+    doctor,
+    gate,
+    holding,
+    jail,
+    policy,
+    running,
+    signing,
+    trying,
+)
 from plugind_client.cli.problems import CommandError, Exit, explained, tell
-from plugind_client.cli.settings import JsonFlag, Settings, SocketPath, examples, settled
+from plugind_client.cli.settings import AdminSocketPath, JsonFlag, Settings, SocketPath, examples, settled
 from plugind_client.errors import PlugindError
 
 EXIT_CODES = """\b
@@ -38,14 +52,14 @@ class Guarded(TyperGroup):
         except CommandError as error:
             told = error
         except PlugindError as error:
-            told = explained(error, _socket(settings))
+            told = explained(error, settings.asked or settings.client().socket, as_admin=settings.asked_as_admin)
         except KeyboardInterrupt:
             told = CommandError(Exit.STOPPED, "canceled", code="canceled")
         except BrokenPipeError:
             _swallow_output()
             raise typer.Exit(Exit.OK) from None
         except OSError as error:
-            told = CommandError(Exit.USAGE, str(error))
+            told = CommandError(Exit.USAGE, f"{error.filename}: {error.strerror}" if error.filename else str(error))
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):
                 raise
@@ -53,10 +67,6 @@ class Guarded(TyperGroup):
             told = CommandError(Exit.FAULT, f"a fault of plugindctl: {error!r}", code="FAULT")
         tell(told, as_json=settings.as_json)
         raise typer.Exit(told.exit_code)
-
-
-def _socket(settings: Settings) -> str:
-    return settings.client().socket
 
 
 def _swallow_output() -> None:
@@ -96,15 +106,17 @@ def main_options(
     context: typer.Context,
     as_json: JsonFlag = False,
     socket: SocketPath = None,
+    admin_socket: AdminSocketPath = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Make, try and run plugins in plugind's jail, and see what they did."""
-    settled(context, as_json, socket)
+    """Make, try, approve and run plugins in plugind's jail, see what they did, and stop them."""
+    settled(context, as_json, socket, admin_socket)
 
 
-for module in (authoring, trying, running, catalogue, doctor, jail):
+# In the order of the help: an author's way, running, what there is, decisions, and the machine.
+for module in (authoring, signing, trying, running, gate, catalogue, holding, condition, policy, audit, doctor, jail):
     module.register(app)
 
 
@@ -114,4 +126,10 @@ def run() -> None:
     for stream in streams:
         if hasattr(stream, "reconfigure"):  # whatever a plugin prints can be printed in any locale
             stream.reconfigure(errors="backslashreplace")
-    app()
+    _command()(prog_name="plugindctl")  # also when started as a module
+
+
+@functools.cache
+def _command() -> Any:
+    """The commands as click has them. Taking all their signatures apart needs 35 ms: once in a process will do."""
+    return typer.main.get_command(app)

@@ -33,7 +33,7 @@ def new(
     as_json: JsonFlag = False,
     socket: SocketPath = None,
 ) -> None:
-    """Write a new plugin: manifest, schemas, a case and code that works."""
+    """Write a new plugin: manifest, schemas, a case and working code."""
     settings = settled(context, as_json, socket)
     if not adapters.is_name(name):
         message = f"{name!r}: expected a name of 2 to 63 lower-case letters, digits and _, a letter first"
@@ -75,7 +75,10 @@ def build(
     as_json: JsonFlag = False,
     socket: SocketPath = None,
 ) -> None:
-    """Check a plugin's folder and make its bundle; the same folder always gives the same bytes."""
+    """Check a plugin's folder and make its bundle.
+
+    The same folder always gives the same bytes. The bundle's path goes to standard output, all else to standard error.
+    """
     settings = settled(context, as_json, socket)
     built = adapters.build(folder)
     target = output or Path(built.file_name)

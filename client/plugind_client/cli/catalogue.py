@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from typing import Annotated
 
 import typer
 
+from plugind_client.cli import words
 from plugind_client.cli.problems import CommandError, Exit
-from plugind_client.cli.screen import print_json, table
+from plugind_client.cli.screen import note, print_json, table
 from plugind_client.cli.settings import JsonFlag, SocketPath, examples, settled
-from plugind_client.records import Limits, Permission, Plugin, PluginVersion
+from plugind_client.records import Plugin, PluginVersion
 
 
 def register(app: typer.Typer) -> None:
@@ -28,23 +28,32 @@ def list_all(context: typer.Context, as_json: JsonFlag = False, socket: SocketPa
     if settings.as_json:
         print_json([dataclasses.asdict(plugin) for plugin in plugins])
         return
-    table(("id", "plugin", "active", "tier", "state", "stages", "summary"), [_line(plugin) for plugin in plugins])
+    if not plugins:
+        note("there are no plugins yet: `plugindctl try DIR` submits one")
+        return
+    headings = ("id", "plugin", "active", "tier", "state", "held", "stages", "summary")
+    table(headings, [_line(plugin) for plugin in plugins])
 
 
 def _line(plugin: Plugin) -> tuple[str, ...]:
-    """A plugin in one line: of its active version, or of its newest."""
+    """A plugin in one line: of its active version, or of its newest; held are those of all its versions."""
     version = plugin.version()
     if version is None:
-        return (plugin.plugin_id, plugin.name, "-", "-", "-", "-", "")
+        return (plugin.plugin_id, plugin.name, "-", "-", "-", "-", "-", "")
     return (
         plugin.plugin_id,
         plugin.name,
         plugin.active_version or "-",
         str(version.tier),
         version.state,
+        ", ".join(f"{each.version} {_held(each)}" for each in plugin.versions if each.holds) or "-",
         ", ".join(version.stages),
         version.summary,
     )
+
+
+def _held(version: PluginVersion) -> str:
+    return " and ".join(dict.fromkeys(hold.kind for hold in version.holds))
 
 
 def show(
@@ -53,7 +62,7 @@ def show(
     as_json: JsonFlag = False,
     socket: SocketPath = None,
 ) -> None:
-    """Show a plugin: its versions, what it asks for, what was approved."""
+    """Show a plugin: what it asks for, and what was approved."""
     settings = settled(context, as_json, socket)
     name, _, wanted = plugin.partition("@")
     with settings.client() as client:
@@ -67,8 +76,18 @@ def show(
         return
     table((found.name, found.plugin_id), _about(version))
     print()
-    rows = [(v.version, v.state, str(v.tier), _day(v.submitted_unix_ms), v.digest) for v in found.versions]
-    table(("version", "state", "tier", "submitted", "sha256"), rows)
+    rows = [
+        (
+            each.version,
+            each.state,
+            _held(each) or "-",
+            str(each.tier),
+            words.moment(each.submitted_unix_ms),
+            each.digest,
+        )
+        for each in found.versions
+    ]
+    table(("version", "state", "held", "tier", "submitted", "sha256"), rows)
 
 
 def _about(version: PluginVersion) -> list[tuple[str, str]]:
@@ -81,30 +100,22 @@ def _about(version: PluginVersion) -> list[tuple[str, str]]:
         ("origin", version.origin),
         ("runs as", f"{version.runtime}, interface {version.interface}, {version.entrypoint}"),
         ("stages", ", ".join(version.stages)),
-        ("asks for", _permissions(version.permissions)),
-        ("limits", _limits(version.limits, "the tier's defaults")),
+        ("asks for", words.permissions(version.permissions)),
+        ("limits", words.limits(version.limits)),
+        *(("widens", sentence) for sentence in version.widens),
+        *((hold.kind, words.hold(hold)) for hold in version.holds),
     ]
     approval = version.approval
     if approval is None:
         return [*asked, ("approved", "no")]
     return [
         *asked,
-        ("approved", f"{_day(approval.at_unix_ms)} by uid {approval.by_uid} for tier {approval.tier}"),
+        (
+            "approved",
+            f"{words.moment(approval.at_unix_ms)} by uid {words.person(approval.by_uid)} for tier {approval.tier}",
+        ),
         ("because", approval.reason),
         ("for stages", ", ".join(approval.stages)),
-        ("granted", _permissions(approval.permissions)),
-        ("granted limits", _limits(approval.limits, "the tier's defaults")),
+        ("granted", words.permissions(approval.permissions)),
+        ("granted limits", words.limits(approval.limits)),
     ]
-
-
-def _permissions(permissions: tuple[Permission, ...]) -> str:
-    return "; ".join(f"{permission.kind} {permission.entry_json}" for permission in permissions) or "no permissions"
-
-
-def _limits(limits: Limits, unset: str) -> str:
-    return ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(limits).items() if value) or unset
-
-
-def _day(unix_ms: int) -> str:
-    """A moment in UTC, to the minute."""
-    return datetime.datetime.fromtimestamp(unix_ms / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

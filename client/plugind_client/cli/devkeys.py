@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plugind_client.cli import adapters
+from plugind_client.cli.files import write_new
 from plugind_client.cli.problems import CommandError, Exit
 
 if TYPE_CHECKING:
@@ -42,19 +43,14 @@ def _load(path: Path) -> PrivateKey:
 
 
 def _make(path: Path) -> PrivateKey:
-    """Written whole and then linked to its name: of two commands at once both use the key that came first."""
+    """Of two commands at once both use the key that came first."""
     key, pem = adapters.generate_key()
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(pem)
         try:
-            os.link(temporary, path)
+            write_new(path, pem, 0o600)
         except FileExistsError:
             return _load(path)
-        finally:
-            temporary.unlink()
     except (OSError, ValueError) as error:
         raise _broken(path, error) from None
     return key

@@ -32,6 +32,8 @@ def check_json(text: bytes, where: str) -> None:
     Raises:
         CommandError: it is not; with line and column.
     """
+    if not text.strip():
+        raise CommandError(Exit.USAGE, f"{where}: expected JSON, got nothing", code="PAYLOAD_NOT_JSON")
     try:
         json.loads(text.decode())
     except json.JSONDecodeError as error:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import enum
 import errno
-import json
 import os
+import shlex
 import socket as sockets
-import sys
 from collections.abc import Sequence
 
-from plugind_client.cli.screen import visible
+from plugind_client.cli.screen import note, print_json
 from plugind_client.errors import (
     Canceled,
     Conflict,
@@ -22,7 +21,7 @@ from plugind_client.errors import (
     PlugindError,
     Unavailable,
 )
-from plugind_client.records import RunResult
+from plugind_client.records import Reason, RunResult
 
 
 class Exit(enum.IntEnum):
@@ -80,44 +79,66 @@ def exit_of(result: RunResult) -> Exit:
     return OF_OUTCOME.get(result.outcome, Exit.FAULT)
 
 
-def explained(error: PlugindError, socket: str) -> CommandError:
+def explained(error: PlugindError, socket: str, *, as_admin: bool = False) -> CommandError:
     """An error of the client library in words for a person at a terminal."""
     exit_code = next((code for kind, code in OF_ERROR if isinstance(error, kind)), Exit.FAULT)
     if isinstance(error, InvalidRequest) and error.reasons:  # understood, looked at, and refused
         exit_code = Exit.DENIED
     if error.code == "UNAVAILABLE":
-        return CommandError(exit_code, str(error), _why_unreachable(socket, error.detail), code=error.code)
-    lines = [" ".join(filter(None, (reason.code, reason.actual, reason.remedy))) for reason in error.reasons]
+        return CommandError(
+            exit_code, str(error), _why_unreachable(socket, error.detail, as_admin=as_admin), code=error.code
+        )
+    lines = [line for reason in error.reasons for line in told(reason)]
     return CommandError(exit_code, str(error), lines or ([error.detail] if error.detail else []), code=error.code)
 
 
-def _why_unreachable(socket: str, detail: str) -> list[str]:
+def told(reason: Reason) -> list[str]:
+    """A reason in one or two lines; the remedy has its own, so that a command in it can be copied."""
+    first = found_by(reason)
+    return [first, f"  what to do: {reason.remedy}"] if reason.remedy else [first]
+
+
+def found_by(reason: Reason) -> str:
+    """A reason without its remedy, in one line."""
+    wanted = f"expected {reason.expected}" if reason.expected else ""
+    came = f"got {reason.actual}" if wanted and reason.actual else reason.actual
+    rule = f" ({reason.rule})" if reason.rule else ""
+    return ": ".join(filter(None, (f"{reason.code}{rule}", ", ".join(filter(None, (wanted, came))))))
+
+
+_FOR_MEMBERS = "the admin socket is for root and the members of plugind-operator, plugind-approver and plugind-admin"
+
+
+def _why_unreachable(socket: str, detail: str, *, as_admin: bool) -> list[str]:
     """What is wrong with the socket, as connect(2) says it, and what to do."""
-    start = "start it: `systemctl start plugind`, or as root `plugind serve --standalone --dev --socket PATH`"
+    start = f"start it: `sudo plugind serve --standalone --dev --socket {shlex.quote(socket)}`"
+    name = "or name another daemon's socket with --socket or PLUGIND_SOCKET"
+    only = "a --dev daemon serves only the user who started it; otherwise ask the operator for access"
+    if as_admin:
+        start = "start it: `sudo systemctl start plugind`"
+        name = "or name another daemon's socket with --admin-socket or PLUGIND_ADMIN_SOCKET"
+        only = _FOR_MEMBERS
     try:
         with sockets.socket(sockets.AF_UNIX) as probe:
             probe.settimeout(1)
-            probe.connect(socket)
+            probe.connect(os.path.abspath(socket))  # noqa: PTH100 - as the client does
     except OSError as error:
         said = {
-            errno.ENOENT: [f"{socket}: there is no such socket", start],
-            errno.ECONNREFUSED: [f"{socket}: nobody listens there", start],
-            errno.EACCES: [
-                f"{socket}: permission denied for uid {os.getuid()}",
-                "a --dev daemon serves only the user who started it; otherwise ask the operator for access",
-            ],
+            errno.ENOENT: [f"{socket}: there is no such socket", start, name],
+            errno.ECONNREFUSED: [f"{socket}: nobody listens there", start, name],
+            errno.EACCES: [f"{socket}: permission denied for uid {os.getuid()}", only],
         }
-        other = [f"{socket}: {error.strerror or error}", "name the daemon's socket with --socket or PLUGIND_SOCKET"]
+        other = [f"{socket}: {error.strerror or error}", name.removeprefix("or ")]
         return said.get(error.errno or 0, other)
-    return [f"{socket}: {detail}", "the daemon is there and cannot serve: `journalctl -u plugind` tells why"]
+    other_end = "somebody listens there, and not as plugind does: look at the daemon's own output"
+    return [f"{socket}: {detail}", *([_FOR_MEMBERS] if as_admin else []), other_end]
 
 
 def tell(error: CommandError, *, as_json: bool) -> None:
     """Prints an error: for people on standard error, with --json as an object on standard output."""
     if as_json:
-        told = {"error": {"code": error.code, "message": str(error), "problems": list(error.lines)}}
-        print(json.dumps(told, ensure_ascii=False))
+        print_json({"error": {"code": error.code, "message": str(error), "problems": list(error.lines)}})
         return
-    print(f"plugindctl: {visible(str(error))}", file=sys.stderr)
+    note(f"plugindctl: {error}")
     for line in error.lines:
-        print(f"  {visible(line)}", file=sys.stderr)
+        note(f"  {line}")

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from plugind_client.cli.problems import told
 from plugind_client.cli.screen import note, print_json, table, to_stream
 from plugind_client.records import RunResult
 
@@ -49,21 +50,26 @@ def _captured(stream: str, text: str) -> None:
         note(f"{stream} | {line}")
 
 
+def _label(name: str, result: RunResult) -> str:
+    """The version is unknown where no such plugin is."""
+    return f"{name} {result.version}".rstrip()
+
+
 def _denial(name: str, result: RunResult) -> None:
-    note(f"{name} {result.version}: denied, nothing ran ({result.audit_log or 'no audit record'})".replace("  ", " "))
-    rows = [(r.code, r.rule, r.expected, r.actual, r.remedy) for r in result.reasons]
-    table(("reason", "rule", "expected", "got", "what to do"), rows, stream=sys.stderr)
+    record = f"audit record {result.audit_log}" if result.audit_log else "no audit record"
+    note(f"{_label(name, result)}: denied, nothing ran ({record})")
+    for reason in result.reasons:
+        for line in told(reason):
+            note(f"  {line}")
 
 
 def _ending(name: str, result: RunResult) -> None:
     if result.error:
-        for line in result.error.traceback.splitlines():
-            note(f"raised | {line}")
-        note(f"raised | {result.error.type}: {result.error.message}")
+        _captured("raised", f"{result.error.traceback}\n{result.error.type}: {result.error.message}".lstrip("\n"))
     if result.violations:
         rows = [(v.kind, v.name, str(v.count), v.detail) for v in result.violations]
         table(("refused", "name", "times", "detail"), rows, stream=sys.stderr)
-    note(f"{name} {result.version}: {result.outcome}" + (f": {result.outcome_detail}" if result.outcome_detail else ""))
+    note(f"{_label(name, result)}: {result.outcome}" + (f": {result.outcome_detail}" if result.outcome_detail else ""))
     governance, usage = result.governance, result.usage
     used = f"used {usage.wall_ms} ms, {usage.cpu_ms} ms CPU"
     if usage.memory_peak_bytes:

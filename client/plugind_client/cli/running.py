@@ -83,6 +83,9 @@ def ps(context: typer.Context, as_json: JsonFlag = False, socket: SocketPath = N
     if settings.as_json:
         print_json([dataclasses.asdict(run) for run in runs])
         return
+    if not runs:
+        note("no run is in flight")
+        return
     now_ms = time.time() * 1000
     rows = [
         (
@@ -106,7 +109,10 @@ def cancel(
     as_json: JsonFlag = False,
     socket: SocketPath = None,
 ) -> None:
-    """End a run in flight: its instance is killed, its outcome is canceled."""
+    """End a run in flight: its instance is killed.
+
+    Its outcome is canceled.
+    """
     settings = settled(context, as_json, socket)
     with settings.client() as client:
         found = client.cancel(run_id)

@@ -22,6 +22,11 @@ def visible(text: str) -> str:
     return "".join(_escaped(character) for character in text)
 
 
+def one_line(text: str) -> str:
+    """The same with its line ends escaped too: what a plugin says cannot look like a line of ours."""
+    return visible(text).replace("\n", "\\n")
+
+
 def _escaped(character: str) -> str:
     if character in "\n\t" or unicodedata.category(character) not in _STEERING:
         return character
@@ -40,7 +45,18 @@ def print_json(value: Any) -> None:
 
 def note(text: str) -> None:
     """A line for people, on standard error."""
-    print(visible(text), file=sys.stderr)
+    print(one_line(text), file=sys.stderr)
+
+
+def answered(question: str) -> str:
+    """What a person at the terminal answers; empty at the end of the input."""
+    print(one_line(question), end=" ", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()
+
+
+def agreed(question: str) -> bool:
+    """Whether a person at the terminal says yes. Nothing is a no."""
+    return answered(f"{question} [y/N]").lower() in {"y", "yes"}
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, stream: TextIO | None = None) -> None:
@@ -54,6 +70,6 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, stream: Tex
     for heading in headings:
         shown.add_column(heading, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(visible(cell)) for cell in row))
+        shown.add_row(*(Text(one_line(cell)) for cell in row))
     width = None if stream.isatty() else _PIPE_WIDTH
     Console(file=stream, width=width, markup=False, highlight=False).print(shown)

@@ -50,10 +50,11 @@ def try_folder(
     as_json: JsonFlag = False,
     socket: SocketPath = None,
 ) -> None:
-    """Build, sign with development keys, submit, approve what is declared, activate and run.
+    """Build, sign, submit, approve, activate and run in one step.
 
-    Needs a daemon with --dev. Without --input the first of the plugin's cases is run, and its output compared. An
-    edited folder gets a version of its own, such as 1.2.0+try.5f0c21aa.
+    Signs with development keys, which only a daemon with --dev takes, and approves what the plugin declares. Without
+    --input the first of the plugin's cases is run, and its output compared. An edited folder gets a version of its own,
+    such as 1.2.0+try.5f0c21aa.
     """
     settings = settled(context, as_json, socket)
     plain = adapters.build(folder)

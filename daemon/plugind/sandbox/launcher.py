@@ -21,6 +21,7 @@ from plugind.errors import InvalidBundleError, InvalidRequestError, IsolationUna
 from plugind.linux.cgroup import Base, Group, GroupLimits
 from plugind.model import Profile
 from plugind.sandbox import channel, codestore, jailspec, protocol, template
+from plugind.sandbox.latch import Latch
 from plugind.sandbox.supervisor import Instance
 
 RESTART_NS = 10**9
@@ -41,6 +42,7 @@ class Launcher:
         code: codestore.CodeStore,
         builtin: frozenset[str],
         unavailable: dict[int, str],
+        latch: Latch,
         start_template: Callable[[template.TemplateSpec, Group], template.Template] = template.start,
     ) -> None:
         self._front = front
@@ -50,6 +52,7 @@ class Launcher:
         self._code = code
         self._builtin = builtin
         self._unavailable = unavailable
+        self._latch = latch
         self._new_template = start_template
         self._retry_ns: dict[int, int] = {}
         self._templates: dict[int, template.Template] = {}
@@ -78,6 +81,7 @@ class Launcher:
             for key, _ in self._selector.select(self._patience_s()):
                 if self._selector.get_map().get(key.fd) is key:  # an earlier event may have closed it
                     key.data()
+            self._check_latch()
             self._check_limits()
 
     def stop(self) -> None:
@@ -111,6 +115,12 @@ class Launcher:
             return None
         soonest = min(instance.next_check_ns for instance in self._instances.values())
         return max(0.0, (soonest - time.monotonic_ns()) / 10**9)
+
+    def _check_latch(self) -> None:
+        if self._latch.look():
+            for instance in self._instances.values():
+                if self._latch.reason(instance.digest):
+                    instance.kill("killed")
 
     def _check_limits(self) -> None:
         now_ns = time.monotonic_ns()
@@ -281,6 +291,9 @@ class Launcher:
             raise InvalidRequestError(f"run {message.run} is there already")
         if message.tier == 0 and message.digest not in self._builtin:
             raise InvalidRequestError(f"tier 0: {message.digest} is not in the root-owned list of built-in plugins")
+        self._check_latch()
+        if reason := self._latch.reason(message.digest):
+            raise IsolationUnavailableError(protocol.KILLED, reason)
         for name, value, ceiling in jailspec.above_ceiling(message.limits, profile):
             raise InvalidRequestError(f"{name}: expected 1 to {ceiling} in tier {message.tier}, got {value}")
         if message.digest not in self._code:

@@ -17,6 +17,8 @@ from plugind.errors import InvalidRequestError
 from plugind.model import Limits
 
 MAX_MESSAGE_BYTES = 16 * 1024
+KILLED = "killed"
+"""The step of a Refused whose digest is killed offline (latch.py)."""
 NOT_LOADED = "not_loaded"
 """The step of a Refused whose digest made room for others: load it and start again."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -19,6 +19,7 @@ from plugind.linux import constants as c
 from plugind.model import Profile
 from plugind.profiles import builtin_digests, load_profiles
 from plugind.sandbox import codestore, features, rootfs, uids
+from plugind.sandbox.latch import Latch, path_of
 from plugind.sandbox.launcher import Launcher, log
 from plugind.sandbox.template import TemplateSpec
 
@@ -93,10 +94,11 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
     driver.sweep(name)
     base = driver.create_base(name)
     unavailable = _unavailable(profiles)
+    latch = Latch(path_of(config.state_dir))
     with _private_mounts(JAILS / f"plugind-{name}") as jail:
         code = codestore.CodeStore(jail / "code")
         specs = {tier: _spec(profile, jail) for tier, profile in profiles.items()}
-        launcher = Launcher(front, base, profiles, specs, code, builtin, unavailable)
+        launcher = Launcher(front, base, profiles, specs, code, builtin, unavailable, latch)
         signal.signal(signal.SIGTERM, lambda _number, _frame: launcher.stop())
         try:
             launcher.serve(driver.name)

@@ -1,0 +1,64 @@
+"""The client for asyncio: the same calls as Client's, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from plugind_client.calls import Call
+from plugind_client.channel import translated
+from plugind_client.client import Connected
+from plugind_client.errors import Canceled, NotFound
+
+Result = TypeVar("Result")
+
+
+class AsyncClient(Connected):
+    """Runs plugins and keeps house in the registry, over the daemon's Unix socket. For one event loop.
+
+    Canceling the task that awaits a run ends the run.
+    """
+
+    _open_channel = staticmethod(grpc.aio.insecure_channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends calls in flight and this process's connection. Later calls raise InvalidRequest."""
+        connection = self._leave()
+        if connection is not None:
+            await connection.channel.close()
+
+    async def answer(self, build: Callable[[], Call[Result]]) -> Result:
+        """The answer to the call that `build` makes."""
+        made = build()
+        try:
+            given = await _awaited(made.on(self._connection())(made.request, timeout=made.deadline_s))
+        except NotFound as error:
+            return made.missing(error)
+        return made.read(given)
+
+
+async def _awaited(call: Any) -> Any:
+    """What a call gives. When this task is canceled, so is the call, and the daemon ends the run."""
+    try:
+        return await call
+    except grpc.RpcError as error:
+        raise translated(error) from None
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Nobody canceled this task: the client was closed under it.
+        raise Canceled("canceled", detail="the call was canceled in this process") from None

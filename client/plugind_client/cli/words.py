@@ -1,0 +1,75 @@
+"""How moments, people, permissions and limits are told, and how PLUGIN@V is read: the same in every command."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import pwd
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from plugind_client.cli.problems import CommandError, Exit
+from plugind_client.cli.screen import answered
+from plugind_client.records import Hold, Limits, Permission
+
+Reason = Annotated[
+    str | None,
+    typer.Option("--reason", metavar="TEXT", help="Why; kept with it. Asked for on a terminal.", show_default=False),
+]
+
+
+def reason(given: str | None) -> str:
+    """Why, as it was given, or as a person at the terminal says now.
+
+    Raises:
+        CommandError: nobody says why.
+    """
+    if given is None and sys.stdin.isatty():
+        given = answered("Why?")
+    if given is None or not given.strip():
+        raise CommandError(Exit.USAGE, "expected why: --reason TEXT")
+    return given
+
+
+def moment(unix_ms: int) -> str:
+    """A moment in UTC, to the minute."""
+    return datetime.datetime.fromtimestamp(unix_ms / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def person(uid: int) -> str:
+    """A uid, with its name where this machine knows it."""
+    try:
+        return f"{uid} ({pwd.getpwuid(uid).pw_name})"
+    except (KeyError, OverflowError):
+        return str(uid)
+
+
+def permissions(items: Iterable[Permission]) -> str:
+    """Each kind with its entry."""
+    return "; ".join(f"{item.kind} {item.entry_json}" for item in items) or "no permissions"
+
+
+def limits(values: Limits) -> str:
+    """Those that are set."""
+    told = ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(values).items() if value)
+    return told or "the tier's defaults"
+
+
+def hold(kept: Hold) -> str:
+    """On what, since when, by whom and why."""
+    return f"{kept.target}, {moment(kept.at_unix_ms)} by uid {person(kept.by_uid)}: {kept.reason}"
+
+
+def plugin_version(text: str) -> tuple[str, str]:
+    """Name and version of PLUGIN@V.
+
+    Raises:
+        CommandError: one of them is missing.
+    """
+    name, _, version = text.partition("@")
+    if not name or not version:
+        raise CommandError(Exit.USAGE, f"{text!r}: expected PLUGIN@VERSION, such as cost_breakdown@1.2.0")
+    return name, version
