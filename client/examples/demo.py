@@ -10,6 +10,8 @@ import json
 import math
 import os
 import platform
+import re
+import shutil
 import sys
 import time
 import tomllib
@@ -69,7 +71,10 @@ class Demo:
             self.cli = Cli(self.screen, running.socket)
             self.at_work()
             self.denied()
+            self.governed(running)
             self.hostile(running)
+            self.killed(running)
+            self.audited(running)
             self.afterwards(running.socket)
             self.stop(running)
         return self.summary()
@@ -200,6 +205,27 @@ class Demo:
             self.screen.facts(reason="; ".join(told)[:300])
             self.done(Step(what, code, answer.outcome, None, wrong_answer(answer, [code], 3)))
 
+    def governed(self, running: Daemon) -> None:
+        self.screen.title("What asks for more needs somebody's word for it")
+        self.screen.say(
+            "A plugin that wants to read the plan's files is approved, but without that permission.", indent=2
+        )
+        folder = variant(running.folder, "cost_report", '\n[[permissions.file_read]]\npath = "wbs_*.json"\n')
+        self.cli.run("submit", str(folder), "--json")
+        label = "cost_report@1.0.0"
+        self.cli.run("approve", label, "--stage", "wbs_level3", "--reason", "the code was read", "--yes", "--json")
+        self.cli.run("activate", label, "--json")
+        answer = self.cli.run("run", "cost_report", "--stage", "wbs_level3", "--input", str(WBS), "--json")
+        expected = "PERMISSION_NOT_APPROVED"
+        self.done(
+            Step("a permission nobody approved", expected, answer.outcome, None, wrong_answer(answer, [expected], 3))
+        )
+        why = self.cli.read("why")
+        problems = (
+            [] if f"plugindctl approve {label}" in why.stderr else ["expected `why` to name the command that mends it"]
+        )
+        self.done(Step("why, and what would mend it", "named", "not named" if problems else "named", None, problems))
+
     # --- hostile plugins ----------------------------------------------------------------------------------------
 
     def hostile(self, running: Daemon) -> None:
@@ -239,6 +265,41 @@ class Demo:
         if attack["why"] != self.told:  # for the first of several that end alike
             self.told = attack["why"]
             self.screen.say(f"{self.told} ({usage_text(answer)})", "dim", indent=6)
+
+    # --- the kill switch, and the records ---------------------------------------------------------------------------
+
+    def killed(self, running: Daemon) -> None:
+        self.screen.title("The kill switch: one person, and it is gone")
+        code = "import time\n\n\ndef run(payload, context):\n    time.sleep(payload)\n    return payload\n"
+        folder = small(running.folder, "night_watch", code, "[limits]\nwall_ms = 30000\n")
+        self.cli.run("try", str(folder), "--input", "-", "--json", stdin=0, show=False)
+        (running.folder / "long.json").write_text("25")
+        begun = self.cli.begin("run", "night_watch", "--input", str(running.folder / "long.json"), "--json")
+        deadline = time.monotonic() + 10
+        while not self.cli.run("ps", "--json", show=False).object.get("list") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        kill = self.cli.read("kill", "night_watch", "--reason", "it behaves oddly")
+        answer = self.cli.end(begun)
+        problems = differ("exit code of kill", 0, kill.exit_code) + wrong_answer(answer, ["killed"], 4)
+        self.done(Step("a running instance is killed", "killed", answer.outcome, answer.wall_ms, problems))
+        again = self.cli.run("run", "night_watch", "--input", str(running.folder / "long.json"), "--json")
+        self.done(Step("and does not start again", "KILLED", again.outcome, None, wrong_answer(again, ["KILLED"], 3)))
+
+    def audited(self, running: Daemon) -> None:
+        self.screen.title("Everything that happened can be proven")
+        whole = self.cli.read("audit", "verify")
+        problems = differ("exit code", 0, whole.exit_code)
+        self.done(Step("the ledger holds", "holds", "holds" if not problems else "does not", None, problems))
+        copy = running.folder / "copy"
+        shutil.copytree(running.state, copy, ignore=shutil.ignore_patterns("run", "lock"))
+        segment = max((copy / "ledger").glob("*.jsonl"))
+        data = bytearray(segment.read_bytes())
+        data[len(data) // 2] ^= 1
+        segment.write_bytes(data)
+        self.screen.say("One bit of a copy is flipped:", indent=2)
+        flipped = self.cli.read("audit", "verify", "--state", str(copy))
+        problems = differ("exit code", 7, flipped.exit_code)
+        self.done(Step("a flipped byte is found", "found", "found" if not problems else "not found", None, problems))
 
     # --- and then -----------------------------------------------------------------------------------------------
 
@@ -283,6 +344,34 @@ class Demo:
         text = f"{len(self.steps)} steps in {seconds:.1f} s: {len(self.steps) - len(bad)} as expected, {len(bad)} not"
         self.screen.say(text, "bold red" if bad else "bold green")
         return 1 if bad else 0
+
+
+def variant(parent: Path, name: str, extra: str) -> Path:
+    """cost_breakdown under another name, with more in its manifest."""
+    target = parent / name
+    shutil.copytree(REPO / PLUGINS / "cost_breakdown", target)
+    manifest = target / "plugin.toml"
+    text = re.sub(
+        r"(?m)^(name|version) = .*$",
+        lambda found: f'{found[1]} = "{dict(name=name, version="1.0.0")[found[1]]}"',
+        manifest.read_text(),
+    )
+    manifest.write_text(text + extra)
+    return target
+
+
+def small(parent: Path, name: str, code: str, extra: str) -> Path:
+    """A plugin with one function, whose schemas allow everything."""
+    target = parent / name
+    (target / "schemas").mkdir(parents=True)
+    (target / f"{name}.py").write_text(code)
+    for schema in ("input", "output"):
+        (target / "schemas" / f"{schema}.json").write_text("true")
+    (target / "plugin.toml").write_text(
+        f'schema = 1\nname = "{name}"\nversion = "1.0.0"\nsummary = "Of the demo"\nlicense = "MIT"\n'
+        f'origin = "authored"\nentrypoint = "{name}:run"\nstages = ["*"]\n{extra}'
+    )
+    return target
 
 
 def read(path: Path) -> Json:

@@ -166,11 +166,49 @@ class Cli:
                 timeout=COMMAND_TIMEOUT_S,
                 check=False,
             )
-        try:
-            printed = json.loads(done.stdout)
-        except ValueError:
-            printed = {}
-        return Answer(done.returncode, printed if isinstance(printed, dict) else {"list": printed}, done.stderr.strip())
+        return _answer(done.returncode, done.stdout, done.stderr)
+
+    def read(self, *arguments: str) -> Answer:
+        """Show and run a command for people, and what it prints; the text is in `stderr`."""
+        self.screen.command(["plugindctl", *arguments])
+        done = subprocess.run(
+            [str(BIN / "plugindctl"), *arguments],
+            capture_output=True,
+            text=True,
+            env=self.environment | {"COLUMNS": str(self.screen.console.width - 4)},
+            cwd=REPO,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        text = (done.stdout + done.stderr).rstrip()
+        for line in text.splitlines():
+            self.screen.say(line, "dim", indent=4)
+        return Answer(done.returncode, {}, text)
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Show a command and start it; `end` waits for its answer."""
+        self.screen.command(["plugindctl", *arguments])
+        return subprocess.Popen(
+            [str(BIN / "plugindctl"), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+            cwd=REPO,
+        )
+
+    def end(self, begun: subprocess.Popen[str]) -> Answer:
+        """The answer of a command that was begun."""
+        stdout, stderr = begun.communicate(timeout=COMMAND_TIMEOUT_S)
+        return _answer(begun.returncode, stdout, stderr)
+
+
+def _answer(exit_code: int, stdout: str, stderr: str) -> Answer:
+    try:
+        printed = json.loads(stdout)
+    except ValueError:
+        printed = {}
+    return Answer(exit_code, printed if isinstance(printed, dict) else {"list": printed}, stderr.strip())
 
 
 # --- daemon --------------------------------------------------------------------------------------------------------

@@ -391,7 +391,7 @@ def reload_policy() -> Call[PolicyReload]:
     """Lets the daemon read its policy file again.
 
     Raises:
-        Fault: the file is broken, and the policy in force stays; `detail` tells where.
+        Conflict: the file is broken, and the policy in force stays; `reasons` tell where.
         NotAllowed: as the word says.
     """
     return Call("governance.ReloadPolicy", governance_pb2.ReloadPolicyRequest(), wire.policy_reload)

@@ -140,6 +140,8 @@ class Approval:
     permissions: tuple[Permission, ...]
     limits: Limits
     reason: str
+    not_after_unix_ms: int = 0
+    """When it lapses; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)

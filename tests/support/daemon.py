@@ -28,13 +28,15 @@ READY_S = 30
 class Daemon:
     """Started by `with`, and certain to be gone afterwards. `state`: a folder that another daemon has left."""
 
-    def __init__(self, *arguments: str, state: Path | None = None) -> None:
+    def __init__(self, *arguments: str, state: Path | None = None, production: bool = False) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="plugind-test-"))
         self._folder.chmod(0o755)
         self.state = state or self._folder / "state"
         self.socket = self._folder / "plugind.sock"
         self.log = self._folder / "log"
-        self._arguments = arguments
+        self.admin_socket = self._folder / "admin.sock"
+        mode = ("--admin-socket", str(self.admin_socket)) if production else ("--dev",)
+        self._arguments = (*mode, *arguments)
         self._clients: list[Client | grpc.Channel] = []
 
     def __enter__(self) -> Self:
@@ -53,7 +55,6 @@ class Daemon:
                     BIN / "plugind",
                     "serve",
                     "--standalone",
-                    "--dev",
                     "--state",
                     self.state,
                     "--socket",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from plugind_client.cli import words
+from plugind_client.cli import offline_kill, words
 from plugind_client.cli.problems import CommandError, Exit
 from plugind_client.cli.screen import note, print_json
 from plugind_client.cli.settings import AdminSocketPath, JsonFlag, Settings, SocketPath, examples, settled
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
             'plugindctl kill cost_rollup --reason "wrong sums"',
             "plugindctl kill all --reason incident",
             "plugindctl kill --lift cost_rollup --reason mended",
+            'sudo plugindctl kill all --offline --reason "the daemon hangs"',
         )
     )(kill)
 
@@ -67,6 +69,15 @@ def kill(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="all, NAME, NAME@V, plug_N, plug_N@V or a sha256.")],
     reason: words.Reason = None,
     lift: Annotated[bool, typer.Option("--lift", help="Let it run again.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="As root, without the daemon: the launcher obeys by itself.")
+    ] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="With --offline: the daemon's state folder; else PLUGIND_STATE.", show_default=False
+        ),
+    ] = None,
     as_json: JsonFlag = False,
     socket: SocketPath = None,
     admin_socket: AdminSocketPath = None,
@@ -77,7 +88,9 @@ def kill(
     """
     settings = settled(context, as_json, socket, admin_socket)
     why = words.reason(reason)
-    if lift:
+    if offline:
+        _tell_offline(settings, target, offline_kill.change(target, why, state, lift=lift), lift=lift)
+    elif lift:
         _lift(settings, target, why)
     else:
         _kill(settings, target, why)
@@ -112,6 +125,16 @@ def _lift(settings: Settings, target: str, reason: str) -> None:
     with settings.admin_client() as client:
         hold = client.lift_kill(target, reason)
     _tell(settings, hold, f"{hold.target}: not killed any more")
+
+
+def _tell_offline(settings: Settings, target: str, changed: offline_kill.Changed, *, lift: bool) -> None:
+    if settings.as_json:
+        print_json({"target": target, "lifted": lift, "latch": str(changed.latch), "in_force": list(changed.in_force)})
+        return
+    what = "not killed offline any more" if lift else "killed offline; what runs of it ends within a moment"
+    note(f"{target}: {what} ({changed.latch})")
+    if not lift:
+        note(f"it stays so until `sudo plugindctl kill --lift {shlex.quote(target)} --offline --reason TEXT`")
 
 
 def _command(command: str, hold: Hold) -> str:

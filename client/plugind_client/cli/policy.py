@@ -14,7 +14,7 @@ from plugind_client.cli import adapters
 from plugind_client.cli.problems import CommandError, Exit, told
 from plugind_client.cli.running import StageName
 from plugind_client.cli.screen import note, one_line, print_json, table
-from plugind_client.cli.settings import JsonFlag, SocketPath, examples, settled
+from plugind_client.cli.settings import AdminSocketPath, JsonFlag, SocketPath, examples, settled
 from plugind_client.records import Reason
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
             "plugindctl policy explain plug_1@1.2.0 --sensitivity restricted --json",
         )
     )(explain)
+    policy.command(epilog=examples("plugindctl policy check && plugindctl policy reload"))(reload)
     app.add_typer(policy, name="policy")
 
 
@@ -119,6 +120,22 @@ def _summary(policy: Policy) -> str:
     if not_enforced:
         said.append(f"{not_enforced} rules not enforced")
     return "; ".join([*said, f"sha256 {policy.digest}"])
+
+
+def reload(
+    context: typer.Context,
+    as_json: JsonFlag = False,
+    socket: SocketPath = None,
+    admin_socket: AdminSocketPath = None,
+) -> None:
+    """Have the daemon read its policy file again. A broken one is refused, and the policy in force stays."""
+    settings = settled(context, as_json, socket, admin_socket)
+    with settings.admin_client() as client:
+        reloaded = client.reload_policy()
+    if settings.as_json:
+        print_json(dataclasses.asdict(reloaded))
+    else:
+        note(f"policy {reloaded.policy_sha256} {'is in force now' if reloaded.changed else 'is the same as before'}")
 
 
 def explain(

@@ -13,8 +13,15 @@ from typing import Any, Final, NoReturn, TypeAlias
 import grpc
 
 from plugind import errors
-from plugind.errors import InvalidBundleError, IsolationUnavailableError, PlugindError
+from plugind.errors import (
+    AuditUnavailableError,
+    InvalidBundleError,
+    IsolationUnavailableError,
+    LauncherGoneError,
+    PlugindError,
+)
 from plugind.model import Reason
+from plugind.policy.file import InvalidPolicyError
 
 REASONS_KEY: Final = "plugind-reasons-bin"
 """Trailing metadata: a JSON list of {code, rule, expected, actual, remedy}."""
@@ -22,7 +29,7 @@ _REASONS_BYTES: Final = 6 * 1024  # grpc refuses more than 8 KiB of metadata
 _MESSAGE_CHARS: Final = 2000
 
 STATUS: Final[Mapping[type[PlugindError], grpc.StatusCode]] = {
-    errors.ConfigError: grpc.StatusCode.INTERNAL,
+    errors.ConfigError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.AlreadyRunningError: grpc.StatusCode.INTERNAL,
     errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.InvalidBundleError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -52,8 +59,14 @@ def reasons_of(error: PlugindError) -> list[dict[str, str]]:
     """The findings that an error carries, as reasons. Their code is the error's own where no denial code fits."""
     if isinstance(error, InvalidBundleError):
         return [_reason("INVALID_BUNDLE", "bundle", problem) for problem in error.problems]
+    if isinstance(error, InvalidPolicyError):
+        return [_reason("INVALID_POLICY", "policy", problem) for problem in error.problems]
     if isinstance(error, IsolationUnavailableError):
         return [_reason("ISOLATION_UNAVAILABLE", error.step, str(error))]
+    if isinstance(error, LauncherGoneError):
+        return [_reason("ISOLATION_UNAVAILABLE", "launcher", str(error))]
+    if isinstance(error, AuditUnavailableError):
+        return [_reason("AUDIT_UNAVAILABLE", "audit", str(error))]
     carried: Sequence[Reason] = getattr(error, "reasons", ())
     return [{**dataclasses.asdict(reason), "code": str(reason.code)} for reason in carried]
 

@@ -84,6 +84,7 @@ class GovernanceService(governance_pb2_grpc.GovernanceServicer):
                 by_uid=approval.by_uid,
                 at_unix_ms=approval.at_unix_ms,
                 reason=approval.reason,
+                not_after_unix_ms=approval.not_after_unix_ms,
             )
         return self._catalog.approve(plugin, version, approval, approvers=settings.approvers)
 

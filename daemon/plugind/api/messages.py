@@ -86,6 +86,7 @@ def _approval(approval: Approval) -> registry_pb2.Approval:
         permissions=_permissions(approval.permissions),
         limits=limits_message(approval.limits),
         reason=approval.reason,
+        not_after_unix_ms=approval.not_after_unix_ms,
     )
 
 

@@ -16,8 +16,8 @@ from plugind.policy.rules import Mode, ceilings
 
 DEFAULT_SENSITIVITY: Final = "internal"
 _OF_HOLD: Final[dict[HoldKind, tuple[Code, str]]] = {
-    "killed": (Code.KILLED, "plugindctl kill --lift {target}"),
-    "suspended": (Code.SUSPENDED, "plugindctl resume {target}"),
+    "killed": (Code.KILLED, "plugindctl kill --lift {target} --reason TEXT"),
+    "suspended": (Code.SUSPENDED, "plugindctl resume {target} --reason TEXT"),
     "quarantined": (Code.QUARANTINED, "plugindctl show {label}, and submit a mended version: plugindctl submit FILE"),
     "revalidation_required": (
         Code.REVALIDATION_REQUIRED,

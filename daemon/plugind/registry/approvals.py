@@ -9,7 +9,9 @@ from plugind.errors import ConflictError, InvalidRequestError
 from plugind.model import Approval, Manifest, PluginVersion, Tier
 
 
-def as_declared(manifest: Manifest, *, tier: Tier, by_uid: int, at_unix_ms: int, reason: str) -> Approval:
+def as_declared(
+    manifest: Manifest, *, tier: Tier, by_uid: int, at_unix_ms: int, reason: str, not_after_unix_ms: int = 0
+) -> Approval:
     """Approve every permission, stage and limit that the manifest declares."""
     return Approval(
         tier=tier,
@@ -19,6 +21,7 @@ def as_declared(manifest: Manifest, *, tier: Tier, by_uid: int, at_unix_ms: int,
         by_uid=by_uid,
         at_unix_ms=at_unix_ms,
         reason=reason,
+        not_after_unix_ms=not_after_unix_ms,
     )
 
 

@@ -44,6 +44,7 @@ CREATE TABLE votes (
     digest TEXT NOT NULL REFERENCES versions (digest),
     by_uid INTEGER NOT NULL,
     content TEXT NOT NULL,
+    not_after_unix_ms INTEGER NOT NULL,
     PRIMARY KEY (digest, by_uid)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE holds (

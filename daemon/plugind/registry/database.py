@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -143,13 +144,16 @@ class Registry:
             if record.state == "revoked":
                 raise ConflictError(f"{record.plugin_id} {record.label}: revoked, which is final for these bytes")
             approvals.check(record, approval)
-            detail = codec.encode_approval(approval)
             content = approvals.content(approval)
-            vote = (record.digest, approval.by_uid, content)
-            connection.execute("INSERT OR REPLACE INTO votes VALUES (?, ?, ?)", vote)
-            query = "SELECT count(*) FROM votes WHERE digest = ? AND content = ?"
-            if connection.execute(query, (record.digest, content)).fetchone()[0] < approvers:
-                return self._changed(connection, number, version, "vote", act, detail)
+            vote = (record.digest, approval.by_uid, content, approval.not_after_unix_ms)
+            connection.execute("INSERT OR REPLACE INTO votes VALUES (?, ?, ?, ?)", vote)
+            query = "SELECT not_after_unix_ms FROM votes WHERE digest = ? AND content = ?"
+            ends = [row["not_after_unix_ms"] for row in connection.execute(query, (record.digest, content))]
+            if len(ends) < approvers:
+                return self._changed(connection, number, version, "vote", act, codec.encode_approval(approval))
+            # Whoever gave the shorter time has not agreed to a longer one.
+            approval = dataclasses.replace(approval, not_after_unix_ms=min(filter(None, ends), default=0))
+            detail = codec.encode_approval(approval)
             connection.execute("DELETE FROM votes WHERE digest = ?", (record.digest,))
             state: State = "active" if record.state == "active" else "approved"
             connection.execute(
