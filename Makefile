@@ -18,7 +18,7 @@ demo: setup ## start a daemon, run plugins over a plan, stop hostile ones (under
 	@$(AS_ROOT) "the daemon makes namespaces and control groups for its jails" $(PYTHON_ENV) client/examples/demo.py
 
 quick: lint ## linters and unit tests; no root, under a minute
-	$(PYTHON_ENV) -m pytest -n 2 -m "not root and not slow" tests/unit
+	$(PYTHON_ENV) -m pytest -q -n 2 -m "not root and not slow" --hypothesis-profile=quick tests/unit
 
 test: lint ## everything but the soak; needs root, under a quarter of an hour
 	@$(AS_ROOT) "the tests make real jails and attack them" $(PYTEST_ROOT) --ignore=tests/soak

@@ -108,11 +108,7 @@ install_units() {
     systemd-sysusers "$lib/sysusers.d/plugind.conf"
     systemd-tmpfiles --create "$lib/tmpfiles.d/plugind.conf"
     journalctl --update-catalog
-    if booted; then
-        systemctl daemon-reload
-        say "plugind-launcher.socket: started"
-        systemctl start plugind-launcher.socket
-    fi
+    if booted; then systemctl daemon-reload; fi
 }
 
 configure() {

@@ -11,6 +11,7 @@ IN_CI = os.environ.get("CI") == "true"
 
 # `make test` may run as root in a user's checkout: no .hypothesis/ that belongs to root.
 settings.register_profile("plugind", database=None, deadline=None)
+settings.register_profile("quick", settings.get_profile("plugind"), max_examples=20)
 settings.load_profile("plugind")
 
 

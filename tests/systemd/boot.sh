@@ -57,4 +57,4 @@ printf '[Journal]\nStorage=volatile\nForwardToConsole=no\n' >"$root/etc/systemd/
 
 echo "--- systemd-nspawn"
 exec systemd-nspawn --quiet --directory="$root" --register=no "${keep[@]}" --private-network --link-journal=no \
-    --console=pipe --machine=plugind-test --bind="$work/share:/mnt/t" --boot systemd.unit=test.target
+    --console=pipe --machine=plugind-test-$$ --bind="$work/share:/mnt/t" --boot systemd.unit=test.target

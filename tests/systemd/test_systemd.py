@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import re
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.systemd.container import ADMIN_SOCKET, PYTHON, RUN_SOCKET, RefusedError
+from plugind import config
+from tests.systemd.container import ADMIN_SOCKET, PYTHON, RUN_SOCKET, TREE, RefusedError
 
 PEOPLE = {"olga": "plugind-operator,systemd-journal", "anna": "plugind-approver", "ada": "plugind-admin", "paul": ""}
 ADDER = "def run(payload, context):\n    return {'sum': payload['a'] + payload['b']}\n"
@@ -77,6 +80,22 @@ def open_intents(machine):
     report = machine.audit("verify")
     assert report["findings"] == []
     return report["open_intents"]
+
+
+# --- configuration --------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_configuration_shows_every_setting_with_its_default(tmp_path):
+    example, empty = tmp_path / "example.toml", tmp_path / "empty.toml"
+    text = (TREE / "packaging" / "plugind.toml").read_text()
+    example.write_text(re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text))
+    empty.write_text("")
+    shown = config.load(config.Flags(config=example), {})
+    default = config.load(config.Flags(config=empty), {})
+    assert set(tomllib.loads(example.read_text())) == set(config._KEYS)
+    for name in ("state", "socket", "admin_socket", "launcher_socket", "connections_per_uid"):
+        assert getattr(shown, name) == getattr(default, name)
+    assert (shown.policy, shown.trust) == (config.DEFAULT_POLICY, config.DEFAULT_TRUST)
 
 
 # --- installation ---------------------------------------------------------------------------------------------------------

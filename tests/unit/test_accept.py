@@ -94,6 +94,7 @@ async def test_bytes_pass_both_ways_and_half_close_too(tmp_path, door):
         writer.close()
 
 
+@pytest.mark.slow
 async def test_a_reader_that_does_not_read_holds_the_writer_back(tmp_path, door):
     async with Echo(tmp_path / "backend.sock"):
         made = door()

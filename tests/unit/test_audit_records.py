@@ -180,6 +180,7 @@ async def test_the_newest_below_what_is_durable(tmp_path):
     assert [entry.index for entry in reading.newest(tmp_path, Filter(), 3, below=20)] == [19, 18, 17]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(start=st.integers(0, 30), limit=st.integers(1, 20), step=st.integers(1, 9))
 def test_a_follower_gives_every_record_once_whatever_the_steps(tmp_path_factory, start, limit, step):

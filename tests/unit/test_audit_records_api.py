@@ -206,6 +206,7 @@ def test_a_damaged_payload_or_record_is_a_fault_and_never_given(audit, daemon):
     assert "000000000000.jsonl:2" in raised.value.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options,first", [({}, 0), ({"from_index": 3}, 3), ({"newest": 2}, 4), ({"newest": 99}, 0), ({"new_only": True}, 6)]
 )
@@ -298,6 +299,7 @@ def test_show_prints_a_payload_as_it_is(daemon):
     assert plugindctl("audit", "show", "log_99").code == 3
 
 
+@pytest.mark.slow
 def test_tail_prints_what_is_there_and_what_comes_until_it_is_interrupted(daemon):
     process = subprocess.Popen([*COMMAND, "audit", "tail", "-n", "2", "--json"], stdout=subprocess.PIPE, text=True)
     try:

@@ -80,6 +80,7 @@ def test_an_empty_folder_has_no_checkpoint(tmp_path):
     assert verify(tmp_path).findings == (Finding("checkpoint", 0, "", "a checkpoint", "no such file"),)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_flipped_byte_in_any_segment_is_found_and_its_record_named(written, data):
     path = data.draw(st.sampled_from(segments.segments(written)))
@@ -103,6 +104,7 @@ def test_a_flipped_byte_in_any_segment_is_found_and_its_record_named(written, da
     assert verify(written).holds
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_flipped_byte_in_the_payloads_is_found(written, data):
     (pack,) = payloads.packs(written)
@@ -117,6 +119,7 @@ def test_a_flipped_byte_in_the_payloads_is_found(written, data):
     assert all(pack.name in each.got and each.log_id and each.line for each in report.findings)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_flipped_byte_in_the_checkpoint_is_found_or_leaves_the_one_before(written, data):
     path = written / "checkpoint"

@@ -114,6 +114,7 @@ def test_settings_of_one_call_do_not_leak_into_the_next(daemon, monkeypatch):
     assert plugindctl("ps").err == "no run is in flight\n"
 
 
+@pytest.mark.slow
 def test_help_loads_neither_grpc_nor_the_daemon():
     script = (
         "import sys\nfrom plugind_client.cli.app import app\n"
@@ -124,6 +125,7 @@ def test_help_loads_neither_grpc_nor_the_daemon():
     assert out.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_output_may_be_read_in_part(daemon):
     """`plugindctl run … | head -c 1`: who reads goes away, and nothing is wrong."""
     command = [sys.executable, "-m", "plugind_client.cli", "--socket", daemon.socket, "run", "echo", "-i", "-"]
@@ -135,6 +137,7 @@ def test_output_may_be_read_in_part(daemon):
         assert (process.wait(30), process.stderr.read()) == (0, b"")
 
 
+@pytest.mark.slow
 def test_any_locale_can_print_what_a_plugin_says(daemon):
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = plugindctl_process("--socket", daemon.socket, "run", "echo", "-i", "-", input='"grün"', env=environment)

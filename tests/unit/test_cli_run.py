@@ -228,6 +228,7 @@ def test_unknown_plugin_is_denied(daemon):
 # --- Ctrl-C --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_the_run(daemon):
     daemon.answers["slow"] = daemon.slow
     with subprocess.Popen(
@@ -248,6 +249,7 @@ STEERING = "\x1b[2J\x9b31m\u202eabc\x07\x7f\u2028"
 SEEN = r"\u001b[2J\u009b31m\u202eabc\u0007\u007f"
 
 
+@pytest.mark.slow
 def test_escapes_of_a_plugin_are_made_visible_on_a_terminal(daemon):
     daemon.answers["evil"] = allowed(
         json.dumps({STEERING: STEERING}, ensure_ascii=False).encode(),
@@ -263,6 +265,7 @@ def test_escapes_of_a_plugin_are_made_visible_on_a_terminal(daemon):
     assert r"stderr | \u001b]0;title\u0007" in screen
 
 
+@pytest.mark.slow
 def test_escapes_are_made_visible_in_json_on_a_terminal_and_kept_in_a_pipe(daemon):
     daemon.answers["evil"] = allowed(b"null", stdout=STEERING.encode())
     code, screen = plugindctl_terminal("run", "evil", "--json")
@@ -351,6 +354,7 @@ def test_cancel_of_what_does_not_run(daemon):
     assert plugindctl("cancel", "r8", "--json").json["error"]["code"] == "NOT_FOUND"
 
 
+@pytest.mark.slow
 def test_table_fits_the_terminal_and_is_as_wide_as_it_is_in_a_pipe(daemon):
     daemon.running.append(running(plugin="p" * 62, stage="s" * 62))
     _, screen = plugindctl_terminal("ps", columns=80)

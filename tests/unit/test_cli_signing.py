@@ -90,6 +90,7 @@ def test_passphrase_is_asked_for_on_a_terminal_only(here):
     assert "--no-passphrase" in done.err
 
 
+@pytest.mark.slow
 def test_passphrase_is_asked_for_twice_not_shown_and_needed_to_sign(here, bundle):
     ask, again = "Passphrase of the new key: ", "The same again: "
     code, screen = plugindctl_terminal("keys", "new", "k.pem", typed=[(ask, "grün"), (again, "grau")])

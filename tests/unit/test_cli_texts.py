@@ -73,6 +73,7 @@ def test_same_json(one, other, same):
     assert same_json(other, one) is same
 
 
+@pytest.mark.slow
 @given(st.binary() | st.text().map(str.encode) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_check_json_takes_what_the_standard_librarys_parser_takes_of_utf_8(text):
     try:

@@ -642,6 +642,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_forked_children_have_channels_of_their_own(daemon):
     """In a process of its own: this one holds the fake daemon's threads."""
     done = subprocess.run(
@@ -654,6 +655,7 @@ def test_forked_children_have_channels_of_their_own(daemon):
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
 
 
+@pytest.mark.slow
 def test_child_may_close_what_it_uses_and_let_go_of_the_rest(daemon):
     script = FORKING.split("def child", maxsplit=1)[0] + (
         "pid = os.fork()\n"

@@ -427,6 +427,7 @@ async def live_and_crash(directory, steps, tear):
     return confirmed, still_open
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(lives=st.lists(st.tuples(STEPS, st.integers(0, 400)), min_size=1, max_size=4))
 def test_nothing_confirmed_is_lost_and_every_open_intent_is_closed_once(tmp_path_factory, lives):
@@ -582,6 +583,7 @@ async def test_a_checkpoint_that_was_removed_ends_everything_within_its_next_syn
     await ledger.close()
 
 
+@pytest.mark.slow
 async def test_the_checkpoint_becomes_durable_within_a_second_of_silence(tmp_path, monkeypatch):
     synced = threading.Event()
     ledger, _ = Ledger.open(tmp_path, "dev")

@@ -382,6 +382,7 @@ def manifests(draw):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(manifests())
 def test_a_manifest_survives_its_table_and_the_table_survives_json(manifest):

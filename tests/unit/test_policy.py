@@ -210,10 +210,10 @@ def test_evidence_below_what_was_approved_says_why(code):
 @pytest.mark.parametrize(
     "kind,target,command",
     [
-        ("killed", "all", "plugindctl kill --lift all"),
-        ("killed", "sha256:" + "d" * 64, "plugindctl kill --lift sha256:" + "d" * 64),
-        ("suspended", "costs@1.0.0", "plugindctl resume costs@1.0.0"),
-        ("suspended", "costs", "plugindctl resume costs"),
+        ("killed", "all", "plugindctl kill --lift all --reason TEXT"),
+        ("killed", "sha256:" + "d" * 64, "plugindctl kill --lift sha256:" + "d" * 64 + " --reason TEXT"),
+        ("suspended", "costs@1.0.0", "plugindctl resume costs@1.0.0 --reason TEXT"),
+        ("suspended", "costs", "plugindctl resume costs --reason TEXT"),
     ],
 )
 def test_hold_tells_who_when_why_and_what_lifts_it(kind, target, command):
@@ -383,6 +383,7 @@ def removed(rules):
             yield table, key, dataclasses.replace(rules, **{table: left})
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(requests(policies()))
 def test_removing_a_table_never_allows_more(asked):
@@ -397,6 +398,7 @@ def test_removing_a_table_never_allows_more(asked):
             assert decide(dataclasses.replace(asked, policy=less)).allowed <= before
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(requests(policies()), st.data())
 def test_taking_anything_out_of_a_rule_never_allows_more(asked, data):
@@ -475,6 +477,7 @@ def test_explanation_agrees_with_each_denial(fields):
     agrees(facts(**fields))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(requests(policies(st.sampled_from(MODES))))
 def test_explanation_agrees_with_the_decision(asked):

@@ -109,7 +109,7 @@ CALLS = [
 ]
 
 
-class Reached(Exception):
+class ReachedError(Exception):
     """The call got past the gate."""
 
 
@@ -138,7 +138,7 @@ class Untouched:
     """Stands for everything behind the gate: any use of it means that the gate was passed."""
 
     def __getattr__(self, name):
-        raise Reached(name)
+        raise ReachedError(name)
 
 
 def test_the_table_names_every_call_there_is():

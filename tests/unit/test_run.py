@@ -260,6 +260,7 @@ async def test_a_kill_leaves_others_alone(desk):
     await run
 
 
+@pytest.mark.slow
 async def test_no_racing_start_begins_after_the_kill_has_returned(desk):
     """Many starts race with one kill: whatever began, began before the kill returned."""
     desk.install()

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
             'plugindctl kill cost_rollup --reason "wrong sums"',
             "plugindctl kill all --reason incident",
             "plugindctl kill --lift cost_rollup --reason mended",
-            'sudo plugindctl kill all --offline --reason "the daemon hangs"',
+            'plugindctl kill all --offline --reason "the daemon hangs"',
         )
     )(kill)
 
