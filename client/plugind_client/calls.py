@@ -1,6 +1,6 @@
 """Every call of the API: what is sent, how long an answer may take, and what is made of it. Both clients make these.
 
-Source: DESIGN section 11, SPEC.md "Client".
+Source: SPEC.md, "Client".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The synchronous client. Safe across fork: each process opens a channel of its own.
 
-Source: DESIGN section 11, SPEC.md "Client".
+Source: SPEC.md, "Client".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Typed errors of the client. `str(error)` is one fixed sentence per code; all detail is in attributes.
 
 The sentences are fixed because PlanExe classifies errors by substrings: what a plugin or a daemon wrote must never
-look like a condition of somebody else's service. Source: DESIGN section 11, SPEC.md "Client".
+look like a condition of somebody else's service. Source: SPEC.md, "Client".
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _restored(
     return kind(code, detail=detail, reasons=reasons, result=result)
 
 
-class Denied(PlugindError):  # noqa: N818 - the names are the contract's (DESIGN section 11), here and below
+class Denied(PlugindError):  # noqa: N818 - the names are the contract's (SPEC.md), here and below
     """The plugin never ran. `code` is the first of `reasons`, which are all that apply."""
 
 

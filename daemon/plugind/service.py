@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from systemd import daemon
 
@@ -33,16 +33,16 @@ class Notifier:
         """It ends in order."""
         self._tell("STOPPING=1")
 
-    async def beat(self, healthy: Callable[[], bool]) -> None:
-        """Say that this event loop is alive, twice in each interval of the watchdog, as long as it is `healthy`.
+    async def beat(self) -> None:
+        """Say that this event loop is alive, twice in each interval of the watchdog.
 
-        A daemon that hangs, or that has lost its ledger, is started again by the manager.
+        A daemon that hangs is started again by the manager. One that has lost its ledger is not: it denies every run,
+        and its kill switch has to go on working.
         """
         if not self._watchdog_us:
             return
         while True:
-            if healthy():
-                self._tell("WATCHDOG=1")
+            self._tell("WATCHDOG=1")
             await asyncio.sleep(self._watchdog_us / 2_000_000)
 
     def _tell(self, text: str) -> None:

@@ -47,6 +47,8 @@ from plugind_proto.v1 import governance_pb2
 EXIT_LAUNCHER_GONE: Final = 6
 STOP_S: Final = 4.0
 """An orderly stop has this long; then, or at the second signal, everything is closed as it is."""
+LAUNCHER_S: Final = 5.0
+"""As a unit: so long the start waits for the launcher, and then goes on without it."""
 _LIVES_S = 2.5
 _GRACE_S = 0.3
 
@@ -110,7 +112,7 @@ class Front:
         if self._standalone:
             await self._link.open()
         else:
-            self._link.keep()
+            await self._link.keep(LAUNCHER_S)
 
     def _open_ledger(self) -> None:
         self._journal = Journal()
@@ -173,7 +175,7 @@ class Front:
 
     async def _wait(self) -> str:
         """Why it is to stop: a signal's name, or what became of a launcher that cannot come back."""
-        beat = asyncio.create_task(self._notifier.beat(lambda: not self._ledger.failure))
+        beat = asyncio.create_task(self._notifier.beat())
         try:
             while True:
                 told = asyncio.create_task(self._signals.get())

@@ -1,4 +1,4 @@
-"""plugindctl: the command line of plugind. Source of commands, flags and exit codes: DESIGN section 10, SPEC.md."""
+"""plugindctl: the command line of plugind. Source of commands, flags and exit codes: SPEC.md, "Commands"."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from plugind_client.records import Reason, RunResult
 
 
 class Exit(enum.IntEnum):
-    """Exit codes. Source: DESIGN section 10."""
+    """Exit codes. Source: SPEC.md, "Commands"."""
 
     OK = 0
     PLUGIN_FAILED = 1

@@ -15,7 +15,7 @@ _MIB = 1024 * 1024
 
 
 def as_object(result: RunResult) -> dict[str, Any]:
-    """The object of `run --json`: these keys, always all of them. Source: DESIGN section 10."""
+    """The object of `run --json`: these keys, always all of them. Source: SPEC.md, "Commands"."""
     return {
         "decision": result.decision,
         "reasons": [dataclasses.asdict(reason) for reason in result.reasons],

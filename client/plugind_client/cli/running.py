@@ -12,7 +12,7 @@ from plugind_client.cli import report
 from plugind_client.cli.inputs import read_input
 from plugind_client.cli.problems import CommandError, Exit, exit_of
 from plugind_client.cli.screen import note, print_json, table
-from plugind_client.cli.settings import JsonFlag, SocketPath, examples, settled
+from plugind_client.cli.settings import AdminSocketPath, JsonFlag, SocketPath, examples, settled
 
 InputFile = Annotated[
     str | None,
@@ -75,10 +75,15 @@ def run(
     raise typer.Exit(exit_of(result))
 
 
-def ps(context: typer.Context, as_json: JsonFlag = False, socket: SocketPath = None) -> None:
-    """List the runs in flight: your own, or for an operator all."""
-    settings = settled(context, as_json, socket)
-    with settings.client() as client:
+def ps(
+    context: typer.Context,
+    as_json: JsonFlag = False,
+    socket: SocketPath = None,
+    admin_socket: AdminSocketPath = None,
+) -> None:
+    """List the runs in flight: your own, or as an operator with --admin-socket all."""
+    settings = settled(context, as_json, socket, admin_socket)
+    with settings.either_client() as client:
         runs = client.runs()
     if settings.as_json:
         print_json([dataclasses.asdict(run) for run in runs])
@@ -108,13 +113,14 @@ def cancel(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="Its id, as `plugindctl ps` shows it.")],
     as_json: JsonFlag = False,
     socket: SocketPath = None,
+    admin_socket: AdminSocketPath = None,
 ) -> None:
-    """End a run in flight: its instance is killed.
+    """End a run in flight, one of your own, or as an operator with --admin-socket any.
 
-    Its outcome is canceled.
+    Its instance is killed, its outcome is canceled.
     """
-    settings = settled(context, as_json, socket)
-    with settings.client() as client:
+    settings = settled(context, as_json, socket, admin_socket)
+    with settings.either_client() as client:
         found = client.cancel(run_id)
     if not found:
         raise CommandError(Exit.DENIED, f"{run_id}: no such run of yours is in flight", code="NOT_FOUND")

@@ -48,6 +48,10 @@ class Settings:
         self.asked, self.asked_as_admin = client.socket, False
         return client
 
+    def either_client(self) -> Client:
+        """For what a caller may do with its own runs and an operator with all: --admin-socket where it is given."""
+        return self.admin_client() if self.admin_socket else self.client()
+
     def admin_client(self) -> Client:
         """A client for what takes a role: --admin-socket or --socket, PLUGIND_ADMIN_SOCKET, or where it is.
 

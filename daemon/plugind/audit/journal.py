@@ -1,7 +1,7 @@
 """Every record in the systemd journal too, after it is durable in the ledger, which alone decides.
 
 A thread of its own sends, in order, so that no run waits for journald. Nothing is lost silently: what cannot be sent
-is counted, told once, and `state` says it. Names of the fields: DESIGN, section 8; PLUGIND_LOG tells the ledgers of
+is counted, told once, and `state` says it. Names of the fields: SPEC.md; PLUGIND_LOG tells the ledgers of
 one host apart.
 """
 

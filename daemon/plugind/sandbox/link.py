@@ -6,6 +6,7 @@ Without a connection nothing runs (ISOLATION_UNAVAILABLE), and everything else g
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ class Link:
         self._told = told
         self._client: LauncherClient | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._met = asyncio.Event()
         self.ready: Ready | None = None
         """What the launcher said when it was connected last."""
         self.problem = "not connected yet"
@@ -44,10 +46,13 @@ class Link:
             await client.hang_up()  # a launcher that is merely slow would go on serving this connection
             raise
         self._client, self.problem = client, ""
+        self._met.set()
 
-    def keep(self) -> None:
-        """Connect again and again, as often as the connection is lost."""
+    async def keep(self, patience_s: float) -> None:
+        """Connect again and again, as often as the connection is lost. Waits so long for the first one."""
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._met.wait(), patience_s)
 
     async def _keep(self) -> None:
         # A launcher that cannot start would else be started five times a second, and systemd would close its socket.
