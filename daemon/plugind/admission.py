@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from plugind.errors import ConflictError
 from plugind.model import Caller
 
+_LOOK_S = 0.001
 WAIT_S = 1.0
 """A run waits for a free place of its tier for at most this long, first come, first served."""
 
@@ -67,8 +69,11 @@ class Reach(Protocol):
     def kill(self, run: str, cause: str) -> None:
         """End an instance."""
 
-    async def wait_gone(self, run: str, timeout_s: float) -> bool:
-        """Whether no process of it is left in time; a run that has no instance has none."""
+    def kill_many(self, runs: Collection[str], cause: str) -> None:
+        """End several instances."""
+
+    def is_gone(self, run: str) -> bool:
+        """Whether no process of it is left; a run that has no instance has none."""
         ...
 
 
@@ -108,15 +113,19 @@ class Flights:
 
     def end_matching(self, target: str, cause: str) -> list[str]:
         """End every run that a target means; their ids."""
-        met = [run.run_id for run in self._runs.values() if target in run.targets]
-        for run_id in met:
-            self.end(run_id, cause)
-        return met
+        met = [run for run in self._runs.values() if target in run.targets]
+        for run in met:
+            run.cause = run.cause or cause
+        self._reach.kill_many([run.run_id for run in met if run.in_sandbox], cause)
+        return [run.run_id for run in met]
 
     async def wait_gone(self, runs: list[str], timeout_s: float) -> list[str]:
         """The ids of those whose processes are not seen to be gone in time."""
-        gone = await asyncio.gather(*(self._reach.wait_gone(run_id, timeout_s) for run_id in runs))
-        return [run_id for run_id, is_gone in zip(runs, gone, strict=True) if not is_gone]
+        deadline = time.monotonic() + timeout_s
+        # Of an end in another process the kernel tells nobody who does not look.
+        while (runs := [run_id for run_id in runs if not self._reach.is_gone(run_id)]) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+        return runs
 
     def end_all(self, cause: str) -> None:
         """End every run."""

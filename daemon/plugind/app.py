@@ -100,8 +100,10 @@ def _socket_paths(serve_config: ServeConfig) -> list[Path]:
 
 
 def _files(serve_config: ServeConfig) -> list[Path]:
-    """The folders of the files that the front reads again while it serves."""
-    return [path.parent for path in (serve_config.policy, serve_config.trust) if path is not None]
+    """The folders of the files that the front reads, also again while it serves."""
+    named = [serve_config.profiles, serve_config.policy and serve_config.policy.parent]
+    named.append(serve_config.trust and serve_config.trust.parent)
+    return [profiles_dir(), *(folder for folder in named if folder is not None)]
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import asyncio
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -69,8 +69,11 @@ class Sandbox(Protocol):
     def kill(self, run: str, cause: str) -> None:
         """End it."""
 
-    async def wait_gone(self, run: str, timeout_s: float) -> bool:
-        """Whether no process of it is left in time."""
+    def kill_many(self, runs: Collection[str], cause: str) -> None:
+        """End several."""
+
+    def is_gone(self, run: str) -> bool:
+        """Whether no process of it is left."""
         ...
 
 

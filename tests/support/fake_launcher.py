@@ -70,7 +70,11 @@ class FakeLauncher:
             self.running -= 1
             del self._killed[request.run]
 
-    async def wait_gone(self, run: str, timeout_s: float) -> bool:
+    def kill_many(self, runs, cause):
+        for run in runs:
+            self.kill(run, cause)
+
+    def is_gone(self, run: str) -> bool:
         return True
 
     def kill(self, run: str, cause: str) -> None:

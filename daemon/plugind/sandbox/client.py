@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import fcntl
 import json
 import os
 import secrets
 import signal
 import socket
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from plugind.sandbox.outcome import Verdict, judge
 
 READY_TIMEOUT_S = 60.0
 LAUNCHER_S = 0.2
-"""So long the launcher may take to say that a killed instance is gone, before the kernel alone is believed."""
+"""So long the launcher may take to report a killed instance of which the kernel says that it is gone."""
 _CHUNK_BYTES = 256 * 1024
 
 
@@ -132,10 +132,17 @@ class LauncherClient:
         known.kill(cause)
         self._send_now(protocol.Kill(run, cause))
 
-    async def wait_gone(self, run: str, timeout_s: float) -> bool:
-        """Whether no process of a run is left in time: the launcher says so, or the kernel does."""
+    def kill_many(self, runs: Collection[str], cause: str) -> None:
+        """End several runs; when they are all that there are, with one write for all their groups."""
+        if self._kill_descriptor >= 0 and set(runs) >= self._runs.keys():
+            os.write(self._kill_descriptor, b"1")
+        for run in runs:
+            self.kill(run, cause)
+
+    def is_gone(self, run: str) -> bool:
+        """Whether no process of a run is left: the launcher says so, or the kernel does."""
         known = self._runs.get(run)
-        return known is None or await known.wait_gone(timeout_s)
+        return known is None or known.is_gone()
 
     def kill_all(self) -> None:
         """End every instance without the launcher's help, where the kernel has cgroup.kill; else through it."""
@@ -270,24 +277,29 @@ class _Run:
     def kill(self, cause: str) -> None:
         """SIGKILL to every process of it, where the kernel gives us the means."""
         self._cause = self._cause or cause
-        if self._reins is not None:
+        if self._reins is not None and not self._is_empty(self._reins[1]):
             os.write(self._reins[0], b"1")
 
-    async def wait_gone(self, timeout_s: float) -> bool:
-        """Whether it is gone in time. Then it has ended, also where the launcher does not say so: it may be stopped."""
-        deadline = time.monotonic() + timeout_s
-        patience = time.monotonic() + LAUNCHER_S
-        while not self.ended.done():
-            now = time.monotonic()
-            if now > patience and self._reins is not None and self._is_empty(self._reins[1]):
-                self.finish(protocol.Ended(self.request.run, self._cause or "killed", -signal.SIGKILL, 0, 0, 0))
-            if now > deadline:
-                return False
-            await asyncio.sleep(0.001)
+    def is_gone(self) -> bool:
+        """Whether no process of it is left, by the kernel's word or the launcher's."""
+        if self.ended.done():
+            return True
+        if self._reins is None or not self._is_empty(self._reins[1]):
+            return False
+        # What it used only the launcher knows. But that may stand still, and nobody is to wait for it.
+        asyncio.get_running_loop().call_later(LAUNCHER_S, self._end_without_launcher)
         return True
 
+    def _end_without_launcher(self) -> None:
+        self.finish(protocol.Ended(self.request.run, self._cause or "killed", -signal.SIGKILL, 0, 0, 0))
+
     def _is_empty(self, events: int) -> bool:
-        return b"populated 0" in os.pread(events, 256, 0).splitlines()
+        try:
+            return b"populated 0" in os.pread(events, 256, 0).splitlines()
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # the launcher has removed the group, which it can only when it is empty
+                return True
+            raise
 
     def open_descriptors(self) -> list[int]:
         """Input memfd and the write ends of the three pipes, to be sent and closed."""

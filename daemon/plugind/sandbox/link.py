@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -104,14 +104,19 @@ class Link:
         if self._client is not None:
             self._client.kill(run, cause)
 
+    def kill_many(self, runs: Collection[str], cause: str) -> None:
+        """End several runs."""
+        if self._client is not None:
+            self._client.kill_many(runs, cause)
+
     def kill_all(self) -> None:
         """End all runs."""
         if self._client is not None:
             self._client.kill_all()
 
-    async def wait_gone(self, run: str, timeout_s: float) -> bool:
-        """Whether no process of a run is left in time."""
-        return self._client is None or await self._client.wait_gone(run, timeout_s)
+    def is_gone(self, run: str) -> bool:
+        """Whether no process of a run is left."""
+        return self._client is None or self._client.is_gone(run)
 
     def _there(self) -> LauncherClient:
         if self._client is None or self._client.gone.done():
