@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -135,6 +136,20 @@ def test_kill_9_at_any_moment(tmp_path: Path, victim: str, moment_ms: int) -> No
             assert daemon.wait_gone(10)
         caller.join(20)
         assert not caller.is_alive()
+        if victim in ("front", "launcher"):
+            daemon.restart()
+        accounted(daemon)
+
+
+def accounted(daemon: Daemon) -> None:
+    """Every execution has INTENT and OUTCOME, once; nothing was lost, and nothing runs."""
+    verified = daemon.command("audit", "verify", "--no-journal", "--json")
+    assert verified.returncode == 0, verified.stdout
+    records = json.loads(daemon.command("audit", "list", "--limit", "1000", "--json").stdout)
+    intents = [record["index"] for record in records if record["event"] == "INTENT"]
+    closed = [record["intent"] for record in records if record["event"] in ("OUTCOME", "DENIED") and "intent" in record]
+    assert sorted(intents) == sorted(index for index in closed if index >= 0)
+    assert _instances(descendants(daemon.pids[0])) == []
 
 
 def _ask(client: Client) -> None:
