@@ -81,7 +81,10 @@ def ps(
     socket: SocketPath = None,
     admin_socket: AdminSocketPath = None,
 ) -> None:
-    """List the runs in flight: your own, or as an operator with --admin-socket all."""
+    """List the runs in flight.
+
+    Your own; as an operator, with --admin-socket, all.
+    """
     settings = settled(context, as_json, socket, admin_socket)
     with settings.either_client() as client:
         runs = client.runs()
@@ -115,9 +118,9 @@ def cancel(
     socket: SocketPath = None,
     admin_socket: AdminSocketPath = None,
 ) -> None:
-    """End a run in flight, one of your own, or as an operator with --admin-socket any.
+    """End a run in flight: its instance is killed.
 
-    Its instance is killed, its outcome is canceled.
+    One of your own; as an operator, with --admin-socket, any. Its outcome is canceled.
     """
     settings = settled(context, as_json, socket, admin_socket)
     with settings.either_client() as client:
