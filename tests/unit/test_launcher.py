@@ -25,7 +25,7 @@ from plugind.sandbox import channel, protocol
 from plugind.sandbox.client import sealed_memfd
 from plugind.sandbox.codestore import CodeStore
 from plugind.sandbox.latch import Latch
-from plugind.sandbox.launcher import Launcher
+from plugind.sandbox.launcher import MOST_IN_SETUP, Launcher
 from plugind.sandbox.rootfs import Interpreter
 from plugind.sandbox.template import TemplateSpec
 from tests.support.jail import bundle_of
@@ -324,6 +324,25 @@ def test_no_more_instances_than_the_profile_allows(world) -> None:
     world.ask("one-more", tier=1)
     assert "has its 16 instances" in world.hear(protocol.Refused).detail
     assert works(world)
+
+
+def test_a_burst_waits_until_jails_are_complete(world) -> None:
+    """More orders at a time would not fit into a zygote's socket."""
+    for number in range(MOST_IN_SETUP + 2):
+        world.ask(f"n{number}")
+    controls = [world.order()[1] for _ in range(MOST_IN_SETUP)]
+    world.say(protocol.Kill(f"n{MOST_IN_SETUP}", "canceled"))
+    refused = world.hear(protocol.Refused)
+    assert (refused.run, refused.step) == (f"n{MOST_IN_SETUP}", "setup")
+    assert "canceled before its jail was begun" in refused.detail
+    world.ask(f"n{MOST_IN_SETUP + 1}")
+    assert "there already" in world.hear(protocol.Refused).detail
+    assert select.select([world.zygote().zygote], [], [], 0.05)[0] == [], "the last one waits"
+    world.greet(controls[0])
+    assert controls[0].recv(16) == b"go"
+    controls[0].send(b'{"op":"ready"}')
+    world.hear(protocol.Started)
+    assert world.order()[0]["run"] == f"n{MOST_IN_SETUP + 1}"
 
 
 def test_descriptors_are_looked_at(world, tmp_path) -> None:

@@ -26,6 +26,8 @@ from plugind.sandbox.supervisor import Instance
 
 RESTART_NS = 10**9
 """A template that cannot start is tried again by the first request after this."""
+MOST_IN_SETUP: Final = 16
+"""Instances of a tier whose jails are built at one time: more orders do not fit into a zygote's socket buffer."""
 KILL_CAUSES: Final = frozenset({"canceled", "killed", "output_limit"})
 """Why the front may end an instance; all else is for the launcher to find."""
 
@@ -58,6 +60,8 @@ class Launcher:
         self._templates: dict[int, template.Template] = {}
         self._groups: dict[int, Group] = {}
         self._instances: dict[str, Instance] = {}
+        self._waiting: dict[str, tuple[protocol.Start, list[int]]] = {}
+        """Starts that came while enough jails were being built, in their order, with descriptors of our own."""
         self._uids = dict.fromkeys(specs, 0)
         self._stopping = False
         self._selector = selectors.DefaultSelector()
@@ -83,6 +87,8 @@ class Launcher:
                     key.data()
             self._check_latch()
             self._check_limits()
+            if self._waiting:
+                self._start_waiting()
 
     def stop(self) -> None:
         """Have `serve` return soon. For signal handlers, which must not raise into the middle of something."""
@@ -92,6 +98,8 @@ class Launcher:
 
     def shut_down(self) -> None:
         """End every instance and template and remove their groups. Raises OSError when something outlives SIGKILL."""
+        for _, descriptors in self._waiting.values():
+            channel.close(descriptors)
         for instance in self._instances.values():
             instance.kill("killed")
         for running in self._templates.values():
@@ -222,11 +230,10 @@ class Launcher:
             case protocol.Load():
                 self._load(message, descriptors[0])
             case protocol.Start():
-                try:
-                    self._start(message, descriptors)
-                except (PlugindError, OSError) as error:
-                    step = getattr(error, "step", "launcher")
-                    self._tell(protocol.Refused(message.run, step, _short(error)))
+                if message.run in self._waiting or self._in_setup(message.tier) >= MOST_IN_SETUP:
+                    self._wait(message, descriptors)
+                else:
+                    self._try_to_start(message, descriptors)
             case protocol.Kill():
                 self._kill(message)
             case protocol.Stop():
@@ -237,7 +244,11 @@ class Launcher:
     def _kill(self, message: protocol.Kill) -> None:
         if message.cause not in KILL_CAUSES:
             raise InvalidRequestError(f"cause: expected one of {', '.join(sorted(KILL_CAUSES))}, got {message.cause!r}")
-        if instance := self._instances.get(message.run):
+        if message.run in self._waiting:
+            _, descriptors = self._waiting.pop(message.run)
+            channel.close(descriptors)
+            self._tell(protocol.Refused(message.run, "setup", f"{message.cause} before its jail was begun"))
+        elif instance := self._instances.get(message.run):
             if not instance.started_ns:
                 instance.failure = ("setup", f"{message.cause} before its jail was complete")
             instance.kill(message.cause)
@@ -251,6 +262,40 @@ class Launcher:
             self._tell(protocol.Loaded(message.digest, _short(error)))
         else:
             self._tell(protocol.Loaded(message.digest, ""))
+
+    def _in_setup(self, tier: int) -> int:
+        """How many instances of a tier have not told yet that their jail is complete."""
+        return sum(each.tier == tier and each.control is not None for each in self._instances.values())
+
+    def _wait(self, message: protocol.Start, descriptors: list[int]) -> None:
+        if message.run in self._waiting:
+            self._tell(protocol.Refused(message.run, "launcher", f"run {message.run} is there already"))
+            return
+        profile = self._profiles.get(message.tier)
+        most = profile.instances if profile else 0
+        waiting = sum(start.tier == message.tier for start, _ in self._waiting.values())
+        if waiting + sum(each.tier == message.tier for each in self._instances.values()) >= most:
+            self._tell(protocol.Refused(message.run, "launcher", f"tier {message.tier} has its {most} instances"))
+            return
+        self._waiting[message.run] = (message, [os.dup(descriptor) for descriptor in descriptors])
+
+    def _start_waiting(self) -> None:
+        """Start what waited, as far as there is room."""
+        for run, (message, descriptors) in list(self._waiting.items()):
+            if self._in_setup(message.tier) >= MOST_IN_SETUP:
+                continue
+            del self._waiting[run]
+            try:
+                self._try_to_start(message, descriptors)
+            finally:
+                channel.close(descriptors)
+
+    def _try_to_start(self, message: protocol.Start, descriptors: list[int]) -> None:
+        try:
+            self._start(message, descriptors)
+        except (PlugindError, OSError) as error:
+            step = getattr(error, "step", "launcher")
+            self._tell(protocol.Refused(message.run, step, _short(error)))
 
     def _start(self, message: protocol.Start, descriptors: list[int]) -> None:
         profile = self._admit(message, descriptors)
