@@ -20,7 +20,7 @@ FRONT = """
 import asyncio, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {repo!r})
-from tests.unit.test_run import Desk
+from tests.support.desk import Desk
 from tests.support import fake_launcher
 
 def die_at(step):

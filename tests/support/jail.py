@@ -13,7 +13,8 @@ import shutil
 import signal
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 from plugind.linux import cgroup
@@ -24,6 +25,8 @@ from plugind.sandbox.jailspec import effective_limits
 from plugind.sandbox.spawn import LauncherConfig, start_launcher
 
 _numbers = itertools.count(1)
+INSTANCE = "plugind-plugin"
+"""The name of an instance's processes."""
 
 
 def bundle_of(**files: str) -> bytes:
@@ -115,6 +118,29 @@ async def jail(profiles: Path | None = None) -> AsyncIterator[Jail]:
                     os.kill(pid, signal.SIGKILL)
             await asyncio.to_thread(os.waitpid, pid, 0)
             sweep(state)
+
+
+def living_instances(processes: Iterable[int]) -> list[int]:
+    """Those of the processes that are instances, and are not dead."""
+    alive = []
+    for pid in processes:
+        with contextlib.suppress(OSError):
+            name, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")[::2]
+            if name == INSTANCE and rest.split()[0] not in "ZX":
+                alive.append(pid)
+    return alive
+
+
+def assert_gone_within_50_ms(processes: Iterable[int]) -> None:
+    """No instance among the processes is left 50 ms from now, of which time in which we did not run does not count."""
+    began = before = time.monotonic()
+    stalled_s = 0.0
+    while living_instances(processes):
+        time.sleep(0.001)
+        now = time.monotonic()
+        stalled_s += max(0.0, now - before - 0.005)
+        before = now
+        assert now - began - stalled_s < 0.05, f"instances outlive it: {living_instances(processes)}"
 
 
 def descendants(pid: int) -> dict[int, str]:

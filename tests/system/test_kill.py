@@ -14,7 +14,7 @@ from plugind.sandbox import latch
 from plugind_client import PlugindError
 from plugind_proto.v1 import governance_pb2
 from tests.support.daemon import Daemon
-from tests.support.jail import descendants
+from tests.support.jail import descendants, living_instances
 from tests.support.plugins import folder
 
 pytestmark = pytest.mark.root
@@ -25,15 +25,7 @@ SLEEPER = "import os, time\ndef run(p, c):\n    if p:\n        os.fork(); time.s
 
 def instances(daemon: Daemon) -> list[int]:
     """Processes of plugins that are not dead."""
-    alive = []
-    for pid, name in descendants(daemon.pids[0]).items():
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if name == "plugind-plugin" and state not in "ZX":
-            alive.append(pid)
-    return alive
+    return living_instances(descendants(daemon.pids[0]))
 
 
 class Sleepers:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import statistics
 import subprocess
 import threading
 import time
@@ -17,7 +16,7 @@ import pytest
 
 from plugind_client import Client, PlugindError
 from tests.support.daemon import Daemon
-from tests.support.jail import descendants
+from tests.support.jail import assert_gone_within_50_ms, descendants, living_instances
 from tests.support.plugins import folder
 
 pytestmark = pytest.mark.root
@@ -129,7 +128,7 @@ def test_kill_9_at_any_moment(tmp_path: Path, victim: str, moment_ms: int) -> No
         below = descendants(daemon.pids[0])
         for pid in _victims(daemon, victim, below):
             os.kill(pid, signal.SIGKILL)
-        _wait_gone(below)
+        assert_gone_within_50_ms(below)
         if victim in ("front", "launcher"):
             assert daemon.wait_gone(10)
         caller.join(20)
@@ -137,32 +136,6 @@ def test_kill_9_at_any_moment(tmp_path: Path, victim: str, moment_ms: int) -> No
         if victim in ("front", "launcher"):
             daemon.restart()
         accounted(daemon)
-
-
-def test_no_instance_survives_the_front_by_50_ms(tmp_path: Path) -> None:
-    """The middle of five: one time alone is a matter of whatever else the machine does at that moment."""
-    took_s = []
-    for number in range(5):
-        with Daemon() as daemon:
-            daemon.install(folder(tmp_path / str(number), "sleeper", code=SLEEPER))
-            caller = threading.Thread(target=_ask, args=(daemon.client(),), daemon=True)
-            caller.start()
-            while not _instances(below := descendants(daemon.pids[0])):
-                time.sleep(0.005)
-            os.kill(daemon.pids[0], signal.SIGKILL)
-            took_s.append(_wait_gone(below))
-            assert daemon.wait_gone(10)
-            caller.join(20)
-    assert statistics.median(took_s) < 0.05, took_s
-
-
-def _wait_gone(processes: dict[int, str]) -> float:
-    """Seconds until no instance among the processes is left; a whole one is never right."""
-    began = time.monotonic()
-    while _instances(processes):
-        assert time.monotonic() < began + 1, "an instance outlives the process that it depends on"
-        time.sleep(0.001)
-    return time.monotonic() - began
 
 
 def accounted(daemon: Daemon) -> None:
@@ -173,7 +146,7 @@ def accounted(daemon: Daemon) -> None:
     intents = [record["index"] for record in records if record["event"] == "INTENT"]
     closed = [record["intent"] for record in records if record["event"] in ("OUTCOME", "DENIED") and "intent" in record]
     assert sorted(intents) == sorted(index for index in closed if index >= 0)
-    assert _instances(descendants(daemon.pids[0])) == []
+    assert living_instances(descendants(daemon.pids[0])) == []
 
 
 def _ask(client: Client) -> None:
@@ -189,18 +162,6 @@ def _victims(daemon: Daemon, victim: str, below: dict[int, str]) -> list[int]:
     if victim == "launcher":
         return [daemon.pids[1]]
     return [pid for pid, name in below.items() if name == victim]
-
-
-def _instances(below: dict[int, str]) -> list[int]:
-    alive = []
-    for pid, name in below.items():
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if name == "plugind-plugin" and state not in "ZX":
-            alive.append(pid)
-    return alive
 
 
 def test_a_daemon_after_a_crash_sweeps_what_was_left(tmp_path: Path) -> None:
@@ -220,7 +181,7 @@ def test_ends_on_signals_with_every_instance_gone(tmp_path: Path, number: signal
         caller.start()
         time.sleep(0.1)
         below = descendants(daemon.pids[0])
-        assert _instances(below)
+        assert living_instances(below)
         os.kill(daemon.pids[0], number)
         assert daemon.wait_gone(5)
         assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []

@@ -4,78 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 
 import pytest
 
-from plugind.answers import RunRequest
 from plugind.audit import segments
-from plugind.audit.ledger import Ledger
-from plugind.audit.segments import records
-from plugind.catalog import Catalog
 from plugind.errors import ConflictError, IsolationUnavailableError, LauncherGoneError
-from plugind.governance.killswitch import KillSwitch
 from plugind.model import Hold, Outcome, PluginError, Violation
-from plugind.policyfile import load_policy, shipped_policy
-from plugind.profiles import load_profiles, profiles_dir
-from plugind.provenance.evidence import Trust
-from plugind.registry.database import Registry
-from plugind.registry.store import Store
-from plugind.run import Runner
+from tests.support.desk import PROFILES, codes, until
 from tests.support.fake_launcher import FakeLauncher, forever, result
-from tests.support.plugins import CALLER, approval, built
-
-PROFILES = load_profiles(profiles_dir())
-
-
-class Desk:
-    """A runner with everything around it."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        (folder / "ledger").mkdir(exist_ok=True)
-        self.sandbox = FakeLauncher()
-        self.policy = load_policy(shipped_policy(), PROFILES)
-        self.ledger, self.tail = Ledger.open(folder / "ledger", "dev")
-        self.registry = Registry(folder / "registry.db", lambda change: None, print)
-        self.catalog = Catalog(self.registry, Store(folder / "store"), trust=Trust())
-        self.runner = Runner(self.catalog, self.ledger, self.sandbox, PROFILES, policy=lambda: self.policy)
-        self.kills = KillSwitch(self.catalog.holds.set, self.runner.flights)
-
-    def install(self, name="echo", version="1.0.0", **named):
-        data = built(self.folder / "plugins", name, version, **named)
-        self.catalog.submit(data, b"", [], by_uid=1)
-        stages = named.get("stages", ("*",))
-        self.catalog.approve(name, version, approval(stages=stages), approvers=1)
-        return self.catalog.activate(name, version, by_uid=1)
-
-    async def run(self, payload=1, **fields):
-        given = {"caller": CALLER, "plugin": "echo", "version": "", "input_json": json.dumps(payload).encode()}
-        return await self.runner.run(RunRequest(**(given | fields)))
-
-    async def kill(self, target="echo"):
-        return await self.kills.kill(Hold("killed", target, "test", 1, 1))
-
-    def events(self):
-        return [
-            record
-            for path in segments.segments(self.folder / "ledger")
-            for _, record in records(path)
-            if record["event"] in ("INTENT", "OUTCOME", "DENIED")
-        ]
-
-
-@pytest.fixture
-async def desk(tmp_path):
-    (tmp_path / "plugins").mkdir()
-    made = Desk(tmp_path)
-    yield made
-    await made.ledger.close()
-    made.catalog.close()
-
-
-def codes(answer):
-    return [str(reason.code) for reason in answer.reasons]
+from tests.support.plugins import CALLER
 
 
 async def test_a_run_has_its_intent_before_and_its_outcome_after(desk):
@@ -314,9 +251,3 @@ async def test_stopping_denies_what_comes_and_ends_what_runs(desk):
     assert await desk.runner.stop(2)
     assert (await run).outcome is Outcome.KILLED
     assert codes(await desk.run()) == ["BUSY"]
-
-
-async def until(condition, seconds=5):
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.001)

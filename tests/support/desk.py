@@ -1,0 +1,71 @@
+"""A runner with everything around it but a jail: a real catalog and ledger, a sandbox that does what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from plugind.answers import RunRequest
+from plugind.audit import segments
+from plugind.audit.ledger import Ledger
+from plugind.audit.segments import records
+from plugind.catalog import Catalog
+from plugind.governance.killswitch import KillSwitch
+from plugind.model import Hold
+from plugind.policyfile import load_policy, shipped_policy
+from plugind.profiles import load_profiles, profiles_dir
+from plugind.provenance.evidence import Trust
+from plugind.registry.database import Registry
+from plugind.registry.store import Store
+from plugind.run import Runner
+from tests.support.fake_launcher import FakeLauncher
+from tests.support.plugins import CALLER, approval, built
+
+PROFILES = load_profiles(profiles_dir())
+
+
+class Desk:
+    """A runner with everything around it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "ledger").mkdir(exist_ok=True)
+        self.sandbox = FakeLauncher()
+        self.policy = load_policy(shipped_policy(), PROFILES)
+        self.ledger, self.tail = Ledger.open(folder / "ledger", "dev")
+        self.registry = Registry(folder / "registry.db", lambda change: None, print)
+        self.catalog = Catalog(self.registry, Store(folder / "store"), trust=Trust())
+        self.runner = Runner(self.catalog, self.ledger, self.sandbox, PROFILES, policy=lambda: self.policy)
+        self.kills = KillSwitch(self.catalog.holds.set, self.runner.flights)
+
+    def install(self, name="echo", version="1.0.0", **named):
+        data = built(self.folder / "plugins", name, version, **named)
+        self.catalog.submit(data, b"", [], by_uid=1)
+        stages = named.get("stages", ("*",))
+        self.catalog.approve(name, version, approval(stages=stages), approvers=1)
+        return self.catalog.activate(name, version, by_uid=1)
+
+    async def run(self, payload=1, **fields):
+        given = {"caller": CALLER, "plugin": "echo", "version": "", "input_json": json.dumps(payload).encode()}
+        return await self.runner.run(RunRequest(**(given | fields)))
+
+    async def kill(self, target="echo"):
+        return await self.kills.kill(Hold("killed", target, "test", 1, 1))
+
+    def events(self):
+        return [
+            record
+            for path in segments.segments(self.folder / "ledger")
+            for _, record in records(path)
+            if record["event"] in ("INTENT", "OUTCOME", "DENIED")
+        ]
+
+
+def codes(answer):
+    return [str(reason.code) for reason in answer.reasons]
+
+
+async def until(condition, seconds=5):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.001)
