@@ -22,10 +22,10 @@ from plugind.linux.cgroup import GroupStats
 from plugind.model import Limits
 from plugind.profiles import load_profiles
 from plugind.sandbox import channel, protocol
-from plugind.sandbox.client import sealed_memfd
 from plugind.sandbox.codestore import CodeStore
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.launcher import MOST_IN_SETUP, Launcher
+from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.rootfs import Interpreter
 from plugind.sandbox.template import TemplateSpec
 from tests.support.jail import bundle_of

@@ -12,9 +12,9 @@ import textwrap
 import pytest
 
 from plugind.model import Limits, Outcome
-from plugind.sandbox.client import sealed_memfd
 from plugind.sandbox.inside import runner
 from plugind.sandbox.outcome import judge
+from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.protocol import Ended
 
 NONCE = bytes(range(16))

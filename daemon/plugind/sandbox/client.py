@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import secrets
@@ -17,14 +16,14 @@ from typing import Any
 
 from plugind.errors import InvalidRequestError, IsolationUnavailableError, LauncherGoneError
 from plugind.model import Limits, Outcome, PluginError, Usage, Violation
-from plugind.sandbox import channel, codestore, protocol
+from plugind.sandbox import channel, protocol
 from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES
 from plugind.sandbox.outcome import Verdict, judge
+from plugind.sandbox.pipes import Capture, sealed_memfd
 
 READY_TIMEOUT_S = 60.0
 LAUNCHER_S = 0.2
 """So long the launcher may take to report a killed instance of which the kernel says that it is gone."""
-_CHUNK_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +263,7 @@ class _Run:
         self._nonce = secrets.token_bytes(NONCE_BYTES)
         overflow = lambda: kill(request.run, "output_limit")  # noqa: E731
         sizes = (request.limits.output_bytes + HEADER.size, request.stdio_bytes, request.stdio_bytes)
-        self._captures = [_Capture(size, overflow) for size in sizes]
+        self._captures = [Capture(size, overflow) for size in sizes]
         self._reins: tuple[int, int] | None = None
         self._cause = ""
 
@@ -357,55 +356,3 @@ class _Run:
         if self._reins is not None:
             channel.close(self._reins)
             self._reins = None
-
-
-class _Capture:
-    """Reads one pipe to its end, keeps at most `limit_bytes`, and calls `overflow` once when there is more."""
-
-    def __init__(self, limit_bytes: int, overflow: Callable[[], None]) -> None:
-        self.data = bytearray()
-        self.overflown = False
-        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._limit_bytes = limit_bytes
-        self._overflow = overflow
-        self._descriptor = -1
-
-    def open(self) -> int:
-        """Start reading; returns the write end."""
-        self._descriptor, write_end = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._descriptor, False)
-        asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
-        return write_end
-
-    def _on_readable(self) -> None:
-        try:
-            chunk = os.read(self._descriptor, _CHUNK_BYTES)
-        except BlockingIOError:
-            return
-        if not chunk:
-            self.close()
-            return
-        room = self._limit_bytes - len(self.data)
-        self.data += chunk[:room]
-        if len(chunk) > room and not self.overflown:
-            self.overflown = True
-            self._overflow()
-
-    def close(self) -> None:
-        """Stop reading."""
-        if self._descriptor >= 0:
-            asyncio.get_running_loop().remove_reader(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
-        if not self.end.done():
-            self.end.set_result(None)
-
-
-def sealed_memfd(name: str, content: bytes) -> int:
-    """A memfd that nobody can change any more. Source: memfd_create(2), fcntl(2)."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, codestore.SEALS)
-    return descriptor

@@ -22,6 +22,7 @@ from plugind.linux.cgroup import Base, Group, GroupLimits
 from plugind.model import Profile
 from plugind.sandbox import channel, codestore, jailspec, protocol, template
 from plugind.sandbox.latch import Latch
+from plugind.sandbox.queue import StartQueue
 from plugind.sandbox.supervisor import Instance
 
 RESTART_NS = 10**9
@@ -60,8 +61,7 @@ class Launcher:
         self._templates: dict[int, template.Template] = {}
         self._groups: dict[int, Group] = {}
         self._instances: dict[str, Instance] = {}
-        self._waiting: dict[str, tuple[protocol.Start, list[int]]] = {}
-        """Starts that came while enough jails were being built, in their order, with descriptors of our own."""
+        self._waiting = StartQueue()
         self._uids = dict.fromkeys(specs, 0)
         self._stopping = False
         self._selector = selectors.DefaultSelector()
@@ -98,8 +98,7 @@ class Launcher:
 
     def shut_down(self) -> None:
         """End every instance and template and remove their groups. Raises OSError when something outlives SIGKILL."""
-        for _, descriptors in self._waiting.values():
-            channel.close(descriptors)
+        self._waiting.close()
         for instance in self._instances.values():
             instance.kill("killed")
         for running in self._templates.values():
@@ -230,10 +229,7 @@ class Launcher:
             case protocol.Load():
                 self._load(message, descriptors[0])
             case protocol.Start():
-                if message.run in self._waiting or self._in_setup(message.tier) >= MOST_IN_SETUP:
-                    self._wait(message, descriptors)
-                else:
-                    self._try_to_start(message, descriptors)
+                self._try(self._wait if self._has_to_wait(message) else self._start, message, descriptors)
             case protocol.Kill():
                 self._kill(message)
             case protocol.Stop():
@@ -245,8 +241,7 @@ class Launcher:
         if message.cause not in KILL_CAUSES:
             raise InvalidRequestError(f"cause: expected one of {', '.join(sorted(KILL_CAUSES))}, got {message.cause!r}")
         if message.run in self._waiting:
-            _, descriptors = self._waiting.pop(message.run)
-            channel.close(descriptors)
+            self._waiting.drop(message.run)
             self._tell(protocol.Refused(message.run, "setup", f"{message.cause} before its jail was begun"))
         elif instance := self._instances.get(message.run):
             if not instance.started_ns:
@@ -263,39 +258,38 @@ class Launcher:
         else:
             self._tell(protocol.Loaded(message.digest, ""))
 
-    def _in_setup(self, tier: int) -> int:
-        """How many instances of a tier have not told yet that their jail is complete."""
-        return sum(each.tier == tier and each.control is not None for each in self._instances.values())
+    def _has_room(self, tier: int) -> bool:
+        """Whether one more jail of a tier may be built now."""
+        in_setup = [each for each in self._instances.values() if each.tier == tier and each.control is not None]
+        return len(in_setup) < MOST_IN_SETUP
+
+    def _has_to_wait(self, message: protocol.Start) -> bool:
+        return message.run in self._waiting or not self._has_room(message.tier)
 
     def _wait(self, message: protocol.Start, descriptors: list[int]) -> None:
         if message.run in self._waiting:
-            self._tell(protocol.Refused(message.run, "launcher", f"run {message.run} is there already"))
-            return
-        profile = self._profiles.get(message.tier)
-        most = profile.instances if profile else 0
-        waiting = sum(start.tier == message.tier for start, _ in self._waiting.values())
-        if waiting + sum(each.tier == message.tier for each in self._instances.values()) >= most:
-            self._tell(protocol.Refused(message.run, "launcher", f"tier {message.tier} has its {most} instances"))
-            return
-        self._waiting[message.run] = (message, [os.dup(descriptor) for descriptor in descriptors])
+            raise InvalidRequestError(f"run {message.run} is there already")
+        self._check_places(message.tier, self._waiting.count(message.tier))
+        self._waiting.put(message, descriptors)
 
     def _start_waiting(self) -> None:
-        """Start what waited, as far as there is room."""
-        for run, (message, descriptors) in list(self._waiting.items()):
-            if self._in_setup(message.tier) >= MOST_IN_SETUP:
-                continue
-            del self._waiting[run]
-            try:
-                self._try_to_start(message, descriptors)
-            finally:
-                channel.close(descriptors)
+        for message, descriptors in self._waiting.take(self._has_room):
+            self._try(self._start, message, descriptors)
 
-    def _try_to_start(self, message: protocol.Start, descriptors: list[int]) -> None:
+    def _try(
+        self, begin: Callable[[protocol.Start, list[int]], None], message: protocol.Start, descriptors: list[int]
+    ) -> None:
+        """Begin a run, or tell the front why not."""
         try:
-            self._start(message, descriptors)
+            begin(message, descriptors)
         except (PlugindError, OSError) as error:
             step = getattr(error, "step", "launcher")
             self._tell(protocol.Refused(message.run, step, _short(error)))
+
+    def _check_places(self, tier: int, waiting: int = 0) -> None:
+        most = self._profiles[tier].instances
+        if waiting + sum(each.tier == tier for each in self._instances.values()) >= most:
+            raise InvalidRequestError(f"tier {tier} has its {most} instances")
 
     def _start(self, message: protocol.Start, descriptors: list[int]) -> None:
         profile = self._admit(message, descriptors)
@@ -343,8 +337,7 @@ class Launcher:
             raise InvalidRequestError(f"{name}: expected 1 to {ceiling} in tier {message.tier}, got {value}")
         if message.digest not in self._code:
             raise IsolationUnavailableError(protocol.NOT_LOADED, f"digest {message.digest} was not loaded")
-        if len([one for one in self._instances.values() if one.tier == message.tier]) >= profile.instances:
-            raise InvalidRequestError(f"tier {message.tier} has its {profile.instances} instances")
+        self._check_places(message.tier)
         channel.check_descriptors(descriptors)
         return profile
 

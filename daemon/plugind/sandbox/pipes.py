@@ -1,0 +1,64 @@
+"""What the front gives to an instance and reads from it: sealed memfds and bounded pipes (asyncio)."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable
+
+from plugind.sandbox import codestore
+
+_CHUNK_BYTES = 256 * 1024
+
+
+class Capture:
+    """Reads one pipe to its end, keeps at most `limit_bytes`, and calls `overflow` once when there is more."""
+
+    def __init__(self, limit_bytes: int, overflow: Callable[[], None]) -> None:
+        self.data = bytearray()
+        self.overflown = False
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._limit_bytes = limit_bytes
+        self._overflow = overflow
+        self._descriptor = -1
+
+    def open(self) -> int:
+        """Start reading; returns the write end."""
+        self._descriptor, write_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._descriptor, False)
+        asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
+        return write_end
+
+    def _on_readable(self) -> None:
+        try:
+            chunk = os.read(self._descriptor, _CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        if not chunk:
+            self.close()
+            return
+        room = self._limit_bytes - len(self.data)
+        self.data += chunk[:room]
+        if len(chunk) > room and not self.overflown:
+            self.overflown = True
+            self._overflow()
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._descriptor >= 0:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if not self.end.done():
+            self.end.set_result(None)
+
+
+def sealed_memfd(name: str, content: bytes) -> int:
+    """A memfd that nobody can change any more. Source: memfd_create(2), fcntl(2)."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, codestore.SEALS)
+    return descriptor

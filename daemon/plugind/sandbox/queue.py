@@ -1,0 +1,56 @@
+"""Starts that wait in the launcher, in their order, because enough jails are being built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+from plugind.sandbox import channel
+from plugind.sandbox.protocol import Start
+
+
+class StartQueue:
+    """Start messages by run, each with descriptors of its own."""
+
+    def __init__(self) -> None:
+        self._starts: dict[str, tuple[Start, list[int]]] = {}
+
+    def __contains__(self, run: str) -> bool:
+        return run in self._starts
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
+    def count(self, tier: int) -> int:
+        """How many of a tier wait."""
+        return sum(start.tier == tier for start, _ in self._starts.values())
+
+    def put(self, start: Start, descriptors: Sequence[int]) -> None:
+        """Let it wait; the descriptors are duplicated. Raises OSError: then it does not wait."""
+        own: list[int] = []
+        try:
+            own.extend(os.dup(descriptor) for descriptor in descriptors)
+        except OSError:
+            channel.close(own)
+            raise
+        self._starts[start.run] = (start, own)
+
+    def drop(self, run: str) -> None:
+        """It is not wanted any more."""
+        _, descriptors = self._starts.pop(run)
+        channel.close(descriptors)
+
+    def take(self, may_start: Callable[[int], bool]) -> Iterator[tuple[Start, list[int]]]:
+        """Each one whose tier has room when its turn comes; its descriptors are closed after its turn."""
+        for run, (start, descriptors) in list(self._starts.items()):
+            if may_start(start.tier):
+                del self._starts[run]
+                try:
+                    yield start, descriptors
+                finally:
+                    channel.close(descriptors)
+
+    def close(self) -> None:
+        """None of them is wanted any more."""
+        for run in list(self._starts):
+            self.drop(run)
