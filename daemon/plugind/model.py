@@ -218,6 +218,10 @@ class Profile:
     """Instances of this tier at one time; one more is BUSY."""
     exec_allowed: bool
     """Whether a plugin may execute programs that the jail shows (execve)."""
+    file_locks: bool = False
+    """Whether a plugin may lock files (fcntl). By a lock on a file that both see, siblings can signal each other."""
+    refused_calls: int = 10000
+    """Refused system calls that one run may make; more ends it as a violation."""
     seccomp_extra: tuple[str, ...] = ()
     """System calls allowed on top of the base list of plugind.linux.seccomp."""
     requires: tuple[str, ...] = ()

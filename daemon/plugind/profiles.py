@@ -14,7 +14,9 @@ from plugind.errors import ConfigError
 from plugind.model import PERMISSION_KINDS, TIERS, Limits, Profile, Tier
 
 _LIMITS: Final = tuple(name for name, _ in Limits().items())
-_NUMBERS: Final = "input_bytes stdio_bytes inodes shm_bytes open_files file_bytes cpu_percent instances".split()
+_NUMBERS: Final = (
+    "input_bytes stdio_bytes inodes shm_bytes open_files file_bytes cpu_percent instances refused_calls".split()
+)
 
 
 BUILTIN_LIST: Final = "builtin.list"
@@ -64,7 +66,7 @@ def load_profile(path: Path, tier: Tier) -> Profile:
     reader.keys("", table, ("tier", "default_limits", "ceilings", "jail", "requires", "permissions"))
     if type(table["tier"]) is not int or table["tier"] != tier:
         raise ConfigError(f"{path}: tier: expected {tier}, got {table['tier']!r}")
-    jail = reader.table("jail", table, (*_NUMBERS, "exec_allowed", "seccomp_extra"))
+    jail = reader.table("jail", table, (*_NUMBERS, "exec_allowed", "file_locks", "seccomp_extra"))
     ceilings = reader.limits("ceilings", table)
     return Profile(
         tier=tier,
@@ -72,6 +74,7 @@ def load_profile(path: Path, tier: Tier) -> Profile:
         ceilings=ceilings,
         **{name: reader.number("jail", jail, name) for name in _NUMBERS},
         exec_allowed=reader.boolean("jail", jail, "exec_allowed"),
+        file_locks=reader.boolean("jail", jail, "file_locks"),
         seccomp_extra=reader.texts("jail", jail, "seccomp_extra"),
         requires=reader.texts("", table, "requires"),
         permissions=reader.texts("", table, "permissions", PERMISSION_KINDS),

@@ -79,7 +79,7 @@ async def test_a_crash_at_any_step_leaves_the_ledger_whole_and_no_instance(
 ) -> None:
     (tmp_path / "plugins").mkdir()
     desk = Desk(tmp_path)
-    desk.install(code="import time\ndef run(payload, context):\n    time.sleep(0.05)\n    return payload\n")
+    desk.install(code="import time\ndef run(payload, context):\n    time.sleep(0.3)\n    return payload\n")
     async with jail() as box:
         killer = Killer(step, victim, box.launcher_pid)
         desk.runner._ledger = Ledger(desk.ledger, killer)

@@ -12,6 +12,7 @@ from plugind.sandbox import jailspec
 from plugind.sandbox.inside import setup
 
 LIMITS = Limits(5000, 2000, 1 << 28, 32, 1 << 20, 1 << 24)
+GROUND = jailspec.Ground(6, ("/usr/lib",))
 PROFILE = Profile(
     tier=2, default_limits=LIMITS, ceilings=LIMITS, input_bytes=1 << 23, stdio_bytes=1 << 20, inodes=100,
     shm_bytes=1 << 20, open_files=64, file_bytes=1 << 24, cpu_percent=100, instances=4, exec_allowed=False,
@@ -19,14 +20,14 @@ PROFILE = Profile(
 
 
 def test_every_step_has_a_function_inside_and_says_why() -> None:
-    spec = jailspec.build(PROFILE, LIMITS, "a" * 64, 7)
+    spec = jailspec.build(PROFILE, LIMITS, "a" * 64, 7, GROUND)
     assert {step.name for step in spec.steps} == set(setup._STEPS)
     assert all(step.why for step in spec.steps)
     assert json.loads(json.dumps(spec.wire())) == spec.wire()
 
 
 def test_order_that_the_kernel_needs() -> None:
-    names = [step.name for step in jailspec.build(PROFILE, LIMITS, "a" * 64, 7).steps]
+    names = [step.name for step in jailspec.build(PROFILE, LIMITS, "a" * 64, 7, GROUND).steps]
     for earlier, later in [
         ("proc", "identity"),
         ("identity", "user_namespace"),
@@ -39,7 +40,7 @@ def test_order_that_the_kernel_needs() -> None:
 
 
 def test_limits_and_uid_reach_their_steps() -> None:
-    spec = jailspec.build(PROFILE, replace(LIMITS, scratch_bytes=4096), "a" * 64, 7)
+    spec = jailspec.build(PROFILE, replace(LIMITS, scratch_bytes=4096), "a" * 64, 7, GROUND)
     described = "\n".join(spec.describe())
     assert "size_bytes=4096" in described
     assert "outside=7" in described

@@ -13,21 +13,25 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import pyseccomp
 import pytest
 
 from plugind.errors import IsolationUnavailableError
 from plugind.linux.cgroup import GroupStats
-from plugind.model import Limits
+from plugind.linux.seccomp_notify import NATIVE, Call
+from plugind.model import Limits, Violation
 from plugind.profiles import load_profiles
-from plugind.sandbox import channel, protocol
+from plugind.sandbox import channel, jailspec, notifier, protocol
 from plugind.sandbox.codestore import CodeStore
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.launcher import MOST_IN_SETUP, Launcher
 from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.rootfs import Interpreter
 from plugind.sandbox.template import TemplateSpec
+from plugind.sandbox.templates import Templates
 from tests.support.jail import bundle_of
 
 PROFILES = load_profiles(Path(__file__).parents[2] / "profiles")
@@ -106,6 +110,37 @@ class FakeTemplate:
         self.zygote.send(json.dumps(fields).encode())
 
 
+class FakeNotifier:
+    """The launcher's end; `watched` is whom it was told to answer for, and `say` what it finds."""
+
+    def __init__(self, table):
+        self.table = table
+        self.sock, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.watched = []
+        self.watch_error = None
+        self.ended = False
+
+    def watch(self, owner, most, listener):
+        if self.watch_error:
+            raise self.watch_error
+        os.fstat(listener)
+        self.watched.append((owner, most))
+
+    def receive(self):
+        data = self.sock.recv(64)
+        if not data:
+            raise EOFError
+        return tuple(json.loads(data))
+
+    def say(self, owner, why):
+        self.theirs.send(json.dumps([owner, why]).encode())
+
+    def end(self):
+        self.sock.close()
+        self.theirs.close()
+        self.ended = True
+
+
 class World:
     """A launcher in a thread of its own, and everybody that it talks to."""
 
@@ -113,22 +148,26 @@ class World:
         self.base = FakeBase()
         self.templates = []
         self.broken = set()
+        self.notifiers = []
+        self.broken_notifier = False
         self.front, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.front.settimeout(TIMEOUT_S)
         self.theirs = theirs
         (folder / "code").mkdir()
         nowhere = Interpreter("/nowhere", "/nowhere")
-        specs = {tier: TemplateSpec(tier, 0, 65536, folder, folder, nowhere, False, b"", b"") for tier in (0, 1, 2)}
+        specs = {
+            tier: TemplateSpec(tier, 0, 65536, folder, folder, nowhere, False, b"", b"", False) for tier in (0, 1, 2)
+        }
         self.launcher = Launcher(
             theirs,
             self.base,
             PROFILES,
-            specs,
+            Templates(self.base, specs, {0: "not today"}, self.start_template),
             CodeStore(folder / "code"),
             frozenset(),
-            {0: "not today"},
             Latch(folder / "state.killed"),
-            self.start_template,
+            partial(jailspec.build, ground=jailspec.Ground(0, ())),
+            self.start_notifier,
         )
         self.thread = threading.Thread(target=self.launcher.serve, args=("fake",), daemon=True)
         self.open_files = contextlib.ExitStack()
@@ -138,6 +177,12 @@ class World:
             raise IsolationUnavailableError(f"template of tier {spec.tier}", "no such luck")
         self.templates.append(FakeTemplate(spec.tier))
         return self.templates[-1]
+
+    def start_notifier(self, table, group):
+        if self.broken_notifier:
+            raise IsolationUnavailableError("notifier", "no such luck")
+        self.notifiers.append(FakeNotifier(table))
+        return self.notifiers[-1]
 
     def zygote(self, tier=2):
         return [each for each in self.templates if each.tier == tier][-1]
@@ -157,6 +202,7 @@ class World:
         for each in self.templates:
             assert each.killed
             each.zygote.close()
+        assert all(each.ended for each in self.notifiers)
         self.front.close()
         self.theirs.close()
 
@@ -214,9 +260,14 @@ class World:
         _, control = self.order(tier)
         process = self.greet(control)
         assert control.recv(16) == b"go"
-        control.send(b'{"op":"ready"}')
+        self.ready(control)
         assert self.hear(protocol.Started).run == run
         return process
+
+    def ready(self, control):
+        """The jail is complete, and here is its listener."""
+        with Path("/dev/null").open("rb") as listener:
+            channel.send(control, b'{"op":"ready"}', [listener.fileno()])
 
     def exited(self, run="r1", tier=2, exit_code=0):
         self.zygote(tier).say(op="exited", run=run, exit_code=exit_code, cpu_ms=1)
@@ -239,6 +290,14 @@ def is_replaced(world, tier=2):
         assert time.monotonic() < deadline, "no second template came"
         time.sleep(0.001)
     return True
+
+
+def wait_for(what):
+    """Until it holds."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
 
 
 def works(world, tier=2):
@@ -268,7 +327,7 @@ def test_the_life_of_an_instance(world) -> None:
     group = world.base.groups["r1"]
     assert group.calls == [f"attach {process.pid}"]
     assert world.base.limits["r1"].memory_bytes == 1 << 24
-    control.send(b'{"op":"ready"}')
+    world.ready(control)
     world.hear(protocol.Started)
     assert control.recv(16) == b"", "the control socket is closed before plugin code runs"
     group.used = GroupStats(7_000_000, 4096, 0, 0)
@@ -340,7 +399,7 @@ def test_a_burst_waits_until_jails_are_complete(world) -> None:
     assert select.select([world.zygote().zygote], [], [], 0.05)[0] == [], "the last one waits"
     world.greet(controls[0])
     assert controls[0].recv(16) == b"go"
-    controls[0].send(b'{"op":"ready"}')
+    world.ready(controls[0])
     world.hear(protocol.Started)
     assert world.order()[0]["run"] == f"n{MOST_IN_SETUP + 1}"
 
@@ -466,7 +525,7 @@ def test_an_exit_that_is_seen_before_the_last_message(world) -> None:
     _, control = world.order()
     world.greet(control)  # the launcher now waits within attach()
     world.exited()
-    control.send(b'{"op":"ready"}')
+    world.ready(control)
     group.go_on.set()
     world.hear(protocol.Started)
     assert world.hear(protocol.Ended).exit_code == 0
@@ -577,7 +636,7 @@ def test_a_template_that_cannot_start_is_tried_again_later(world) -> None:
     refused = world.hear(protocol.Refused)
     assert (refused.step, "no such luck" in refused.detail) == ("template of tier 2", True)
     world.broken.clear()
-    world.launcher._retry_ns[2] = 0
+    world.launcher._templates._retry_ns[2] = 0
     world.ask("late")
     assert is_replaced(world)
     order, _ = world.order()
@@ -656,3 +715,110 @@ def test_stop_ends_it_with_every_instance_killed(world) -> None:
 
 def test_limits_are_all_checked_against_the_profile() -> None:
     assert {name for name, _ in Limits().items()} == {name for name, _ in PROFILES[2].ceilings.items()}
+
+
+# -- the notifier
+
+
+def owner_of(world, place=-1):
+    """The number under which the newest instance's refused calls are counted."""
+    return world.notifiers[-1].watched[place][0]
+
+
+def tried(world, owner, name, *, dangerous, times=1):
+    call = Call(pyseccomp.resolve_syscall(pyseccomp.system_arch(), name), NATIVE, 0)
+    for _ in range(times):
+        world.notifiers[-1].table.count(owner, call, dangerous=dangerous)
+
+
+def test_a_run_is_watched_before_its_code_begins_and_says_what_was_refused(world) -> None:
+    world.run()
+    assert world.notifiers[0].watched == [(owner_of(world), PROFILES[2].refused_calls)]
+    tried(world, owner_of(world), "chroot", dangerous=False, times=3)
+    world.exited()
+    ended = world.hear(protocol.Ended)
+    assert ended.cause == ""
+    assert ended.violations == (Violation("syscall", "chroot", 3, "refused with EPERM"),)
+
+
+def test_a_dangerous_call_ends_its_run_and_no_other(world) -> None:
+    world.run("other")
+    world.run("bad")
+    tried(world, owner_of(world), "mount", dangerous=True)
+    world.notifiers[0].say(owner_of(world), notifier.DANGEROUS)
+    wait_for(lambda: "kill" in world.base.groups["bad"].calls)
+    world.exited("bad", exit_code=-9)
+    ended = world.hear(protocol.Ended)
+    assert (ended.run, ended.cause, ended.detail) == ("bad", "violation", "")
+    assert [(each.name, each.count) for each in ended.violations] == [("mount", 1)]
+    assert "kill" not in world.base.groups["other"].calls
+    assert works(world)
+
+
+def test_a_run_that_ended_by_itself_before_its_dangerous_call_was_heard_of(world) -> None:
+    world.run()
+    tried(world, owner_of(world), "mount", dangerous=True)
+    world.exited()
+    assert world.hear(protocol.Ended).cause == "violation"
+
+
+def test_one_call_too_many_is_told_apart(world) -> None:
+    world.run()
+    world.notifiers[0].say(owner_of(world), notifier.TOO_MANY)
+    wait_for(lambda: "kill" in world.base.groups["r1"].calls)
+    world.exited(exit_code=-9)
+    ended = world.hear(protocol.Ended)
+    assert (ended.cause, ended.detail) == ("violation", "more than 10000 refused system calls")
+
+
+def test_the_notifier_may_speak_of_a_run_that_has_ended(world) -> None:
+    world.run()
+    world.exited()
+    world.hear(protocol.Ended)
+    world.notifiers[0].say(owner_of(world), notifier.DANGEROUS)
+    world.notifiers[0].say(10**6, notifier.TOO_MANY)
+    assert works(world)
+
+
+def test_without_a_notifier_nothing_goes_on_and_a_new_one_comes(world) -> None:
+    world.run()
+    world.notifiers[0].theirs.close()
+    wait_for(lambda: len(world.notifiers) == 2)
+    world.exited(exit_code=-9)
+    assert world.hear(protocol.Ended).cause == "fault"
+    assert works(world)
+    assert world.notifiers[0].ended
+
+
+def test_a_notifier_that_cannot_be_started_again_ends_the_launcher(world) -> None:
+    world.broken_notifier = True
+    world.notifiers[0].theirs.close()
+    world.thread.join(TIMEOUT_S)
+    assert not world.thread.is_alive()
+
+
+def test_an_instance_that_nobody_can_watch_does_not_begin(world) -> None:
+    world.notifiers[0].watch_error = OSError(11, "no room")
+    world.ask()
+    _, control = world.order()
+    world.greet(control)
+    assert control.recv(16) == b"go"
+    world.ready(control)
+    wait_for(lambda: "kill" in world.base.groups["r1"].calls)
+    world.exited(exit_code=-9)
+    refused = world.hear(protocol.Refused)
+    assert (refused.step, refused.detail) == ("notifier", "[Errno 11] no room")
+    world.notifiers[0].watch_error = None
+    assert works(world)
+
+
+def test_an_instance_without_a_listener_does_not_count_as_begun(world) -> None:
+    world.ask()
+    _, control = world.order()
+    world.greet(control)
+    assert control.recv(16) == b"go"
+    control.send(b'{"op":"ready"}')
+    assert control.recv(16) == b""
+    world.exited(exit_code=1)
+    assert world.hear(protocol.Refused).step == "setup"
+    assert world.notifiers[0].watched == []

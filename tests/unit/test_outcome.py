@@ -49,7 +49,7 @@ def ended(cause: str = "", exit_code: int = 0) -> Ended:
         (ended(exit_code=3), b"", Outcome.FAILED),
         (ended(exit_code=1), frame(b"1"), Outcome.FAILED),
         (ended(exit_code=-signal.SIGSEGV), b"", Outcome.FAILED),
-        (ended(exit_code=-signal.SIGSYS), b"", Outcome.VIOLATION),
+        (ended(exit_code=-signal.SIGSYS), b"", Outcome.FAILED),
         (ended(exit_code=-signal.SIGKILL), b"", Outcome.KILLED),
         *((ended(cause=str(outcome), exit_code=-9), frame(b"1"), outcome) for outcome in Outcome if outcome != "ok"),
     ],

@@ -76,15 +76,15 @@ def test_an_interpreter_elsewhere(prefix) -> None:
 
 
 def test_what_is_shown_of_the_host() -> None:
-    system = list(rootfs._library_trees(Interpreter("/usr/bin/python3.11", "/usr"), programs=False))
+    system = list(rootfs.library_trees(Interpreter("/usr/bin/python3.11", "/usr"), programs=False))
     assert Path("/usr/bin/python3.11") in system
     assert Path("/usr/lib") in system
-    own = list(rootfs._library_trees(Interpreter("/opt/py/bin/python3", "/opt/py"), programs=False))
+    own = list(rootfs.library_trees(Interpreter("/opt/py/bin/python3", "/opt/py"), programs=False))
     assert own[0] == Path("/opt/py")
     for trees in (system, own):
         assert not {Path("/"), Path("/usr"), Path("/usr/bin"), Path("/home"), Path("/etc"), Path("/root")} & set(trees)
         assert all(tree.exists() for tree in trees[1:])
-    assert Path("/usr/bin") in list(rootfs._library_trees(Interpreter("/opt/py/bin/python3", "/opt/py"), programs=True))
+    assert Path("/usr/bin") in list(rootfs.library_trees(Interpreter("/opt/py/bin/python3", "/opt/py"), programs=True))
 
 
 def test_packages_that_are_not_the_standard_library_are_covered() -> None:

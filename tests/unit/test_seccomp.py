@@ -22,15 +22,12 @@ PROFILES = load_profiles(Path(__file__).parents[2] / "profiles")
 FILTERS = {tier: seccomp.build(profile) for tier, profile in PROFILES.items()}
 TEMPLATE = seccomp.template_filter()
 
-ALLOW, KILL_PROCESS = 0x7FFF0000, 0x80000000
+ALLOW, NOTIFY = 0x7FFF0000, 0x7FC00000
+ABSENT = 0x00050000 | errno.ENOSYS
 X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
 NATIVE = {"x86_64": X86_64, "aarch64": AARCH64}[platform.machine()]
 X32_BIT = 0x40000000
 TIOCSTI, TIOCLINUX, TCGETS = 0x5412, 0x541C, 0x5401
-
-
-def refused(number: int) -> int:
-    return 0x00050000 | number
 
 
 def evaluate(program: bytes, number: int, arguments: tuple[int, ...] = (), arch: int = NATIVE) -> int:  # noqa: C901 - one case for each instruction
@@ -93,11 +90,12 @@ def asked(tier: int, name: str, *arguments: int) -> int:
 
 
 def test_the_lists_do_not_contradict_each_other() -> None:
-    groups = [lists.ALLOWED, lists.EXECUTE, lists.BY_ARGUMENT, set(lists.DANGEROUS), set(lists.NOT_THERE)]
+    groups = [lists.ALLOWED, lists.EXECUTE, lists.MEMFD, lists.BY_ARGUMENT, set(lists.DANGEROUS), set(lists.NOT_THERE)]
     for place, group in enumerate(groups):
         for other in groups[place + 1 :]:
             assert not set(group) & set(other)
-    allowed = lists.ALLOWED | lists.EXECUTE | lists.BY_ARGUMENT
+    allowed = lists.ALLOWED | lists.EXECUTE | lists.MEMFD | lists.BY_ARGUMENT
+    assert not (lists.ALLOWED | lists.EXECUTE) & lists.ABSENT
     assert not allowed & {*lists.DANGEROUS, *lists.NEVER}
     for profile in PROFILES.values():
         assert not set(profile.seccomp_extra) & {*lists.DANGEROUS, *lists.NEVER, *lists.NOT_THERE}
@@ -117,15 +115,16 @@ def test_what_every_system_call_gets(tier) -> None:
     expected = {}
     for names, action in (
         (lists.ALLOWED | set(PROFILES[tier].seccomp_extra), ALLOW),
-        (lists.EXECUTE, ALLOW if PROFILES[tier].exec_allowed else refused(errno.EPERM)),
-        (lists.DANGEROUS, KILL_PROCESS),
-        (lists.NOT_THERE, refused(errno.ENOSYS)),
+        (lists.EXECUTE, ALLOW if PROFILES[tier].exec_allowed else NOTIFY),
+        (lists.DANGEROUS, NOTIFY),
+        (lists.MEMFD, ALLOW),
+        (lists.NOT_THERE, ABSENT),
     ):
         expected.update({number_of(name): action for name in here(names)})
     by_argument = {number_of(name) for name in lists.BY_ARGUMENT}
     for number in range(1200):
         if number not in by_argument:
-            assert evaluate(FILTERS[tier], number) == expected.get(number, refused(errno.EPERM)), number
+            assert evaluate(FILTERS[tier], number) == expected.get(number, NOTIFY), number
 
 
 def test_programs_are_for_the_tiers_that_may_have_them() -> None:
@@ -134,19 +133,19 @@ def test_programs_are_for_the_tiers_that_may_have_them() -> None:
 
 @pytest.mark.parametrize("program", [*FILTERS.values(), TEMPLATE])
 @pytest.mark.parametrize("name", ["read", "exit_group", "mount", "clone"])
-def test_foreign_architectures_kill(program, name) -> None:
+def test_foreign_architectures_are_never_let_through(program, name) -> None:
     number = number_of(name)
     for arch in {X86_64, I386, AARCH64, 0x40000028, 0} - {NATIVE}:
-        assert evaluate(program, number, arch=arch) == KILL_PROCESS
+        assert evaluate(program, number, arch=arch) == NOTIFY
     if NATIVE == X86_64:
-        assert evaluate(program, number | X32_BIT) == KILL_PROCESS
+        assert evaluate(program, number | X32_BIT) == NOTIFY
 
 
 @pytest.mark.parametrize("tier", PROFILES)
 @pytest.mark.parametrize("bit", [0x80, 0x20000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000])
 def test_no_clone_makes_a_namespace(tier, bit) -> None:
-    assert asked(tier, "clone", bit | 17) == refused(errno.EPERM)
-    assert asked(tier, "clone", bit | 17 | 1 << 32) == refused(errno.EPERM)
+    assert asked(tier, "clone", bit | 17) == NOTIFY
+    assert asked(tier, "clone", bit | 17 | 1 << 32) == NOTIFY
 
 
 @pytest.mark.parametrize("tier", PROFILES)
@@ -154,49 +153,49 @@ def test_threads_and_forks_are_allowed(tier) -> None:
     assert asked(tier, "clone", 0x3D0F00) == ALLOW  # glibc's pthread_create
     assert asked(tier, "clone", 0x1200011) == ALLOW  # glibc's fork
     assert asked(tier, "clone", 0x4111) == ALLOW  # vfork
-    assert asked(tier, "clone3") == refused(errno.ENOSYS)
+    assert asked(tier, "clone3") == ABSENT
 
 
 @pytest.mark.parametrize("tier", PROFILES)
 @given(request=st.integers(0, 2**64 - 1))
 def test_ioctl_is_judged_by_the_32_bits_that_the_kernel_sees(tier, request) -> None:
     seen = request & 0xFFFFFFFF
-    assert asked(tier, "ioctl", 0, request) == (ALLOW if seen in lists.IOCTLS else refused(errno.EPERM))
+    assert asked(tier, "ioctl", 0, request) == (ALLOW if seen in lists.IOCTLS else NOTIFY)
 
 
 @pytest.mark.parametrize("tier", PROFILES)
 @pytest.mark.parametrize("high", [0, 1 << 32, 0xFFFFFFFF << 32])
 def test_ioctls_by_example(tier, high) -> None:
-    assert asked(tier, "ioctl", 0, TIOCSTI | high) == refused(errno.EPERM)
-    assert asked(tier, "ioctl", 0, TIOCLINUX | high) == refused(errno.EPERM)
+    assert asked(tier, "ioctl", 0, TIOCSTI | high) == NOTIFY
+    assert asked(tier, "ioctl", 0, TIOCLINUX | high) == NOTIFY
     assert asked(tier, "ioctl", 0, TCGETS | high) == ALLOW
 
 
 @pytest.mark.parametrize("tier", PROFILES)
 def test_sockets(tier) -> None:
     for family in range(64):
-        assert asked(tier, "socket", family, 1, 0) == refused(errno.EPERM)
-        assert asked(tier, "socketpair", family, 1, 0) == (ALLOW if family == 1 else refused(errno.EPERM))
+        assert asked(tier, "socket", family, 1, 0) == NOTIFY
+        assert asked(tier, "socketpair", family, 1, 0) == (ALLOW if family == 1 else NOTIFY)
     for name in ("connect", "bind", "listen", "accept4"):
-        assert asked(tier, name) == refused(errno.EPERM)
+        assert asked(tier, name) == NOTIFY
 
 
 @pytest.mark.parametrize("tier", PROFILES)
 def test_prctl_and_personality(tier) -> None:
     for option in range(100):
-        assert asked(tier, "prctl", option) == (ALLOW if option in lists.PRCTLS else refused(errno.EPERM))
+        assert asked(tier, "prctl", option) == (ALLOW if option in lists.PRCTLS else NOTIFY)
     for persona in (1, 8, 0x0040000, 0x0400000):  # ADDR_NO_RANDOMIZE and READ_IMPLIES_EXEC among them
-        assert asked(tier, "personality", persona) == refused(errno.EPERM)
+        assert asked(tier, "personality", persona) == NOTIFY
     assert asked(tier, "personality", 0xFFFFFFFF) == ALLOW  # a question only
 
 
-def test_the_templates_filter_refuses_what_nobody_needs_and_allows_all_else() -> None:
+def test_the_templates_filter_notifies_of_what_nobody_needs_and_allows_all_else() -> None:
     never = {number_of(name) for name in here(lists.NEVER)}
     for number in range(1200):
-        assert evaluate(TEMPLATE, number) == (refused(errno.EPERM) if number in never else ALLOW), number
+        assert evaluate(TEMPLATE, number) == (NOTIFY if number in never else ALLOW), number
 
 
-@pytest.mark.parametrize("name", ["mount", "clone3", "ioctl", "no_such_call", ""])
+@pytest.mark.parametrize("name", ["mount", "clone3", "ioctl", "syslog", "memfd_create", "no_such_call", ""])
 def test_extra_calls_that_cannot_be_allowed_are_named(name) -> None:
     with pytest.raises(ConfigError, match=f"tier 2: seccomp_extra: .*{name}"):
         seccomp.build(replace(PROFILES[2], seccomp_extra=("chroot", name)))
@@ -205,4 +204,30 @@ def test_extra_calls_that_cannot_be_allowed_are_named(name) -> None:
 def test_an_extra_call_is_allowed() -> None:
     program = seccomp.build(replace(PROFILES[2], seccomp_extra=("chroot",)))
     assert evaluate(program, number_of("chroot")) == ALLOW
-    assert evaluate(FILTERS[2], number_of("chroot")) == refused(errno.EPERM)
+    assert evaluate(FILTERS[2], number_of("chroot")) == NOTIFY
+
+
+@pytest.mark.parametrize("tier", PROFILES)
+@given(command=st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 2048)))
+def test_fcntl_locks_are_for_the_tiers_that_may_have_them(tier, command) -> None:
+    allowed = {*lists.FCNTLS, *(lists.FCNTL_LOCKS if PROFILES[tier].file_locks else ())}
+    assert asked(tier, "fcntl", 0, command) == (ALLOW if command & 0xFFFFFFFF in allowed else NOTIFY)
+
+
+def test_no_tier_may_signal_by_shared_files() -> None:
+    assert [PROFILES[tier].file_locks for tier in (0, 1, 2)] == [True, True, False]
+    for name in ("flock", "inotify_add_watch", "inotify_init1", "cachestat"):
+        assert {asked(tier, name) for tier in PROFILES if number_of(name) is not None} <= {NOTIFY}
+
+
+def test_without_noexec_there_are_no_memfds() -> None:
+    number = number_of("memfd_create")
+    assert [evaluate(seccomp.build(PROFILES[2], memfd=memfd), number) for memfd in (True, False)] == [ALLOW, NOTIFY]
+
+
+def test_the_notifiers_own_filter_allows_its_list_and_nothing_else() -> None:
+    allowed = {number_of(name) for name in here(lists.NOTIFIER)}
+    program = seccomp.notifier_filter()
+    for number in range(1200):
+        assert evaluate(program, number) == (ALLOW if number in allowed else 0x00050000 | errno.EPERM), number
+    assert not allowed & {number_of(name) for name in ("open", "openat", "execve", "socket", "clone", "kill", "ptrace")}

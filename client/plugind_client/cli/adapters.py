@@ -243,10 +243,11 @@ def as_tier(number: int) -> Tier:
 
 
 def _jail_spec(tier: Tier, limits: Limits, digest: str) -> JailSpec:
-    from plugind.sandbox import jailspec
+    from plugind.sandbox import jailspec, rootfs
 
     profile = profiles()[tier]
-    return jailspec.build(profile, jailspec.effective_limits(limits, profile), digest, EXAMPLE_UID)
+    limits = jailspec.effective_limits(limits, profile)
+    return jailspec.build(profile, limits, digest, EXAMPLE_UID, rootfs.ground(profile))
 
 
 def profiles() -> dict[int, Profile]:

@@ -1,7 +1,8 @@
 """Seccomp filters, built once with libseccomp and loaded as bytes by every instance.
 
-An allow-list: what is not named gets EPERM. What no plugin may even try kills the process. Lists: seccomp_lists.py.
-Sources: seccomp(2), seccomp_rule_add(3), clone(2), ioctl_tty(2).
+An allow-list: what is not on it is handed to a supervisor (seccomp_notify.py) that names, counts and refuses it, also
+what comes by a foreign architecture. Lists: seccomp_lists.py.
+Sources: seccomp(2), seccomp_unotify(2), seccomp_rule_add(3), clone(2), ioctl_tty(2).
 """
 
 from __future__ import annotations
@@ -20,32 +21,46 @@ _LOW_32_BITS = 0xFFFFFFFF
 _ARCHITECTURES = (pyseccomp.Arch.X86_64, pyseccomp.Arch.AARCH64)
 
 
-def build(profile: Profile) -> bytes:
+def build(profile: Profile, *, memfd: bool = True) -> bytes:
     """The filter of a tier's instances: raw struct sock_filter, for the machine this runs on.
 
+    `memfd`: whether memfds are kept from being executed by other means. Without, none can be made.
     Raises ConfigError for a `seccomp_extra` that cannot be, OSError.
     """
     _check_extra(profile)
-    rules = _start(pyseccomp.ERRNO(errno.EPERM))
-    allowed = {*lists.ALLOWED, *profile.seccomp_extra, *(lists.EXECUTE if profile.exec_allowed else ())}
+    rules = _start(pyseccomp.NOTIFY)
+    allowed = {*lists.ALLOWED, *profile.seccomp_extra}
+    for condition, names in ((profile.exec_allowed, lists.EXECUTE), (memfd, lists.MEMFD)):
+        if condition:
+            allowed |= names
     _add(rules, pyseccomp.ALLOW, sorted(allowed))
-    _by_argument(rules)
-    _add(rules, pyseccomp.KILL_PROCESS, lists.DANGEROUS)
+    _by_argument(rules, (*lists.FCNTLS, *(lists.FCNTL_LOCKS if profile.file_locks else ())))
     _add(rules, pyseccomp.ERRNO(errno.ENOSYS), lists.NOT_THERE)
     return _export(rules)
 
 
 def template_filter() -> bytes:
-    """The filter of init and zygote. Instances' filters stack on it, so it allows what either of them needs."""
+    """The filter of init and zygote. Instances' filters stack on it, so it allows what either of them needs.
+
+    Nobody listens to it, and then the kernel answers ENOSYS. An errno of its own would win over an instance's
+    notification, and hide from the supervisor what the instance tried: of equal actions the newest filter's counts.
+    """
     rules = _start(pyseccomp.ALLOW)
-    _add(rules, pyseccomp.ERRNO(errno.EPERM), lists.NEVER)
+    _add(rules, pyseccomp.NOTIFY, lists.NEVER)
+    return _export(rules)
+
+
+def notifier_filter() -> bytes:
+    """The filter of the supervisor of notifications: what a Python loop over descriptors needs, and nothing else."""
+    rules = _start(pyseccomp.ERRNO(errno.EPERM))
+    _add(rules, pyseccomp.ALLOW, lists.NOTIFIER)
     return _export(rules)
 
 
 def _start(default: object) -> pyseccomp.SyscallFilter:
     rules = pyseccomp.SyscallFilter(default)
-    # The library's own default kills one thread only. Every architecture but the native one is foreign, x32 too.
-    rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+    # Every architecture but the native one is foreign, x32 too. The library's own default kills one thread only.
+    rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.NOTIFY)
     rules.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, 2)
     return rules
 
@@ -71,19 +86,21 @@ def _add(rules: pyseccomp.SyscallFilter, action: object, names: Iterable[str]) -
 def _check_extra(profile: Profile) -> None:
     # Any of these would be passed over in silence, or contradict another rule.
     for name in profile.seccomp_extra:
-        if name in (*lists.DANGEROUS, *lists.NOT_THERE, *lists.BY_ARGUMENT):
+        if name in (*lists.DANGEROUS, *lists.NEVER, *lists.NOT_THERE, *lists.MEMFD, *lists.BY_ARGUMENT):
             raise ConfigError(f"tier {profile.tier}: seccomp_extra: {name} cannot be allowed as a whole")
         if not any(_known(architecture, name) for architecture in _ARCHITECTURES):
             raise ConfigError(f"tier {profile.tier}: seccomp_extra: expected names of system calls, got {name!r}")
 
 
-def _by_argument(rules: pyseccomp.SyscallFilter) -> None:
+def _by_argument(rules: pyseccomp.SyscallFilter, fcntls: Iterable[int]) -> None:
     equal, masked = pyseccomp.EQ, pyseccomp.MASKED_EQ
     rules.add_rule(pyseccomp.ALLOW, "clone", pyseccomp.Arg(0, masked, lists.CLONE_NAMESPACES, 0))
     rules.add_rule(pyseccomp.ALLOW, "socketpair", pyseccomp.Arg(0, masked, _LOW_32_BITS, lists.AF_UNIX))
     for request in lists.IOCTLS:
         # The kernel looks at 32 bits only: a comparison of all 64 could be dodged (CVE-2019-10063).
         rules.add_rule(pyseccomp.ALLOW, "ioctl", pyseccomp.Arg(1, masked, _LOW_32_BITS, request))
+    for command in fcntls:
+        rules.add_rule(pyseccomp.ALLOW, "fcntl", pyseccomp.Arg(1, masked, _LOW_32_BITS, command))
     for option in lists.PRCTLS:
         rules.add_rule(pyseccomp.ALLOW, "prctl", pyseccomp.Arg(0, masked, _LOW_32_BITS, option))
     for persona in (0, 0xFFFFFFFF):

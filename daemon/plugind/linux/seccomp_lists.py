@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import Final
 
+# Without flock, inotify and cachestat: instances see the same inodes read-only, and could signal each other by them.
 _FILES: Final = """
     access chdir chmod close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate
-    fchdir fchmod fchmodat fchmodat2 fcntl fdatasync fgetxattr flistxattr flock fstat fstatfs fsync ftruncate
+    fchdir fchmod fchmodat fchmodat2 fdatasync fgetxattr flistxattr fstat fstatfs fsync ftruncate
     futimesat getcwd getdents getdents64 getxattr lgetxattr link linkat listxattr llistxattr lseek lstat mkdir mkdirat
     newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat
     readv rename renameat renameat2 rmdir sendfile splice stat statfs statx symlink symlinkat sync_file_range syncfs
     tee truncate umask unlink unlinkat utime utimensat utimes vmsplice write writev chown fchown fchownat lchown
-    inotify_add_watch inotify_init inotify_init1 inotify_rm_watch cachestat
 """
 _MEMORY: Final = """
-    brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall
+    brk madvise membarrier mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall
     munmap pkey_alloc pkey_free pkey_mprotect set_mempolicy get_mempolicy mbind map_shadow_stack
 """
 _PROCESSES: Final = """
@@ -53,7 +53,9 @@ ALLOWED: Final = frozenset(f"{_FILES} {_MEMORY} {_PROCESSES} {_TIME} {_WAITING} 
 """Whatever the arguments."""
 EXECUTE: Final = frozenset({"execve", "execveat"})
 """Only where the profile allows programs."""
-BY_ARGUMENT: Final = frozenset({"clone", "ioctl", "personality", "prctl", "socketpair"})
+MEMFD: Final = frozenset({"memfd_create"})
+"""Only where the kernel can hold it to memory that is not executed (vm.memfd_noexec, Linux 6.3)."""
+BY_ARGUMENT: Final = frozenset({"clone", "fcntl", "ioctl", "personality", "prctl", "socketpair"})
 """Allowed for some arguments only (seccomp.py)."""
 
 DANGEROUS: Final = tuple(
@@ -64,10 +66,17 @@ DANGEROUS: Final = tuple(
     userfaultfd
     """.split()
 )
-"""No library makes these by accident: the process is killed."""
+"""No library makes these by accident: the whole run ends, as a violation."""
 
 NOT_THERE: Final = ("clone3",)
 """Answered with ENOSYS: its flags cannot be seen by a filter, and libc falls back to clone."""
+ABSENT: Final = frozenset(
+    """
+    cachestat flock inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_uring_enter io_uring_register
+    io_uring_setup memfd_create
+    """.split()
+)
+"""Refused with ENOSYS, on which libraries do without; all else that is refused gets EPERM."""
 
 NEVER: Final = tuple(
     """
@@ -78,6 +87,15 @@ NEVER: Final = tuple(
     """.split()
 )
 """What neither a template nor an instance has any use for."""
+
+NOTIFIER: Final = tuple(
+    """
+    brk close epoll_ctl epoll_pwait epoll_wait exit_group fcntl fstat futex getpid gettid getrandom ioctl lseek madvise
+    mmap mprotect mremap munmap newfstatat read recvmsg rt_sigaction rt_sigprocmask rt_sigreturn sendmsg sendto
+    clock_gettime restart_syscall write
+    """.split()
+)
+"""What the supervisor of notifications needs (sandbox/notifier.py)."""
 
 CLONE_NAMESPACES: Final = 0x7E020080
 """CLONE_NEW{TIME,NS,CGROUP,UTS,IPC,USER,PID,NET}."""
@@ -91,6 +109,16 @@ IOCTLS: Final = (
     0x5451,  # FIOCLEX
     0x5452,  # FIOASYNC
 )
+FCNTLS: Final = (
+    *range(5),  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL
+    *(8, 9, 10, 11, 15, 16),  # who gets SIGIO
+    *(0x403, 0x406),  # F_DUPFD_QUERY, F_DUPFD_CLOEXEC
+    *(0x407, 0x408),  # F_SETPIPE_SZ, F_GETPIPE_SZ
+    *(0x409, 0x40A),  # F_ADD_SEALS, F_GET_SEALS
+)
+"""Without leases and F_NOTIFY, by which siblings could signal each other, and without locks:"""
+FCNTL_LOCKS: Final = (5, 6, 7)
+"""F_GETLK, F_SETLK, F_SETLKW, where the profile allows file locks. A database in a file needs them."""
 PRCTLS: Final = (
     1,  # PR_SET_PDEATHSIG: of its own children
     2,  # PR_GET_PDEATHSIG

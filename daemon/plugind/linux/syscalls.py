@@ -24,6 +24,12 @@ def _check(result: int, what: str) -> int:
     return result
 
 
+def call(what: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
+    """syscall(2), for what libc has no wrapper for. `what` is for the error's text."""
+    converted = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    return _check(_libc.syscall(ctypes.c_long(number), *converted), what)
+
+
 def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
     """mount(2)."""
     encoded = [text.encode() if text is not None else None for text in (source, target, kind, data)]
@@ -96,12 +102,22 @@ def clear_capabilities() -> None:
 
 def seccomp_load(program: bytes) -> None:
     """Load a filter of raw struct sock_filter; no_new_privs must be set. seccomp(2)."""
+    _seccomp(program, 0)
 
+
+def seccomp_listen(program: bytes) -> int:
+    """The same; returns a descriptor on which the calls arrive that the filter notifies of. seccomp_unotify(2)."""
+    # Once the supervisor has a call, only death interrupts it: a signal would have it made, and counted, twice.
+    return _seccomp(program, c.SECCOMP_FILTER_FLAG_NEW_LISTENER | c.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+
+
+def _seccomp(program: bytes, flags: int) -> int:
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
     loaded = Program(len(program) // 8, program)
-    _check(_libc.syscall(c.number("seccomp"), c.SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(loaded)), "seccomp")
+    result = _libc.syscall(c.number("seccomp"), c.SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(loaded))
+    return _check(result, "seccomp")
 
 
 def close_all_but(keep: set[int]) -> None:

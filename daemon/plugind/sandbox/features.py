@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from plugind.errors import IsolationUnavailableError
-from plugind.linux import cgroup, syscalls
+from plugind.linux import cgroup, seccomp, syscalls
 from plugind.linux import constants as c
 from plugind.model import Profile
 from plugind.sandbox import uids
@@ -108,6 +108,15 @@ def _seccomp() -> Feature:
     return Feature("seccomp", wanted <= set(actions), found, "a kernel with CONFIG_SECCOMP_FILTER")
 
 
+def _seccomp_notify() -> Feature:
+    def attempt() -> None:
+        syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.seccomp_listen(seccomp.template_filter())
+
+    error = _in_child(attempt)
+    return Feature("seccomp_notify", not error, error or "available", "Linux 5.19 or newer")
+
+
 def _user_namespaces() -> Feature:
     error = _in_child(lambda: syscalls.unshare(c.CLONE_NEWUSER))
     remedy = "sysctl user.max_user_namespaces=65536"
@@ -185,6 +194,7 @@ _FACTS: Final[tuple[Callable[[], Feature], ...]] = (
     _kernel,
     _root,
     _seccomp,
+    _seccomp_notify,
     _user_namespaces,
     _apparmor,
     _cgroups,

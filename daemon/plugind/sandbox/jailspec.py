@@ -81,7 +81,15 @@ def above_ceiling(limits: Limits, profile: Profile) -> list[tuple[str, int, int]
     return [(name, value, ceilings[name]) for name, value in limits.items() if not 0 < value <= ceilings[name]]
 
 
-def build(profile: Profile, limits: Limits, digest: str, slice_uid: int) -> JailSpec:
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What the machine gives to jails: Landlock's ABI (0: none), and the trees with interpreter and libraries."""
+
+    landlock_abi: int
+    trees: tuple[str, ...]
+
+
+def build(profile: Profile, limits: Limits, digest: str, slice_uid: int, ground: Ground) -> JailSpec:
     """The jail of one instance.
 
     `slice_uid` is the instance's uid within its template's slice (the host uid is the slice's base plus this);
@@ -120,9 +128,32 @@ def build(profile: Profile, limits: Limits, digest: str, slice_uid: int) -> Jail
             _step("user_namespace", "one uid, and no further namespaces below", outside=slice_uid, inside=INSIDE_UID),
             _step("capabilities", "all five sets empty, securebits locked"),
             _step("no_new_privileges", "setuid and file capabilities do nothing; not dumpable, umask 077"),
-            _step("seccomp", "allow-list of the tier; what is not on it never reaches the kernel's code"),
+            *_landlock(profile, ground),
+            _step("seccomp", "allow-list of the tier; what is not on it is named, counted and refused"),
         ),
     )
+
+
+def _landlock(profile: Profile, ground: Ground) -> list[Step]:
+    if not ground.landlock_abi:
+        return []
+    own = [SCRATCH_DIR, "/dev/shm"]  # noqa: S108
+    rules = {
+        "execute" if profile.exec_allowed else "read": list(ground.trees),
+        "device": ["/dev"],
+        "write": [*own, "/grant/write"],
+    }
+    rules.setdefault("read", []).extend([PLUGIN_DIR, "/runtime", "/etc", "/proc", "/grant/read"])
+    if profile.exec_allowed:
+        rules["execute"] += [PLUGIN_DIR, SCRATCH_DIR]
+    return [
+        _step(
+            "landlock",
+            "the same once more, by path: for what a mount might yet show",
+            abi=ground.landlock_abi,
+            rules=rules,
+        )
+    ]
 
 
 def _step(name: str, why: str, /, **arguments: object) -> Step:

@@ -18,15 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from plugind.errors import InvalidBundleError, InvalidRequestError, IsolationUnavailableError, PlugindError
-from plugind.linux.cgroup import Base, Group, GroupLimits
-from plugind.model import Profile
-from plugind.sandbox import channel, codestore, jailspec, protocol, template
+from plugind.linux.cgroup import Base, GroupLimits
+from plugind.linux.seccomp_notify import Rules
+from plugind.model import Limits, Profile
+from plugind.sandbox import channel, codestore, jailspec, notifier, protocol, refusals, template
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.queue import StartQueue
 from plugind.sandbox.supervisor import Instance
+from plugind.sandbox.templates import Templates
 
-RESTART_NS = 10**9
-"""A template that cannot start is tried again by the first request after this."""
+Build = Callable[[Profile, Limits, str, int], jailspec.JailSpec]
 MOST_IN_SETUP: Final = 16
 """Instances of a tier whose jails are built at one time: more orders do not fit into a zygote's socket buffer."""
 KILL_CAUSES: Final = frozenset({"canceled", "killed", "output_limit"})
@@ -41,28 +42,27 @@ class Launcher:
         front: socket.socket,
         base: Base,
         profiles: Mapping[int, Profile],
-        specs: Mapping[int, template.TemplateSpec],
+        templates: Templates,
         code: codestore.CodeStore,
         builtin: frozenset[str],
-        unavailable: dict[int, str],
         latch: Latch,
-        start_template: Callable[[template.TemplateSpec, Group], template.Template] = template.start,
+        build: Build,
+        start_notifier: notifier.Start = notifier.start,
     ) -> None:
         self._front = front
         self._base = base
         self._profiles = profiles
-        self._specs = specs
+        self._templates = templates
         self._code = code
         self._builtin = builtin
-        self._unavailable = unavailable
         self._latch = latch
-        self._new_template = start_template
-        self._retry_ns: dict[int, int] = {}
-        self._templates: dict[int, template.Template] = {}
-        self._groups: dict[int, Group] = {}
+        self._build = build
+        self._start_notifier = start_notifier
+        self._rules = Rules()
+        self._table = refusals.Table()
+        self._notifier: notifier.Notifier | None = None
         self._instances: dict[str, Instance] = {}
         self._waiting = StartQueue()
-        self._uids = dict.fromkeys(specs, 0)
         self._stopping = False
         self._selector = selectors.DefaultSelector()
         self._wake, self._waker = socket.socketpair()
@@ -70,14 +70,14 @@ class Launcher:
         self._waker.setblocking(False)
 
     def serve(self, driver: str) -> None:
-        """Start the templates, say so, and work until the end."""
-        for tier in self._specs:
-            if tier not in self._unavailable:
-                self._start_template(tier)
+        """Start notifier and templates, say so, and work until the end. Raises IsolationUnavailableError, OSError."""
+        self._new_notifier()
+        for tier in self._templates.tiers():
+            self._start_template(tier)
         self._watch(self._front, self._from_front)
         self._watch(self._wake, lambda: self._wake.recv(64))
         descriptor = self._base.kill_descriptor()
-        why = {str(tier): reason for tier, reason in self._unavailable.items()}
+        why = {str(tier): _short(reason) for tier, reason in self._templates.unavailable.items()}
         self._tell(protocol.Ready(driver, why), [] if descriptor is None else [descriptor])
         if descriptor is not None:
             os.close(descriptor)
@@ -101,12 +101,13 @@ class Launcher:
         self._waiting.close()
         for instance in self._instances.values():
             instance.kill("killed")
-        for running in self._templates.values():
-            running.kill()
+        self._templates.kill()
         for instance in self._instances.values():
             instance.finish(-signal.SIGKILL)
-        for group in self._groups.values():
-            group.remove()
+        self._templates.remove_groups()
+        if self._notifier is not None:
+            self._notifier.end()
+        self._table.close()
         self._base.remove()
         for sock in (self._wake, self._waker):
             sock.close()
@@ -157,17 +158,11 @@ class Launcher:
 
     def _start_template(self, tier: int) -> None:
         try:
-            group = self._groups.get(tier) or self._base.create_template(f"tier{tier}")
-            self._groups[tier] = group
-            running = self._new_template(self._specs[tier], group)
+            running = self._templates.start(tier)
         except (IsolationUnavailableError, OSError) as error:
-            self._unavailable[tier] = _short(error)
-            self._retry_ns[tier] = time.monotonic_ns() + RESTART_NS
             log(f"tier {tier} is unavailable: {error}")
-            return
-        self._unavailable.pop(tier, None)
-        self._templates[tier] = running
-        self._watch(running.sock, lambda: self._from_zygote(running))
+        else:
+            self._watch(running.sock, lambda: self._from_zygote(running))
 
     def _from_zygote(self, source: template.Template) -> None:
         try:
@@ -196,13 +191,56 @@ class Launcher:
 
     def _lose_template(self, tier: int) -> None:
         """Its zygote or init ended, or does not obey: all of it goes, and a new one comes."""
-        running = self._templates.pop(tier)
+        running = self._templates.take(tier)
         self._selector.unregister(running.sock)
         running.kill()
-        for instance in [each for each in self._instances.values() if each.tier == tier]:
+        for instance in self._of_tier(tier):
             instance.kill("fault")
             self._finish(instance, -signal.SIGKILL)
         self._start_template(tier)
+
+    # -- the notifier
+
+    def _new_notifier(self) -> None:
+        running = self._start_notifier(self._table, self._base.create_template("notifier"))
+        self._notifier = running
+        self._watch(running.sock, lambda: self._from_notifier(running))
+
+    def _from_notifier(self, running: notifier.Notifier) -> None:
+        try:
+            said = running.receive()
+        except EOFError:
+            self._lose_notifier(running)
+            return
+        if said is not None:
+            owner, why = said
+            for instance in self._instances.values():
+                if instance.owner == owner:
+                    most = self._profiles[instance.tier].refused_calls
+                    instance.refuse(f"more than {most} refused system calls" if why == notifier.TOO_MANY else "")
+
+    def _lose_notifier(self, running: notifier.Notifier) -> None:
+        """What instances try would be refused all the same, and nobody would know: they end."""
+        log("the notifier is gone; the runs of all tiers end, and it is started again")
+        self._selector.unregister(running.sock)
+        for instance in self._instances.values():
+            instance.kill("fault")
+        running.end()
+        self._notifier = None
+        try:
+            self._new_notifier()
+        except (IsolationUnavailableError, OSError) as error:
+            log(f"cannot go on without a notifier: {error}")
+            self._stopping = True
+
+    def _blame(self, instance: Instance) -> None:
+        """What it tried, now that every process of it is gone."""
+        found, others = self._table.of(instance.owner)
+        instance.violations = refusals.violations(found, others, self._rules)
+        # It may have ended by itself while its call was on the way here.
+        dangerous = next((each for each in found if each.dangerous), None)
+        if dangerous is not None and not instance.killed_ns:
+            instance.refuse("")
 
     # -- messages of the front
 
@@ -260,8 +298,7 @@ class Launcher:
 
     def _has_room(self, tier: int) -> bool:
         """Whether one more jail of a tier may be built now."""
-        in_setup = [each for each in self._instances.values() if each.tier == tier and each.control is not None]
-        return len(in_setup) < MOST_IN_SETUP
+        return sum(each.control is not None for each in self._of_tier(tier)) < MOST_IN_SETUP
 
     def _has_to_wait(self, message: protocol.Start) -> bool:
         return message.run in self._waiting or not self._has_room(message.tier)
@@ -288,7 +325,7 @@ class Launcher:
 
     def _check_places(self, tier: int, waiting: int = 0) -> None:
         most = self._profiles[tier].instances
-        if waiting + sum(each.tier == tier for each in self._instances.values()) >= most:
+        if waiting + len(self._of_tier(tier)) >= most:
             raise InvalidRequestError(f"tier {tier} has its {most} instances")
 
     def _start(self, message: protocol.Start, descriptors: list[int]) -> None:
@@ -303,12 +340,12 @@ class Launcher:
     def _start_from(
         self, running: template.Template, profile: Profile, message: protocol.Start, descriptors: list[int]
     ) -> None:
-        uid = self._free_uid(message.tier)
+        uid = self._templates.free_uid(message.tier, {each.uid for each in self._of_tier(message.tier)})
         limits = message.limits
-        spec = jailspec.build(profile, limits, message.digest, uid)
+        spec = self._build(profile, limits, message.digest, uid)
         order = json.dumps({"op": "start", "run": message.run, "steps": spec.wire()}).encode()
         group = self._base.create(message.run, GroupLimits(limits.memory_bytes, limits.pids, profile.cpu_percent))
-        instance = Instance(message.run, message.digest, message.tier, limits, uid, group, None)
+        instance = Instance(message.run, message.digest, message.tier, limits, uid, group, self._table.take())
         try:
             control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             instance.control = control
@@ -342,21 +379,16 @@ class Launcher:
         return profile
 
     def _template_of(self, tier: int) -> template.Template:
-        if tier not in self._templates and time.monotonic_ns() >= self._retry_ns.get(tier, 2**63):
+        if self._templates.may_start(tier):
             self._start_template(tier)
-        if tier not in self._templates:
-            raise IsolationUnavailableError(f"template of tier {tier}", self._unavailable.get(tier, "not running"))
-        return self._templates[tier]
+        running = self._templates.get(tier)
+        if running is None:
+            why = self._templates.unavailable.get(tier, "not running")
+            raise IsolationUnavailableError(f"template of tier {tier}", why)
+        return running
 
-    def _free_uid(self, tier: int) -> int:
-        """A uid of the tier's slice that no running instance has; 0 is the zygote's."""
-        taken = {instance.uid for instance in self._instances.values() if instance.tier == tier}
-        uid = self._uids[tier]
-        while True:
-            uid = uid % (self._specs[tier].uid_count - 1) + 1
-            if uid not in taken:
-                self._uids[tier] = uid
-                return uid
+    def _of_tier(self, tier: int) -> list[Instance]:
+        return [each for each in self._instances.values() if each.tier == tier]
 
     # -- messages of an instance, before plugin code runs
 
@@ -373,15 +405,27 @@ class Launcher:
             instance.pidfd = descriptors[0]
             self._welcome(instance, control)
             return True
-        channel.close(descriptors)
         self._selector.unregister(control)
         instance.close_control()
-        if message.get("op") == "ready":
-            instance.started()
-            self._tell(protocol.Started(instance.run))
+        if message.get("op") == "ready" and len(descriptors) == 1:
+            self._begin(instance, descriptors[0])
         elif message.get("op") == "failed":
             instance.failure = (_short(message.get("step"))[:64], _short(message.get("detail")))
+        channel.close(descriptors)
         return True
+
+    def _begin(self, instance: Instance, listener: int) -> None:
+        """Its jail is complete, and plugin code begins. Until somebody listens, what is refused waits."""
+        try:
+            if self._notifier is None:
+                raise OSError(0, "the notifier is not there")
+            self._notifier.watch(instance.owner, self._profiles[instance.tier].refused_calls, listener)
+        except OSError as error:
+            instance.failure = ("notifier", _short(error))
+            instance.kill("fault")
+            return
+        instance.started()
+        self._tell(protocol.Started(instance.run))
 
     def _welcome(self, instance: Instance, control: socket.socket) -> None:
         """Put it into its groups, and let it go on."""
@@ -407,6 +451,7 @@ class Launcher:
         del self._instances[instance.run]
         if instance.control is not None:
             self._drain(instance, instance.control)
+        self._blame(instance)
         ended = instance.finish(exit_code)
         if instance.started_ns:
             self._tell(ended)

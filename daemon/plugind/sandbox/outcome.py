@@ -6,6 +6,7 @@ frame with the run's nonce.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 from dataclasses import dataclass
@@ -13,8 +14,6 @@ from dataclasses import dataclass
 from plugind.model import Limits, Outcome, PluginError, Violation
 from plugind.sandbox.inside.runner import HEADER, MESSAGE_CHARS, TRACEBACK_CHARS, TYPE_CHARS
 from plugind.sandbox.protocol import Ended
-
-_SIGSYS = "made a system call that no plugin may make, and was killed for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +29,12 @@ class Verdict:
 
 def judge(ended: Ended, result: bytes, nonce: bytes, limits: Limits) -> Verdict:
     """The one outcome of a run that started."""
+    return dataclasses.replace(_judge(ended, result, nonce, limits), violations=ended.violations)
+
+
+def _judge(ended: Ended, result: bytes, nonce: bytes, limits: Limits) -> Verdict:
     if ended.cause:
-        return Verdict(Outcome(ended.cause), _cause_text(ended.cause, limits))
-    if ended.exit_code == -signal.SIGSYS:
-        return Verdict(Outcome.VIOLATION, _SIGSYS, violations=(Violation("syscall", "", 1, _SIGSYS),))
+        return Verdict(Outcome(ended.cause), _cause_text(ended, limits))
     if ended.exit_code == -signal.SIGKILL:
         return Verdict(Outcome.KILLED, "killed from outside plugind")
     if ended.exit_code < 0:
@@ -50,7 +51,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _cause_text(cause: str, limits: Limits) -> str:
+def _cause_text(ended: Ended, limits: Limits) -> str:
     return {
         "timeout": f"wall clock: more than {limits.wall_ms} ms",
         "cpu_exceeded": f"CPU time: more than {limits.cpu_ms} ms over all its processes",
@@ -59,7 +60,13 @@ def _cause_text(cause: str, limits: Limits) -> str:
         "output_limit": f"output: more than {limits.output_bytes} bytes",
         "killed": "killed by the operator",
         "canceled": "canceled by the caller",
-    }.get(cause, "the sandbox lost the instance")
+        "violation": ended.detail or _forbidden(ended.violations),
+    }.get(ended.cause, "the sandbox lost the instance")
+
+
+def _forbidden(violations: tuple[Violation, ...]) -> str:
+    name = violations[0].name if violations else "one"
+    return f"made a system call that no plugin may make: {name}"
 
 
 def _judge_frame(result: bytes, nonce: bytes) -> Verdict:

@@ -11,10 +11,10 @@ import dataclasses
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, NoReturn, get_type_hints
 
 from plugind.errors import InvalidRequestError
-from plugind.model import Limits
+from plugind.model import Limits, Violation
 
 MAX_MESSAGE_BYTES = 16 * 1024
 KILLED = "killed"
@@ -126,12 +126,16 @@ class Ended:
     run: str
     cause: str
     """Why it was killed: "" (it ended by itself), canceled, killed, output_limit, timeout, cpu_exceeded,
-    out_of_memory, pids_exceeded, fault."""
+    out_of_memory, pids_exceeded, violation, fault."""
     exit_code: int
     """Exit code of the plugin's process, or -signal."""
     wall_ms: int
     cpu_ms: int
     memory_peak_bytes: int
+    detail: str = ""
+    """What there is to say of the cause, beyond the limits that the front knows."""
+    violations: tuple[Violation, ...] = ()
+    """Refused system calls, what ended the run first."""
 
 
 ToLauncher = Load | Start | Kill | Stop
@@ -175,12 +179,18 @@ def _build(kind: type[Any], fields: dict[str, Any]) -> Any:
 def _value(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
     if hint is Limits and isinstance(value, dict):
         return _build(Limits, value)
+    if hint == tuple[Violation, ...] and isinstance(value, list):
+        return tuple(_build(Violation, each) if isinstance(each, dict) else _wrong(kind, name, each) for each in value)
     if hint is int and type(value) is int and -(2**31) <= value < 2**53:
         return value
     if hint is str and isinstance(value, str) and _text_fits(name, value):
         return value
     if hint == dict[str, str] and isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
         return value
+    return _wrong(kind, name, value)
+
+
+def _wrong(kind: type[Any], name: str, value: object) -> NoReturn:
     raise InvalidRequestError(f"{kind.__name__}.{name}: not a valid value: {value!r:.80}")
 
 

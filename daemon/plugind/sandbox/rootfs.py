@@ -17,13 +17,25 @@ from pathlib import Path
 import plugind
 from plugind.errors import IsolationUnavailableError
 from plugind.linux import constants as c
-from plugind.linux import syscalls
+from plugind.linux import landlock, syscalls
+from plugind.model import Profile
+from plugind.sandbox import jailspec
 
 RUNTIME_DIR = "/runtime"
+GRANTS = ("grant/read/plan", "grant/write/output")
+"""Where folders are moved in later. Landlock's rules are on the folders above: one on a mountpoint itself would not
+cover what is mounted there afterwards."""
 _RESERVED = ("/tmp", "/proc", "/dev", "/code", "/plugin", "/runtime", "/etc", "/grant")  # noqa: S108
 _READ_ONLY = c.MS_BIND | c.MS_REMOUNT | c.MS_RDONLY | c.MS_NOSUID
 _DEVICES = ("null", "zero", "full", "random", "urandom")
-_INSIDE = ("__init__.py", "linux/__init__.py", "linux/constants.py", "linux/syscalls.py", "sandbox/__init__.py")
+_INSIDE = (
+    "__init__.py",
+    "linux/__init__.py",
+    "linux/constants.py",
+    "linux/landlock.py",
+    "linux/syscalls.py",
+    "sandbox/__init__.py",
+)
 _ETC = {
     "passwd": "plugin:x:1000:1000:plugin:/tmp:/usr/sbin/nologin\n",
     "group": "plugin:x:1000:\n",
@@ -53,6 +65,12 @@ def check_place(found: Interpreter) -> Interpreter:
     return found
 
 
+def ground(profile: Profile) -> jailspec.Ground:
+    """What this machine gives to jails of a tier. Raises IsolationUnavailableError (Interpreter.current)."""
+    trees = library_trees(Interpreter.current(), programs=profile.exec_allowed)
+    return jailspec.Ground(landlock.abi(), tuple(map(str, trees)))
+
+
 def build(root: Path, code: Path, interpreter: Interpreter, *, programs: bool) -> None:
     """Mount and fill the root at `root`. `programs`: show /usr/bin too, for tiers that may execute.
 
@@ -60,9 +78,9 @@ def build(root: Path, code: Path, interpreter: Interpreter, *, programs: bool) -
     """
     syscalls.mount("none", str(root), "tmpfs", c.MS_NOSUID | c.MS_NODEV, "size=8m,nr_inodes=4096,mode=0755")
     os.umask(0o022)
-    for name in ("proc", "tmp", "plugin", "code", "etc", "dev/shm", "grant", "usr"):
+    for name in ("proc", "tmp", "plugin", "code", "etc", "dev/shm", *GRANTS, "usr"):
         (root / name).mkdir(parents=True)
-    for source in _library_trees(interpreter, programs=programs):
+    for source in library_trees(interpreter, programs=programs):
         _show(source, root)
     for link in ("lib", "lib64", "bin"):
         host = Path("/", link)
@@ -77,7 +95,8 @@ def build(root: Path, code: Path, interpreter: Interpreter, *, programs: bool) -
     _copy_runtime(root / RUNTIME_DIR.lstrip("/"))
 
 
-def _library_trees(interpreter: Interpreter, *, programs: bool) -> Iterator[Path]:
+def library_trees(interpreter: Interpreter, *, programs: bool) -> Iterator[Path]:
+    """What the jail shows of the host, at its own place: interpreter, libraries, and `programs` where they may run."""
     if not interpreter.prefix.startswith("/usr"):
         yield Path(interpreter.prefix)
     else:

@@ -7,23 +7,34 @@ import shutil
 import signal
 import socket
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 from plugind.errors import ConfigError, IsolationUnavailableError
 from plugind.linux import cgroup, seccomp, syscalls
 from plugind.linux import constants as c
-from plugind.model import Profile
+from plugind.model import Limits, Profile
 from plugind.profiles import builtin_digests, load_profiles
-from plugind.sandbox import codestore, features, rootfs, uids
+from plugind.sandbox import codestore, features, jailspec, rootfs, template, uids
 from plugind.sandbox.latch import Latch, path_of
-from plugind.sandbox.launcher import Launcher, log
+from plugind.sandbox.launcher import Build, Launcher, log
 from plugind.sandbox.template import TemplateSpec
+from plugind.sandbox.templates import Templates
 
 JAILS = Path("/run")
+
+
+@dataclass(frozen=True, slots=True)
+class UnsafeOverrides:
+    """Who builds the jail. For tests that take a control away and show what it was good for; nothing else sets it."""
+
+    build_jail: Callable[[Profile, Limits, str, int, jailspec.Ground], jailspec.JailSpec] = jailspec.build
+    build_filter: Callable[..., bytes] = seccomp.build
+    template_filter: Callable[[], bytes] = seccomp.template_filter
+    memfd_noexec: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,7 @@ class LauncherConfig:
     unlink: tuple[Path, ...] = ()
     keep_descriptors: tuple[int, ...] = ()
     """Such as the lock of the state: it is free only when the launcher has cleaned up."""
+    unsafe: UnsafeOverrides = field(default_factory=UnsafeOverrides)
 
 
 def start_launcher(config: LauncherConfig) -> tuple[socket.socket, int]:
@@ -97,8 +109,9 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
     latch = Latch(path_of(config.state_dir))
     with _private_mounts(JAILS / f"plugind-{name}") as jail:
         code = codestore.CodeStore(jail / "code")
-        specs = {tier: _spec(profile, jail) for tier, profile in profiles.items()}
-        launcher = Launcher(front, base, profiles, specs, code, builtin, unavailable, latch)
+        specs = {tier: _spec(profile, jail, config.unsafe) for tier, profile in profiles.items()}
+        templates = Templates(base, specs, unavailable, template.start)
+        launcher = Launcher(front, base, profiles, templates, code, builtin, latch, _builder(profiles, config.unsafe))
         signal.signal(signal.SIGTERM, lambda _number, _frame: launcher.stop())
         try:
             launcher.serve(driver.name)
@@ -133,8 +146,18 @@ def _private_mounts(jail: Path) -> Iterator[Path]:
         shutil.rmtree(jail, ignore_errors=True)
 
 
-def _spec(profile: Profile, jail: Path) -> TemplateSpec:
+def _builder(profiles: Mapping[int, Profile], unsafe: UnsafeOverrides) -> Build:
+    grounds = {tier: rootfs.ground(profile) for tier, profile in profiles.items()}
+
+    def build(profile: Profile, limits: Limits, digest: str, uid: int) -> jailspec.JailSpec:
+        return unsafe.build_jail(profile, limits, digest, uid, grounds[profile.tier])
+
+    return build
+
+
+def _spec(profile: Profile, jail: Path, unsafe: UnsafeOverrides) -> TemplateSpec:
     base, count = uids.slice_of(profile.tier)
+    memfd = unsafe.memfd_noexec and Path("/", template.MEMFD_NOEXEC).exists()
     return TemplateSpec(
         tier=profile.tier,
         uid_base=base,
@@ -143,6 +166,7 @@ def _spec(profile: Profile, jail: Path) -> TemplateSpec:
         code=jail / "code",
         interpreter=rootfs.Interpreter.current(),
         programs=profile.exec_allowed,
-        template_filter=seccomp.template_filter(),
-        instance_filter=seccomp.build(profile),
+        template_filter=unsafe.template_filter(),
+        instance_filter=unsafe.build_filter(profile, memfd=memfd),
+        memfd_noexec=memfd,
     )

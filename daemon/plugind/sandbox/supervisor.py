@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from plugind.linux.cgroup import GroupStats
-from plugind.model import Limits
+from plugind.model import Limits, Violation
 from plugind.sandbox.protocol import Ended
 
 SETUP_NS = 10 * 10**9
@@ -54,7 +54,9 @@ class Instance:
     limits: Limits
     uid: int
     group: InstanceGroup
-    control: socket.socket | None
+    owner: int
+    """Whose refused system calls are counted there (refusals.py)."""
+    control: socket.socket | None = None
     created_ns: int = field(default_factory=time.monotonic_ns)
     started_ns: int = 0
     """When plugin code began; 0 while the jail is being built."""
@@ -62,6 +64,9 @@ class Instance:
     next_check_ns: int = 0
     pidfd: int = -1
     cause: str = ""
+    detail: str = ""
+    """What there is to say of the cause."""
+    violations: tuple[Violation, ...] = ()
     failure: tuple[str, str] = ("setup", "the instance ended before its jail was complete")
     """Step and detail, should it end before it started."""
 
@@ -126,6 +131,12 @@ class Instance:
             with contextlib.suppress(OSError):  # it was gone already
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
+    def refuse(self, detail: str) -> None:
+        """It made a system call that ends a run."""
+        if not self.killed_ns:
+            self.detail = detail
+        self.kill("violation")
+
     def close_control(self) -> None:
         """The conversation with the instance is over: it started, failed or ended."""
         if self.control is not None:
@@ -150,4 +161,6 @@ class Instance:
             wall_ms=(now_ns - self.started_ns) // 10**6 if self.started_ns else 0,
             cpu_ms=stats.cpu_ns // 10**6,
             memory_peak_bytes=stats.memory_peak_bytes,
+            detail=self.detail,
+            violations=self.violations,
         )

@@ -19,6 +19,8 @@ from plugind.linux import syscalls
 from plugind.sandbox import rootfs
 
 START_TIMEOUT_S = 20.0
+MEMFD_NOEXEC = "proc/sys/vm/memfd_noexec"
+"""Since Linux 6.3."""
 _NAMESPACES = c.CLONE_NEWUSER | c.CLONE_NEWNS | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWNET | c.CLONE_NEWCGROUP
 _ATTACHED, _UNSHARED, _MAPPED = b"in its groups", b"unshared", b"mapped"
 _ZYGOTE = f"import sys; sys.path.insert(0, {rootfs.RUNTIME_DIR!r}); import plugind.sandbox.inside.zygote as z; z.main()"
@@ -37,6 +39,8 @@ class TemplateSpec:
     programs: bool
     template_filter: bytes
     instance_filter: bytes
+    memfd_noexec: bool
+    """Whether the kernel can keep memfds from being executed; without, the filter allows none."""
 
 
 @dataclass(slots=True)
@@ -150,7 +154,8 @@ def _setup(spec: TemplateSpec, sync: socket.socket) -> None:
     rootfs.build(spec.staging, spec.code, spec.interpreter, programs=spec.programs)
     # A full proc, of this pid namespace only: instances may mount their own (subset=pid) only where one is visible.
     syscalls.mount("proc", str(spec.staging / "proc"), "proc", c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC)
-    (spec.staging / "proc/sys/vm/memfd_noexec").write_text("2")  # inherited by the pid namespaces below
+    if spec.memfd_noexec:
+        (spec.staging / MEMFD_NOEXEC).write_text("2")  # inherited by the pid namespaces below
     rootfs.enter(spec.staging)
     syscalls.unshare(_NAMESPACES)
     sync.send(_UNSHARED)

@@ -15,6 +15,8 @@ FIRST: Final = 1879048192
 SLICE: Final = 65536
 FRONT: Final = FIRST
 """uid and gid of the front where there is no user plugind."""
+NOTIFIER: Final = FIRST + 1
+"""uid and gid of the process that answers for refused system calls (notifier.py)."""
 LAST: Final = FIRST + 4 * SLICE - 1
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plugind.linux import constants as c
-from plugind.linux import syscalls
+from plugind.linux import landlock, syscalls
 
 _LOCKED_DOWN = c.MS_NOSUID | c.MS_NODEV
 PROC_SUPER_MAGIC = 0x9FA0
@@ -32,6 +32,8 @@ class Context:
     input: int
     control: int
     seccomp: bytes
+    listener: int = field(default=-1)
+    """Where the filter tells of refused calls: for the launcher, and closed here before plugin code runs."""
     sysctl: int = field(default=-1)
     """O_PATH of the template's /proc/sys/user, taken before its /proc is covered."""
 
@@ -155,8 +157,12 @@ def setup_no_new_privileges(_context: Context) -> None:
     os.umask(0o077)
 
 
+def setup_landlock(_context: Context, abi: int, rules: dict[str, list[str]]) -> None:
+    landlock.restrict(abi, rules)
+
+
 def setup_seccomp(context: Context) -> None:
-    syscalls.seccomp_load(context.seccomp)
+    context.listener = syscalls.seccomp_listen(context.seccomp)
 
 
 _STEPS: dict[str, Callable[..., None]] = {
@@ -172,6 +178,7 @@ _STEPS: dict[str, Callable[..., None]] = {
     "user_namespace": setup_user_namespace,
     "capabilities": setup_capabilities,
     "no_new_privileges": setup_no_new_privileges,
+    "landlock": setup_landlock,
     "seccomp": setup_seccomp,
 }
 

@@ -109,29 +109,29 @@ def become_instance(message: dict[str, Any], descriptors: list[int], null: int, 
         context = setup.Context(**given, stdin=null, seccomp=seccomp)
         try:
             syscalls.set_name("plugind-plugin")
-            greet(context.control)
+            # A pidfd of this instance: a name that no other process can come to bear.
+            hand_over(context.control, b'{"op":"hello"}', os.pidfd_open(os.getpid()))
             setup.carry_out(context, message["steps"])
         except setup.StepError as error:
             step, detail = error.args
             failure = {"op": "failed", "step": step, "detail": detail[:1000]}
             os.write(context.control, json.dumps(failure).encode())
             os._exit(1)
-        os.write(context.control, b'{"op":"ready"}')
+        hand_over(context.control, b'{"op":"ready"}', context.listener)
         os.close(context.control)
         runner.run(context.input, context.result)
     finally:
         os._exit(1)
 
 
-def greet(control: int) -> None:
-    """Hand the launcher a pidfd of this instance: a name that no other process can come to bear."""
-    pidfd = os.pidfd_open(os.getpid())
+def hand_over(control: int, message: bytes, descriptor: int) -> None:
+    """A message to the launcher with a descriptor, which from then on only the launcher has."""
     stream = socket.socket(fileno=control)
     try:
-        socket.send_fds(stream, [b'{"op":"hello"}'], [pidfd])
+        socket.send_fds(stream, [message], [descriptor])
     finally:
         stream.detach()
-        os.close(pidfd)
+        os.close(descriptor)
 
 
 if __name__ == "__main__":
