@@ -22,7 +22,7 @@ from plugind.model import Limits, Profile
 from plugind.profiles import load_profiles, profiles_dir
 from plugind.sandbox.client import InstanceRequest, InstanceResult, LauncherClient
 from plugind.sandbox.jailspec import effective_limits
-from plugind.sandbox.spawn import LauncherConfig, start_launcher
+from plugind.sandbox.spawn import LauncherConfig, UnsafeOverrides, start_launcher
 
 _numbers = itertools.count(1)
 INSTANCE = "plugind-plugin"
@@ -102,11 +102,11 @@ def sweep(state: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def jail(profiles: Path | None = None) -> AsyncIterator[Jail]:
-    """A launcher, its client, and the certainty that both are gone afterwards."""
+async def jail(profiles: Path | None = None, unsafe: UnsafeOverrides | None = None) -> AsyncIterator[Jail]:
+    """A launcher, its client, and the certainty that both are gone afterwards. `unsafe`: see weakened.py."""
     profiles = profiles or profiles_dir()
     with state_folder() as state:
-        sock, pid = start_launcher(LauncherConfig(state, profiles, 0, 0))
+        sock, pid = start_launcher(LauncherConfig(state, profiles, 0, 0, unsafe=unsafe or UnsafeOverrides()))
         client = LauncherClient(sock)
         try:
             await client.open()
