@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from plugind.errors import IsolationUnavailableError, LauncherGoneError
 from plugind.model import Outcome
 from plugind.profiles import profiles_dir
 from tests.support.jail import assert_gone_within_50_ms, descendants, jail
+from tests.support.weakened import weakened
 
 pytestmark = pytest.mark.root
 
@@ -29,7 +31,7 @@ def run(payload, context):
         "uid": os.getresuid(), "gid": os.getresgid(), "groups": os.getgroups(), "pid": os.getpid(), "sid": os.getsid(0),
         "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd")),
         "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in ("pid","mnt","ipc","uts","cgroup","user","net")},
-        "root": sorted(os.listdir("/")), "proc": sorted(os.listdir("/proc")), "plugin": os.listdir("/plugin"), "code": os.listdir("/code"),
+        "proc": sorted(os.listdir("/proc")), "plugin": os.listdir("/plugin"),
         "mounts": [line.split()[4:6] for line in open("/proc/self/mountinfo")],
         "cgroup": open("/proc/self/cgroup").read().splitlines(),
         "hostname": os.uname().nodename, "environment": dict(os.environ), "cwd": os.getcwd(),
@@ -54,7 +56,7 @@ async def test_what_a_plugin_finds(tier: int) -> None:
     for name, link in seen["namespaces"].items():
         assert link != str(Path(f"/proc/self/ns/{name}").readlink()), name
     assert seen["proc"] == ["1", "self", "thread-self"]
-    assert (seen["plugin"], seen["code"]) == (["plugin.py"], [])
+    assert seen["plugin"] == ["plugin.py"]
     assert all(line.endswith(":/") for line in seen["cgroup"])
     writable = sorted(path for path, options in seen["mounts"] if options.split(",")[0] == "rw")
     assert writable == ["/dev/shm", "/proc", "/proc", "/tmp"]  # the covered proc of the template, and its own
@@ -65,9 +67,26 @@ async def test_what_a_plugin_finds(tier: int) -> None:
     assert seen["umask"] == 0o077
 
 
+async def test_what_the_root_consists_of() -> None:
+    look = "import os\ndef run(payload, context):\n    return [sorted(os.listdir(each)) for each in payload]\n"
+    places = ["/", "/grant", "/grant/read", "/grant/read/plan", "/grant/write/output", "/dev", "/etc", "/code"]
+    async with jail(unsafe=weakened(without=["landlock"])) as box:  # by which a plugin cannot list the root at all
+        root, *below = await box.value(look, places)
+    allowed = {"bin", "code", "dev", "etc", "grant", "lib", "lib64", "plugin", "proc", "runtime", "tmp", "usr"}
+    assert set(root) - {Path(sys.base_prefix).parts[1]} <= allowed
+    assert below == [
+        ["read", "write"], ["plan"], [], [],
+        ["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"],
+        ["group", "hosts", "nsswitch.conf", "passwd"], [],
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("attempt", "error"),
     [
+        ("os.listdir('/')", "PermissionError"),
+        ("os.listdir('/usr')", "PermissionError"),
+        ("os.listdir('/code')", "PermissionError"),
         ("open('/plugin/plugin.py', 'a')", "PermissionError|OSError"),
         ("open('/usr/x', 'w')", "OSError"),
         ("open('/x', 'w')", "OSError"),

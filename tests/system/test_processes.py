@@ -179,9 +179,10 @@ def test_ends_on_signals_with_every_instance_gone(tmp_path: Path, number: signal
         daemon.install(folder(tmp_path, "sleeper", code=SLEEPER))
         caller = threading.Thread(target=_ask, args=(daemon.client(),), daemon=True)
         caller.start()
-        time.sleep(0.1)
-        below = descendants(daemon.pids[0])
-        assert living_instances(below)
+        deadline = time.monotonic() + 10
+        while not living_instances(below := descendants(daemon.pids[0])):
+            assert time.monotonic() < deadline, "nothing runs"
+            time.sleep(0.01)
         os.kill(daemon.pids[0], number)
         assert daemon.wait_gone(5)
         assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
