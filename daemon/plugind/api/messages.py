@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable
 
+from plugind import jsontext
 from plugind.catalog import Catalog
-from plugind.errors import InvalidRequestError
+from plugind.errors import InvalidJsonError, InvalidRequestError
 from plugind.model import PERMISSION_KINDS, Approval, Hold, Limits, Permission, PluginVersion, Reason
+from plugind.provenance.manifest import MAX_MANIFEST_BYTES, canonical_entry
 from plugind.registry.connection import Change
 from plugind.registry.rows import Plugin
 from plugind_proto.v1 import common_pb2, registry_pb2
@@ -104,12 +105,13 @@ def _permission(item: registry_pb2.Permission) -> Permission:
         expected = ", ".join(PERMISSION_KINDS)
         raise InvalidRequestError(f"permissions.kind: expected one of {expected}, got {item.kind[:80]!r}")
     try:
-        table = json.loads(item.entry_json)
-    except (ValueError, RecursionError) as error:
+        # Strictly, as a manifest's: what is stored and told again is Unicode, and JSON for everybody.
+        table = jsontext.loads(item.entry_json.encode(), max_bytes=MAX_MANIFEST_BYTES)
+    except InvalidJsonError as error:
         raise InvalidRequestError(f"permissions.entry_json: expected JSON: {error}") from error
     if not isinstance(table, dict):
         raise InvalidRequestError(f"permissions.entry_json: expected an object, got {item.entry_json[:80]!r}")
-    return Permission(item.kind, json.dumps(table, sort_keys=True, ensure_ascii=False))
+    return Permission(item.kind, canonical_entry(table))
 
 
 def limits_message(limits: Limits) -> common_pb2.Limits:
