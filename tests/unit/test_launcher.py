@@ -100,6 +100,7 @@ class FakeTemplate:
         self.tier = tier
         self.sock, self.zygote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.zygote.settimeout(TIMEOUT_S)
+        self.init_pid = os.getpid()
         self.killed = False
 
     def kill(self):

@@ -78,6 +78,17 @@ def check_descriptors(descriptors: Sequence[int]) -> None:
             raise InvalidRequestError("descriptor: expected the write end of a pipe")
 
 
+def is_below(pid: int, ancestor: int, generations: int = 3) -> bool:
+    """Whether a process descends from another. Raises OSError. Source: proc_pid_stat(5)."""
+    for _ in range(generations):
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        if pid == ancestor:
+            return True
+        if pid <= 1:
+            break
+    return False
+
+
 def pid_of(pidfd: int) -> int:
     """The host's pid of a pidfd. Raises OSError for any other descriptor. Source: pidfd_open(2)."""
     for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():

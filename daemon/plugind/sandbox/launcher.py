@@ -22,6 +22,7 @@ from plugind.linux.cgroup import Base, GroupLimits
 from plugind.linux.seccomp_notify import Rules
 from plugind.model import Limits, Profile
 from plugind.sandbox import channel, codestore, jailspec, notifier, protocol, refusals, template
+from plugind.sandbox.complaints import Complaints
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.queue import StartQueue
 from plugind.sandbox.supervisor import Instance
@@ -64,6 +65,7 @@ class Launcher:
         self._instances: dict[str, Instance] = {}
         self._waiting = StartQueue()
         self._stopping = False
+        self._complaints = Complaints(log)
         self._selector = selectors.DefaultSelector()
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
@@ -173,7 +175,7 @@ class Launcher:
             data, cut = b"", False
         message = {} if cut else _parse(data)
         match message:
-            case {"op": "exited", "run": str(run), "exit_code": int(exit_code)} if -64 <= exit_code <= 255:
+            case {"op": "exited", "run": str(run), "exit_code": int(exit_code)} if _is_exit_code(exit_code):
                 if instance := self._instance_of(source, run):
                     self._finish(instance, exit_code)
             case {"op": "failed", "run": str(run), "detail": str(detail)}:
@@ -253,12 +255,12 @@ class Launcher:
             self._stopping = True
             return
         except InvalidRequestError as error:
-            log(f"refused a message of the front: {error}")
+            self._complaints.note(f"a message of the front: {error}")
             return
         try:
             self._obey(message, descriptors)
         except InvalidRequestError as error:
-            log(f"refused {message.op} of the front: {error}")
+            self._complaints.note(f"{message.op} of the front: {error}")
         finally:
             channel.close(descriptors)
 
@@ -292,6 +294,7 @@ class Launcher:
             for evicted in self._code.load(message.digest, descriptor, in_use):
                 self._tell(protocol.Loaded(evicted, "evicted"))
         except (InvalidBundleError, OSError) as error:
+            self._complaints.note(f"load of the front: {message.digest}: {error}")
             self._tell(protocol.Loaded(message.digest, _short(error)))
         else:
             self._tell(protocol.Loaded(message.digest, ""))
@@ -321,6 +324,8 @@ class Launcher:
             begin(message, descriptors)
         except (PlugindError, OSError) as error:
             step = getattr(error, "step", "launcher")
+            if isinstance(error, InvalidRequestError):  # what no front in its right mind asks for
+                self._complaints.note(f"start of the front: run {message.run}: {error}")
             self._tell(protocol.Refused(message.run, step, _short(error)))
 
     def _check_places(self, tier: int, waiting: int = 0) -> None:
@@ -402,8 +407,7 @@ class Launcher:
             data, descriptors = b"", []  # it died with an unread message of ours
         message = _parse(data)
         if message.get("op") == "hello" and len(descriptors) == 1 and instance.pidfd < 0:
-            instance.pidfd = descriptors[0]
-            self._welcome(instance, control)
+            self._welcome(instance, control, descriptors[0])
             return True
         self._selector.unregister(control)
         instance.close_control()
@@ -417,6 +421,8 @@ class Launcher:
     def _begin(self, instance: Instance, listener: int) -> None:
         """Its jail is complete, and plugin code begins. Until somebody listens, what is refused waits."""
         try:
+            if instance.pidfd < 0:
+                raise OSError(0, "it went on before it was in its groups")
             if self._notifier is None:
                 raise OSError(0, "the notifier is not there")
             self._notifier.watch(instance.owner, self._profiles[instance.tier].refused_calls, listener)
@@ -427,13 +433,24 @@ class Launcher:
         instance.started()
         self._tell(protocol.Started(instance.run))
 
-    def _welcome(self, instance: Instance, control: socket.socket) -> None:
+    def _welcome(self, instance: Instance, control: socket.socket, pidfd: int) -> None:
         """Put it into its groups, and let it go on."""
+        try:
+            pid = channel.pid_of(pidfd)
+            if not channel.is_below(pid, self._template_of(instance.tier).init_pid):
+                raise OSError(0, "expected a pidfd of its own")  # SO_PEERPIDFD gives it one of the launcher
+        except (IsolationUnavailableError, OSError) as error:
+            # Not kept: to send a signal by a folder of /proc works as well, and may be anybody's.
+            os.close(pidfd)
+            instance.failure = ("cgroup", _short(error))
+            instance.kill("fault")
+            return
+        instance.pidfd = pidfd
         if instance.killed_ns:
             instance.kill(instance.cause)  # until now there was nothing that could be killed
             return
         try:
-            instance.group.attach(channel.pid_of(instance.pidfd))
+            instance.group.attach(pid)
             self._hand_over_reins(instance)
             channel.send(control, b"go")
         except OSError as error:
@@ -472,6 +489,10 @@ def _parse(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}
+
+
+def _is_exit_code(number: int) -> bool:
+    return type(number) is int and -64 <= number <= 255  # True is an int too, and no message may carry it
 
 
 def _short(text: object) -> str:

@@ -30,6 +30,7 @@ START_TIMEOUT_S: Final = 10.0
 _WATCH: Final = struct.Struct("<QQ")  # owner, most refused calls; with the listener
 _END: Final = struct.Struct("<QI")  # owner, why
 _READY: Final = b"ready"
+_LISTENER: Final = "anon_inode:seccomp notify"
 
 
 class Notifier:
@@ -41,7 +42,9 @@ class Notifier:
         self._group = group
 
     def watch(self, owner: int, most: int, listener: int) -> None:
-        """Answer for an instance from now on. Raises OSError."""
+        """Answer for an instance from now on. Raises OSError, also where that is no listener."""
+        if os.readlink(f"/proc/self/fd/{listener}") != _LISTENER:
+            raise OSError(0, "expected the listener of a seccomp filter")
         channel.send(self.sock, _WATCH.pack(owner, most), [listener])
 
     def receive(self) -> tuple[int, int] | None:

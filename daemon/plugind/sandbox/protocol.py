@@ -159,7 +159,7 @@ def decode(data: bytes) -> Message:
     if len(data) > MAX_MESSAGE_BYTES:
         raise InvalidRequestError(f"message: expected at most {MAX_MESSAGE_BYTES} bytes, got {len(data)}")
     try:
-        fields = json.loads(data)
+        fields = json.loads(data.decode())  # of bytes json.loads would guess the encoding: UTF-16 as well
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"message: expected a JSON object: {error}") from error
     op = fields.pop("op", None) if isinstance(fields, dict) else None
