@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import os
+import re
 import select
 import signal
 import socket
@@ -25,8 +26,8 @@ import pytest
 from plugind.model import Limits
 from plugind.profiles import profiles_dir
 from plugind.sandbox import channel, codestore, protocol, uids
-from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.complaints import MOST_A_SECOND
+from plugind.sandbox.pipes import sealed_memfd
 from tests.support.bad_front import (
     BUNDLE,
     DIGEST,
@@ -595,5 +596,10 @@ def test_the_launcher_keeps_its_privileges_to_itself(front: Front) -> None:
     assert front.works()
     own = Path("/proc/self/ns/user").readlink()
     below = descendants(front.pid)
-    assert below
-    assert all(Path(f"/proc/{pid}/ns/user").readlink() != own for pid in below)
+    assert {"plugind-init", "plugind-zygote"} <= set(below.values())
+    for pid, name in below.items():
+        status = Path(f"/proc/{pid}/status").read_text()
+        sets = re.findall(r"^Cap(?:Inh|Prm|Eff|Bnd|Amb):\s(\w+)$", status, re.MULTILINE)
+        powerless = len(sets) == 5 and not any(int(each, 16) for each in sets)
+        assert powerless or Path(f"/proc/{pid}/ns/user").readlink() != own, name
+        assert uid_of(pid) >= uids.FIRST, name

@@ -34,6 +34,7 @@ class Bench:
         folder = Path(tempfile.mkdtemp(prefix="plugind-fuzz-"))
         self.world = World(folder)
         self.launcher = self.world.launcher
+        self.launcher._new_notifier()
         self.launcher._start_template(TIER)
         memfd = sealed_memfd("bundle", BUNDLE)
         self.launcher._code.load(DIGEST, memfd, set())
@@ -48,7 +49,9 @@ class Bench:
         return len(os.listdir("/proc/self/fd"))
 
     def instance(self, control: socket.socket | None, *, started: bool) -> Instance:
-        instance = Instance("r1", DIGEST, TIER, Limits(1, 1, 1, 1, 1, 1), 1, FakeGroup(), control)
+        owner = self.launcher._table.take()
+        instance = Instance("r1", DIGEST, TIER, Limits(1, 1, 1, 1, 1, 1), 1, FakeGroup(), owner)
+        instance.control = control
         instance.started_ns = int(started)
         self.launcher._instances["r1"] = instance
         return instance
@@ -113,8 +116,8 @@ def zygote(data: bytes) -> None:
     it = bench()
     it.instance(None, started=data[:1] == b"\x01")
     it.world.zygote(TIER).zygote.send(data[1:] or b" ")
-    it.launcher._from_zygote(it.launcher._templates[TIER])
-    assert it.launcher._templates[TIER] is it.world.zygote(TIER)
+    it.launcher._from_zygote(it.launcher._templates.get(TIER))
+    assert it.launcher._templates.get(TIER) is it.world.zygote(TIER)
     it.tidy()
 
 
