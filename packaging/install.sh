@@ -104,6 +104,7 @@ install_units() {
     put "$tree/packaging/plugind.sysusers" "$lib/sysusers.d/plugind.conf"
     put "$tree/packaging/plugind.tmpfiles" "$lib/tmpfiles.d/plugind.conf"
     put "$tree/packaging/plugind.catalog" "$lib/systemd/catalog/plugind.catalog"
+    "$tree/packaging/apparmor/load.sh"
     say "making the user plugind and the groups plugind-operator, plugind-approver, plugind-admin, where they are missing"
     systemd-sysusers "$lib/sysusers.d/plugind.conf"
     systemd-tmpfiles --create "$lib/tmpfiles.d/plugind.conf"
@@ -137,6 +138,7 @@ uninstall() {
     for name in $COMMANDS; do
         if [ "$(readlink "$bin/$name")" = "$prefix/bin/$name" ]; then rm -fv "$bin/$name"; fi
     done
+    "$tree/packaging/apparmor/load.sh" --remove
     say "removing $prefix"
     rm -rf "$prefix"
     journalctl --update-catalog

@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from plugind.model import Limits, Manifest, Profile, Tier
     from plugind.provenance.bundle import Bundle
     from plugind.provenance.keys import PrivateKey
+    from plugind.sandbox import features
     from plugind.sandbox.features import Feature
     from plugind.sandbox.jailspec import JailSpec
     from plugind_client.records import PluginVersion
@@ -274,7 +275,9 @@ class MachineCheck:
     ok: bool | None
     found: str
     tiers: tuple[int, ...]
-    remedy: str
+    remedy: str = ""
+    command: str = ""
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +286,8 @@ class Machine:
 
     tiers: tuple[int, ...]
     checks: tuple[MachineCheck, ...]
+    tight: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """By tier: what a plugin may ask for there and this machine does not have."""
 
 
 def machine() -> Machine:
@@ -293,17 +298,23 @@ def machine() -> Machine:
     """
     from plugind.sandbox import features
 
-    return machine_of(features.probe(), profiles())
+    return machine_of(features.Machine(), profiles())
 
 
-def machine_of(found: Mapping[str, Feature], tiers: Mapping[int, Profile]) -> Machine:
-    """The same, of given facts. What a profile requires and nobody knows is missing, as it is for the launcher."""
+def machine_of(asked: features.Machine, tiers: Mapping[int, Profile]) -> Machine:
+    """The same, about a given machine."""
     from plugind.sandbox import features
 
-    rows = [MachineCheck(c.name, c.ok, c.found, c.needed_by, c.remedy) for c in features.checks(found, tiers)]
-    required = {name for profile in tiers.values() for name in profile.requires}
-    for name in sorted(required - found.keys()):
-        who = tuple(tier for tier, profile in sorted(tiers.items()) if name in profile.requires)
-        remedy = "take it out of `requires` in the tier's profile, or mend the spelling"
-        rows.append(MachineCheck(name, False, "no such feature is known", who, remedy))
+    tight = {tier: features.tight(asked, profile) for tier, profile in sorted(tiers.items())}
+    return dataclasses.replace(judged(features.probe(asked), tiers), tight=tight)
+
+
+def judged(found: Mapping[str, Feature], tiers: Mapping[int, Profile]) -> Machine:
+    """The same, of given facts."""
+    from plugind.sandbox import features
+
+    rows = [
+        MachineCheck(**dataclasses.asdict(check.feature), tiers=check.needed_by)
+        for check in features.checks(found, tiers)
+    ]
     return Machine(tuple(sorted(tiers)), tuple(rows))

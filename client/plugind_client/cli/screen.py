@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
@@ -12,6 +15,8 @@ _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that move the cursor, change the direction of text, or break lines where none are seen."""
 _PIPE_WIDTH = 10_000
 """In a pipe there is no width to fit into."""
+_LEAST_WIDTH = 60
+"""Of a paragraph: in less, what stands before its lines would leave no room for words."""
 
 
 def visible(text: str) -> str:
@@ -73,3 +78,26 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, stream: Tex
         shown.add_row(*(Text(one_line(cell)) for cell in row))
     width = None if stream.isatty() else _PIPE_WIDTH
     Console(file=stream, width=width, markup=False, highlight=False).print(shown)
+
+
+def paragraph(text: str, first: str, others: str) -> list[str]:
+    """A text in lines as wide as the terminal, with what precedes the first and the other ones; one line in a pipe."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
+    return textwrap.wrap(
+        one_line(text),
+        width=max(width, _LEAST_WIDTH),
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def show_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """Lines, each with its style (a colour, "bold" or ""), on standard output; plain in a pipe or with NO_COLOR."""
+    import typer
+
+    plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    for line, style in lines:
+        codes = {} if plain else {"bold": {"bold": True}, "": {}}.get(style, {"fg": style})
+        print(typer.style(visible(line), **codes) if codes else visible(line))
