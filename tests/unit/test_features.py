@@ -128,7 +128,10 @@ MACHINES = {
         replace(fakes.MODERN, notify="Device or resource busy"),
         {"seccomp_notify": "Device or resource busy"},
     ),
-    "without libseccomp": (replace(fakes.MODERN, libseccomp=None), {"libseccomp": "no libseccomp.so.2"}),
+    "without libseccomp": (
+        replace(fakes.MODERN, libseccomp=None),
+        {"libseccomp": "not found, or ldconfig does not know it"},
+    ),
     "libseccomp 2.4": (replace(fakes.MODERN, libseccomp=(2, 4, 4)), {"libseccomp": "2.4.4"}),
     "a closed interpreter": (
         replace(fakes.MODERN, interpreter_mode=0o700),

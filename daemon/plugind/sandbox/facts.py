@@ -105,7 +105,7 @@ def seccomp_notify(machine: Machine) -> Feature:
 def libseccomp(machine: Machine) -> Feature:
     """The library that builds the filters; it knows user notifications since 2.5."""
     version = machine.libseccomp()
-    found = ".".join(map(str, version)) if version else "no libseccomp.so.2"
+    found = ".".join(map(str, version)) if version else "not found, or ldconfig does not know it"
     enough = version is not None and version >= (2, 5, 0)
     return Feature("libseccomp", enough, found, "libseccomp 2.5 or newer", "sudo apt-get install libseccomp2")
 

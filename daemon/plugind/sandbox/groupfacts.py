@@ -24,8 +24,10 @@ def cgroups(machine: Machine) -> Feature:
     """Without limits nothing runs."""
     try:
         name = _driver(machine)
-    except (IsolationUnavailableError, OSError) as error:
+    except IsolationUnavailableError as error:
         return _no_driver(machine, str(error).removeprefix("cgroup: "))
+    except OSError as error:
+        return _no_driver(machine, f"{error.filename}: {error.strerror}")
     mounted = _mounted(machine, "unified" if name == "unified" else "memory")
     if mounted is not None and mounted[1]:
         found = f"driver {name}, mounted read-only at {mounted[0]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import ctypes.util
 import errno
 import fcntl
 import os
@@ -39,10 +40,10 @@ def libseccomp_version() -> tuple[int, int, int] | None:
     class Version(ctypes.Structure):
         _fields_ = tuple((name, ctypes.c_uint) for name in ("major", "minor", "micro"))
 
-    try:
-        library = ctypes.CDLL("libseccomp.so.2")
-    except OSError:
+    path = ctypes.util.find_library("seccomp")  # as pyseccomp looks for it: by ldconfig, or gcc
+    if path is None:
         return None
+    library = ctypes.CDLL(path)
     library.seccomp_version.restype = ctypes.POINTER(Version)
     found = library.seccomp_version().contents
     return found.major, found.minor, found.micro
