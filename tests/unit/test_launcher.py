@@ -32,6 +32,7 @@ from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.rootfs import Interpreter
 from plugind.sandbox.template import TemplateSpec
 from plugind.sandbox.templates import Templates
+from plugind.sandbox.tries import Tries
 from tests.support.jail import bundle_of
 
 PROFILES = load_profiles(Path(__file__).parents[2] / "profiles")
@@ -168,7 +169,7 @@ class World:
             frozenset(),
             Latch(folder / "state.killed"),
             partial(jailspec.build, ground=jailspec.Ground(0, ())),
-            self.start_notifier,
+            Tries(self.base, self.start_notifier),
         )
         self.thread = threading.Thread(target=self.launcher.serve, args=("fake",), daemon=True)
         self.open_files = contextlib.ExitStack()

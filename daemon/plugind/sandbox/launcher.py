@@ -7,26 +7,26 @@ the templates' inits die with it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import selectors
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from plugind.errors import InvalidBundleError, InvalidRequestError, IsolationUnavailableError, PlugindError
 from plugind.linux.cgroup import Base, GroupLimits
-from plugind.linux.seccomp_notify import Rules
 from plugind.model import Limits, Profile
-from plugind.sandbox import channel, codestore, jailspec, notifier, protocol, refusals, template
+from plugind.sandbox import channel, codestore, jailspec, notifier, protocol, template
 from plugind.sandbox.complaints import Complaints
 from plugind.sandbox.latch import Latch
+from plugind.sandbox.loop import Loop
 from plugind.sandbox.queue import StartQueue
 from plugind.sandbox.supervisor import Instance
 from plugind.sandbox.templates import Templates
+from plugind.sandbox.tries import Tries
+from plugind.sandbox.words import is_exit_code, log, parse, short
 
 Build = Callable[[Profile, Limits, str, int], jailspec.JailSpec]
 MOST_IN_SETUP: Final = 16
@@ -48,7 +48,7 @@ class Launcher:
         builtin: frozenset[str],
         latch: Latch,
         build: Build,
-        start_notifier: notifier.Start = notifier.start,
+        tries: Tries,
     ) -> None:
         self._front = front
         self._base = base
@@ -58,45 +58,28 @@ class Launcher:
         self._builtin = builtin
         self._latch = latch
         self._build = build
-        self._start_notifier = start_notifier
-        self._rules = Rules()
-        self._table = refusals.Table()
-        self._notifier: notifier.Notifier | None = None
+        self._tries = tries
         self._instances: dict[str, Instance] = {}
         self._waiting = StartQueue()
-        self._stopping = False
         self._complaints = Complaints(log)
-        self._selector = selectors.DefaultSelector()
-        self._wake, self._waker = socket.socketpair()
-        self._wake.setblocking(False)
-        self._waker.setblocking(False)
+        self._loop = Loop()
 
     def serve(self, driver: str) -> None:
         """Start notifier and templates, say so, and work until the end. Raises IsolationUnavailableError, OSError."""
-        self._new_notifier()
+        self._watch_notifier()
         for tier in self._templates.tiers():
             self._start_template(tier)
-        self._watch(self._front, self._from_front)
-        self._watch(self._wake, lambda: self._wake.recv(64))
+        self._loop.watch(self._front, self._from_front)
         descriptor = self._base.kill_descriptor()
-        why = {str(tier): _short(reason) for tier, reason in self._templates.unavailable.items()}
+        why = {str(tier): short(reason) for tier, reason in self._templates.unavailable.items()}
         self._tell(protocol.Ready(driver, why), [] if descriptor is None else [descriptor])
         if descriptor is not None:
             os.close(descriptor)
-        while not self._stopping:
-            for key, _ in self._selector.select(self._patience_s()):
-                if self._selector.get_map().get(key.fd) is key:  # an earlier event may have closed it
-                    key.data()
-            self._check_latch()
-            self._check_limits()
-            if self._waiting:
-                self._start_waiting()
+        self._loop.run(self._patience_s, self._after_messages)
 
     def stop(self) -> None:
         """Have `serve` return soon. For signal handlers, which must not raise into the middle of something."""
-        self._stopping = True
-        with contextlib.suppress(OSError):  # full: it is awake already
-            self._waker.send(b"!")
+        self._loop.stop()
 
     def shut_down(self) -> None:
         """End every instance and template and remove their groups. Raises OSError when something outlives SIGKILL."""
@@ -107,18 +90,17 @@ class Launcher:
         for instance in self._instances.values():
             instance.finish(-signal.SIGKILL)
         self._templates.remove_groups()
-        if self._notifier is not None:
-            self._notifier.end()
-        self._table.close()
+        self._tries.close()
         self._base.remove()
-        for sock in (self._wake, self._waker):
-            sock.close()
-        self._selector.close()
+        self._loop.close()
 
-    # -- the loop's plumbing
+    # -- what the loop does beside messages
 
-    def _watch(self, sock: socket.socket, handler: Callable[[], object]) -> None:
-        self._selector.register(sock, selectors.EVENT_READ, handler)
+    def _after_messages(self) -> None:
+        self._check_latch()
+        self._check_limits()
+        if self._waiting:
+            self._start_waiting()
 
     def _patience_s(self) -> float | None:
         if not self._instances:
@@ -152,9 +134,9 @@ class Launcher:
             channel.send(self._front, protocol.encode(message), descriptors)
         except OSError as error:
             # Gone, or it has stopped reading: to wait for it would be to stop watching the instances.
-            if not self._stopping:
+            if not self._loop.stopping:
                 log(f"the front does not listen any more: {error}")
-            self._stopping = True  # no front, no work
+            self._loop.stopping = True  # no front, no work
 
     # -- templates
 
@@ -164,7 +146,7 @@ class Launcher:
         except (IsolationUnavailableError, OSError) as error:
             log(f"tier {tier} is unavailable: {error}")
         else:
-            self._watch(running.sock, lambda: self._from_zygote(running))
+            self._loop.watch(running.sock, lambda: self._from_zygote(running))
 
     def _from_zygote(self, source: template.Template) -> None:
         try:
@@ -173,14 +155,14 @@ class Launcher:
             return
         except OSError:
             data, cut = b"", False
-        message = {} if cut else _parse(data)
+        message = {} if cut else parse(data)
         match message:
-            case {"op": "exited", "run": str(run), "exit_code": int(exit_code)} if _is_exit_code(exit_code):
+            case {"op": "exited", "run": str(run), "exit_code": int(exit_code)} if is_exit_code(exit_code):
                 if instance := self._instance_of(source, run):
                     self._finish(instance, exit_code)
             case {"op": "failed", "run": str(run), "detail": str(detail)}:
                 if instance := self._instance_of(source, run):
-                    instance.failure = ("clone", _short(detail))
+                    instance.failure = ("clone", short(detail))
                     self._finish(instance, 1)
             case _:
                 log(f"the zygote of tier {source.tier} {'sent nonsense' if data else 'is gone'}; it is started again")
@@ -194,7 +176,7 @@ class Launcher:
     def _lose_template(self, tier: int) -> None:
         """Its zygote or init ended, or does not obey: all of it goes, and a new one comes."""
         running = self._templates.take(tier)
-        self._selector.unregister(running.sock)
+        self._loop.leave(running.sock)
         running.kill()
         for instance in self._of_tier(tier):
             instance.kill("fault")
@@ -203,10 +185,9 @@ class Launcher:
 
     # -- the notifier
 
-    def _new_notifier(self) -> None:
-        running = self._start_notifier(self._table, self._base.create_template("notifier"))
-        self._notifier = running
-        self._watch(running.sock, lambda: self._from_notifier(running))
+    def _watch_notifier(self) -> None:
+        running = self._tries.start()
+        self._loop.watch(running.sock, lambda: self._from_notifier(running))
 
     def _from_notifier(self, running: notifier.Notifier) -> None:
         try:
@@ -224,25 +205,15 @@ class Launcher:
     def _lose_notifier(self, running: notifier.Notifier) -> None:
         """What instances try would be refused all the same, and nobody would know: they end."""
         log("the notifier is gone; the runs of all tiers end, and it is started again")
-        self._selector.unregister(running.sock)
+        self._loop.leave(running.sock)
         for instance in self._instances.values():
             instance.kill("fault")
-        running.end()
-        self._notifier = None
+        self._tries.end()
         try:
-            self._new_notifier()
+            self._watch_notifier()
         except (IsolationUnavailableError, OSError) as error:
             log(f"cannot go on without a notifier: {error}")
-            self._stopping = True
-
-    def _blame(self, instance: Instance) -> None:
-        """What it tried, now that every process of it is gone."""
-        found, others = self._table.of(instance.owner)
-        instance.violations = refusals.violations(found, others, self._rules)
-        # It may have ended by itself while its call was on the way here.
-        dangerous = next((each for each in found if each.dangerous), None)
-        if dangerous is not None and not instance.killed_ns:
-            instance.refuse("")
+            self._loop.stopping = True
 
     # -- messages of the front
 
@@ -252,7 +223,7 @@ class Launcher:
         except BlockingIOError:
             return
         except (EOFError, OSError):
-            self._stopping = True
+            self._loop.stopping = True
             return
         except InvalidRequestError as error:
             self._complaints.note(f"a message of the front: {error}")
@@ -273,7 +244,7 @@ class Launcher:
             case protocol.Kill():
                 self._kill(message)
             case protocol.Stop():
-                self._stopping = True
+                self._loop.stopping = True
             case _:
                 raise InvalidRequestError("this message goes the other way")
 
@@ -295,7 +266,7 @@ class Launcher:
                 self._tell(protocol.Loaded(evicted, "evicted"))
         except (InvalidBundleError, OSError) as error:
             self._complaints.note(f"load of the front: {message.digest}: {error}")
-            self._tell(protocol.Loaded(message.digest, _short(error)))
+            self._tell(protocol.Loaded(message.digest, short(error)))
         else:
             self._tell(protocol.Loaded(message.digest, ""))
 
@@ -326,7 +297,7 @@ class Launcher:
             step = getattr(error, "step", "launcher")
             if isinstance(error, InvalidRequestError):  # what no front in its right mind asks for
                 self._complaints.note(f"start of the front: run {message.run}: {error}")
-            self._tell(protocol.Refused(message.run, step, _short(error)))
+            self._tell(protocol.Refused(message.run, step, short(error)))
 
     def _check_places(self, tier: int, waiting: int = 0) -> None:
         most = self._profiles[tier].instances
@@ -350,7 +321,7 @@ class Launcher:
         spec = self._build(profile, limits, message.digest, uid)
         order = json.dumps({"op": "start", "run": message.run, "steps": spec.wire()}).encode()
         group = self._base.create(message.run, GroupLimits(limits.memory_bytes, limits.pids, profile.cpu_percent))
-        instance = Instance(message.run, message.digest, message.tier, limits, uid, group, self._table.take())
+        instance = Instance(message.run, message.digest, message.tier, limits, uid, group, self._tries.take())
         try:
             control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             instance.control = control
@@ -361,7 +332,7 @@ class Launcher:
             raise
         self._code.touch(message.digest)
         self._instances[message.run] = instance
-        self._watch(control, lambda: self._from_instance(instance, control))
+        self._loop.watch(control, lambda: self._from_instance(instance, control))
 
     def _admit(self, message: protocol.Start, descriptors: list[int]) -> Profile:
         """Whatever the front has decided. Raises InvalidRequestError, IsolationUnavailableError."""
@@ -405,16 +376,16 @@ class Launcher:
             return False
         except OSError:
             data, descriptors = b"", []  # it died with an unread message of ours
-        message = _parse(data)
+        message = parse(data)
         if message.get("op") == "hello" and len(descriptors) == 1 and instance.pidfd < 0:
             self._welcome(instance, control, descriptors[0])
             return True
-        self._selector.unregister(control)
+        self._loop.leave(control)
         instance.close_control()
         if message.get("op") == "ready" and len(descriptors) == 1:
             self._begin(instance, descriptors[0])
         elif message.get("op") == "failed":
-            instance.failure = (_short(message.get("step"))[:64], _short(message.get("detail")))
+            instance.failure = (short(message.get("step"))[:64], short(message.get("detail")))
         channel.close(descriptors)
         return True
 
@@ -423,11 +394,9 @@ class Launcher:
         try:
             if instance.pidfd < 0:
                 raise OSError(0, "it went on before it was in its groups")
-            if self._notifier is None:
-                raise OSError(0, "the notifier is not there")
-            self._notifier.watch(instance.owner, self._profiles[instance.tier].refused_calls, listener)
+            self._tries.watch(instance.owner, self._profiles[instance.tier].refused_calls, listener)
         except OSError as error:
-            instance.failure = ("notifier", _short(error))
+            instance.failure = ("notifier", short(error))
             instance.kill("fault")
             return
         instance.started()
@@ -442,7 +411,7 @@ class Launcher:
         except (IsolationUnavailableError, OSError) as error:
             # Not kept: to send a signal by a folder of /proc works as well, and may be anybody's.
             os.close(pidfd)
-            instance.failure = ("cgroup", _short(error))
+            instance.failure = ("cgroup", short(error))
             instance.kill("fault")
             return
         instance.pidfd = pidfd
@@ -454,7 +423,7 @@ class Launcher:
             self._hand_over_reins(instance)
             channel.send(control, b"go")
         except OSError as error:
-            instance.failure = ("cgroup", _short(error))
+            instance.failure = ("cgroup", short(error))
             instance.kill("fault")
 
     def _hand_over_reins(self, instance: Instance) -> None:
@@ -468,7 +437,9 @@ class Launcher:
         del self._instances[instance.run]
         if instance.control is not None:
             self._drain(instance, instance.control)
-        self._blame(instance)
+        instance.violations, dangerous = self._tries.of(instance.owner)
+        if dangerous and not instance.killed_ns:
+            instance.refuse("")  # it ended by itself while word of its call was on the way here
         ended = instance.finish(exit_code)
         if instance.started_ns:
             self._tell(ended)
@@ -479,29 +450,5 @@ class Launcher:
         # The exit can be seen before the last message on the control socket.
         while instance.control is not None:
             if not self._from_instance(instance, control):
-                self._selector.unregister(control)
+                self._loop.leave(control)
                 return
-
-
-def _parse(data: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return message if isinstance(message, dict) else {}
-
-
-def _is_exit_code(number: int) -> bool:
-    return type(number) is int and -64 <= number <= 255  # True is an int too, and no message may carry it
-
-
-def _short(text: object) -> str:
-    """What fits into a field of a message to the front (protocol.py)."""
-    return str(text).replace("\0", "?")[:1000]
-
-
-def log(text: str) -> None:
-    """One line on standard error, which systemd or the person at the terminal sees."""
-    # The descriptor and not sys.stderr, whose own descriptor a test's capturing had and the launcher closed.
-    with contextlib.suppress(OSError):  # whoever read it is gone, as a terminal can be: that is no reason to end
-        os.write(2, f"plugind-launcher: {text}\n".encode(errors="replace"))

@@ -20,9 +20,11 @@ from plugind.model import Limits, Profile
 from plugind.profiles import builtin_digests, load_profiles
 from plugind.sandbox import codestore, features, jailspec, rootfs, template, uids
 from plugind.sandbox.latch import Latch, path_of
-from plugind.sandbox.launcher import Build, Launcher, log
+from plugind.sandbox.launcher import Build, Launcher
 from plugind.sandbox.template import TemplateSpec
 from plugind.sandbox.templates import Templates
+from plugind.sandbox.tries import Tries
+from plugind.sandbox.words import log
 
 JAILS = Path("/run")
 
@@ -111,7 +113,8 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
         code = codestore.CodeStore(jail / "code")
         specs = {tier: _spec(profile, jail, config.unsafe) for tier, profile in profiles.items()}
         templates = Templates(base, specs, unavailable, template.start)
-        launcher = Launcher(front, base, profiles, templates, code, builtin, latch, _builder(profiles, config.unsafe))
+        build = _builder(profiles, config.unsafe)
+        launcher = Launcher(front, base, profiles, templates, code, builtin, latch, build, Tries(base))
         signal.signal(signal.SIGTERM, lambda _number, _frame: launcher.stop())
         try:
             launcher.serve(driver.name)

@@ -19,7 +19,7 @@ from plugind import config
 from plugind.errors import ConfigError, PlugindError
 from plugind.profiles import profiles_dir
 from plugind.sandbox import spawn
-from plugind.sandbox.launcher import log
+from plugind.sandbox.words import log
 
 LISTENER: Final = 3
 """The descriptor of the first socket that systemd hands over."""
