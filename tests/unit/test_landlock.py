@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,30 @@ def test_only_what_the_rules_name_is_possible(tmp_path, abi) -> None:
     if abi == 1:
         expected[6] = EXDEV  # the first ABI knows no rename to another folder
     assert done.stdout.strip() == str(expected), done.stderr
+
+
+FILE = """
+import os, sys
+from plugind.linux import constants as c, landlock, syscalls
+first, second = sys.argv[1:]
+syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
+landlock.restrict(landlock.abi(), {"execute": [first], "write": [second]})
+open(first).close()
+open(second, "w").close()
+try:
+    open(first, "w")
+except PermissionError:
+    print("refused")
+"""
+
+
+@pytest.mark.skipif(landlock.abi() == 0, reason="NOT TESTED: this kernel has no Landlock")
+def test_a_rule_may_name_a_file(tmp_path) -> None:
+    names = [str(tmp_path / name) for name in ("first", "second")]
+    for name in names:
+        Path(name).write_text("x")
+    done = subprocess.run([sys.executable, "-c", FILE, *names], capture_output=True, text=True, check=False)
+    assert done.stdout == "refused\n", done.stderr
 
 
 def test_a_path_that_is_not_there_is_an_error_and_nothing_is_restricted(tmp_path) -> None:

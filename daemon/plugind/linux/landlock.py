@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -26,6 +27,7 @@ _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM = 1 << 4, 1 << 5, 1 <
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 _RIGHTS: Final = {1: (1 << 13) - 1, 2: _REFER, 3: _TRUNCATE, 5: 1 << 15}
 """ABI → the rights over files that came with it; the last is IOCTL_DEV."""
+_OF_FILES: Final = EXECUTE | WRITE_FILE | READ_FILE | _TRUNCATE | 1 << 15
 _NET_ABI, _NET = 4, 0b11  # bind and connect of TCP
 _SCOPE_ABI, _SCOPES = 6, 0b11  # abstract Unix sockets and signals to outside
 _QUIET_ABI: Final = 7
@@ -73,6 +75,8 @@ def restrict(version: int, rules: Mapping[str, Iterable[str]]) -> None:
 def _allow(ruleset: int, path: str, access: int) -> None:
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            access &= _OF_FILES  # the kernel takes no right over folders for a file
         rule = ctypes.create_string_buffer(_RULE.pack(access, descriptor), _RULE.size)
         syscalls.call(f"landlock_add_rule {path}", _ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
     finally:
