@@ -26,8 +26,10 @@ test: lint ## everything but the soak; needs root, under a quarter of an hour
 test-systemd: setup ## install it in a container with systemd and drive it as an operator (needs root, minutes)
 	@$(AS_ROOT) "the tests boot a container over a copy of this machine's files" $(PYTEST_ROOT) tests/systemd
 
-soak: setup ## the same things for hours
-	@$(AS_ROOT) "the soak makes real jails" $(PYTEST_ROOT) tests/soak
+soak: setup ## the same things for hours: ten million inputs for the parsers, ten thousand runs for the daemon
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[soak]'
+	$(PYTHON_ENV) -m tests.soak.fuzz.run $(FUZZ)
+	@$(AS_ROOT) "the soak makes real jails" $(PYTEST_ROOT) -s tests/soak
 
 bench: setup ## how long a run takes, and the same in bwrap and without a jail
 	@$(AS_ROOT) "the daemon makes real jails" $(PYTHON_ENV) tests/bench/bench.py

@@ -162,7 +162,7 @@ def test_a_bad_line_is_named_by_its_number():
 
 
 def test_lines_are_limited_before_they_are_parsed():
-    with pytest.raises(InvalidBundleError, match="at most 64 envelopes, got 65"):
+    with pytest.raises(InvalidBundleError, match="at most 64 envelopes, got more"):
         dsse.parse_lines(b"{\n" * 65)
     with pytest.raises(InvalidBundleError, match="at most 4194304 bytes, got 4194305"):
         dsse.parse_lines(b"{" * 4194305)

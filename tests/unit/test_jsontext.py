@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 
 import pytest
@@ -206,3 +207,19 @@ def test_a_string_without_end_takes_linear_time(body):
     started = time.process_time()
     refusal(b"," * 100 + b'"' + body * 200_000, max_bytes=10**7)
     assert time.process_time() - started < 2  # each of them took minutes when looking for the end was quadratic
+
+
+@given(st.text('[]{}",:\\\\u0 a', max_size=60), st.integers(1, 40))
+def test_what_is_left_without_its_strings(text, chunk):
+    """The same as a scanner that goes from quote to quote, for whatever the parser would get to, in any chunks."""
+    data = text.encode()
+    outside = re.sub(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', b"", data, flags=re.DOTALL)
+    if b"\\" not in outside:
+        assert b"".join(jsontext._structure(data, chunk)) == outside
+
+
+@pytest.mark.parametrize("length", [64 * 1024 - 2, 64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1])
+def test_strings_and_levels_go_on_from_one_piece_to_the_next(length):
+    text = b'["' + b"[" * length + b'", [1], "\\"[", {}]'
+    assert loads(text, max_depth=2) == json.loads(text)
+    assert refusal(text, max_depth=1) == "expected at most 1 levels of nesting, got 2"

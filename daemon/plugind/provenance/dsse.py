@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +21,8 @@ from plugind.provenance.keys import PrivateKey, PublicKey
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 MAX_LINES: Final = 64
 MAX_SIGNATURES: Final = 32
+MAX_VALUES: Final = 1000
+"""Of one envelope as JSON: what cannot be signatures is refused before 4 MB of it become 140 MB of objects."""
 MAX_ATTESTATIONS_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -74,7 +78,7 @@ def verify(envelope: Envelope, keys: Iterable[PublicKey]) -> frozenset[PublicKey
 def parse(line: bytes, where: str = "envelope") -> Envelope:
     """One envelope. Raises InvalidBundleError."""
     try:
-        table = jsontext.loads(line, max_bytes=MAX_ATTESTATIONS_BYTES)
+        table = jsontext.loads(line, max_bytes=MAX_ATTESTATIONS_BYTES, max_values=MAX_VALUES)
     except InvalidJsonError as error:
         raise InvalidBundleError(f"{where}: {error}") from error
     if not isinstance(table, dict):
@@ -93,9 +97,11 @@ def parse_lines(data: bytes, where: str = "attestations") -> tuple[Envelope, ...
     """The envelopes of an `.intoto.jsonl`; empty lines are skipped. Raises InvalidBundleError with the line."""
     if len(data) > MAX_ATTESTATIONS_BYTES:
         raise InvalidBundleError(f"{where}: expected at most {MAX_ATTESTATIONS_BYTES} bytes, got {len(data)}")
-    lines = [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
+    # Not split at once: there can be millions of lines in it.
+    numbered = ((number, line) for number, line in enumerate(io.BytesIO(data), 1) if line.strip())
+    lines = list(itertools.islice(numbered, MAX_LINES + 1))
     if len(lines) > MAX_LINES:
-        raise InvalidBundleError(f"{where}: expected at most {MAX_LINES} envelopes, got {len(lines)}")
+        raise InvalidBundleError(f"{where}: expected at most {MAX_LINES} envelopes, got more")
     return tuple(parse(line, f"{where}: line {number}") for number, line in lines)
 
 

@@ -6,9 +6,11 @@ answer, and no descriptor is left.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
+import shutil
 import socket
 import tempfile
 from pathlib import Path
@@ -32,6 +34,7 @@ class Bench:
 
     def __init__(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="plugind-fuzz-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         self.world = World(folder)
         self.launcher = self.world.launcher
         self.launcher._new_notifier()
@@ -39,7 +42,6 @@ class Bench:
         memfd = sealed_memfd("bundle", BUNDLE)
         self.launcher._code.load(DIGEST, memfd, set())
         self.spare = [memfd, os.open(folder, os.O_RDONLY), os.eventfd(0), *os.pipe()]
-        self.folder = folder
         self.world.front.setblocking(False)
         self.checked = 0
         self.before = 1 << 30
