@@ -205,9 +205,9 @@ def test_everything_that_is_missing_says_how_to_get_it_or_what_is_done_instead(f
                 assert bool(feature.instead) == (name in SHOWN), (fake, name)
 
 
-@pytest.mark.parametrize("restricted", [None, "0"])
-def test_apparmor_that_restricts_nothing(found, restricted) -> None:
-    assert found(replace(fakes.UBUNTU_24_04, restricted=restricted))["apparmor"].ok is True
+@pytest.mark.parametrize(("restricted", "ok"), [(None, True), ("0", True), ("0\n", True), ("1\n", False), ("2", False)])
+def test_apparmor_restricts_nothing_where_it_says_zero_or_nothing(found, restricted, ok) -> None:
+    assert found(replace(fakes.UBUNTU_24_04, restricted=restricted))["apparmor"].ok is ok
 
 
 @pytest.mark.parametrize(
@@ -495,19 +495,20 @@ def test_where_a_listener_is_there_already_there_cannot_be_another() -> None:
     assert machine.in_child(twice) == os.strerror(errno.EBUSY)
 
 
-def test_a_call_that_nobody_answers_is_no_success() -> None:
-    """With user notifications taken away by a filter, the probe says no and does not hang."""
+@pytest.mark.parametrize("call", ["seccomp", "getppid"])
+def test_a_call_that_nobody_answers_is_no_success(call) -> None:
+    """Below a filter that takes the listener away, or answers first, the probe says no and does not hang."""
     script = (
         "import errno, pyseccomp\n"
         "rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)\n"
-        "rules.add_rule(pyseccomp.ERRNO(errno.EINVAL), 'seccomp')\n"
+        f"rules.add_rule(pyseccomp.ERRNO(errno.EINVAL), {call!r})\n"
         "rules.load()\n"
         "from plugind.sandbox import features\n"
         "feature = features.probe()['seccomp_notify']\n"
         "print(feature.ok, feature.found)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "False Invalid argument\n"
+    assert done.stdout == {"seccomp": "False Invalid argument\n", "getppid": "False the answer did not arrive\n"}[call]
 
 
 def test_landlock_is_asked_for_its_version() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
-import errno
 import fcntl
 import os
 import platform
@@ -29,6 +28,10 @@ from plugind.sandbox.rootfs import Interpreter
 
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, _SEND: 80 and 24 bytes
 _ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000
+_GETPPID: Final = {"x86_64": 110, "aarch64": 173}
+"""A call that no container's filter refuses, and that nothing makes by accident."""
+_NOBODY: Final = 2**30
+"""No process's number: above the most that pid_max can be."""
 _PATIENCE_S: Final = 5
 _WORKED: Final = b"\0worked"
 """What a child says that came through: to say nothing is to have died."""
@@ -68,22 +71,18 @@ def mount_proc_subset() -> None:
 
 def answer_a_call() -> None:
     """One process makes a system call that another one answers for it. seccomp_unotify(2). Raises OSError."""
-    number = c.number("pivot_root")  # nobody calls that by accident
+    number = _GETPPID.get(platform.machine(), 0)
     rules = ((0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, _NOTIFY), (0x06, 0, 0, _ALLOW))
     syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
     # Load the number; is it that one?; then notify, else allow.
     listener = syscalls.seccomp_listen(b"".join(struct.pack("=HBBI", *rule) for rule in rules))
     pid = os.fork()
     if pid == 0:
-        try:
-            syscalls.pivot_root("", "")
-        except OSError as error:
-            os._exit(0 if error.errno == errno.EXDEV else 1)  # pivot_root itself never says EXDEV
-        os._exit(1)
+        os._exit(0 if os.getppid() == _NOBODY else 1)
     if select.select([listener], [], [], _PATIENCE_S / 2)[0]:
         request = bytearray(80)
         fcntl.ioctl(listener, _RECEIVE, request)
-        fcntl.ioctl(listener, _SEND, bytearray(request[:8] + struct.pack("=qiI", 0, -errno.EXDEV, 0)))
+        fcntl.ioctl(listener, _SEND, bytearray(request[:8] + struct.pack("=qiI", _NOBODY, 0, 0)))
     os.close(listener)  # a call that nobody answered fails now
     if os.waitpid(pid, 0)[1] != 0:
         raise OSError(0, "the answer did not arrive")
