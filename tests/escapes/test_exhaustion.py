@@ -175,7 +175,11 @@ def test_cpu_time_counts_over_the_tree(box: Box, how: str, arguments: dict[str, 
     assert_the_next_run_is_well(box)
 
 
-@attack(OWN, "millions of record locks: kernel memory that no group is charged with", "none yet; refused in Tier 2")
+@attack(
+    OWN,
+    "millions of record locks: kernel memory that no group is charged with",
+    "refused in Tier 2; in Tier 1 none but file_locks in its profile",
+)
 @succeeds("Linux charges record locks to nobody, and Tier 1 may lock files")
 def test_record_locks_are_bounded(tier1: Box) -> None:
     def locks_in_the_kernel() -> int:

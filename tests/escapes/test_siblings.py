@@ -168,7 +168,6 @@ def test_record_locks_carry_nothing_in_tier_2(tier2: Box) -> None:
 @attack(
     OWN, "status flags or signal number of a descriptor that both inherited", "every instance opens /dev/null itself"
 )
-@succeeds("descriptor 0 of all instances of a tier is one open file of the zygote's")
 @pytest.mark.parametrize("what", ["flags", "signal_number"])
 def test_inherited_descriptors_carry_nothing(box: Box, what: str) -> None:
     Channel(box, what, what).assert_nothing_came_through()
@@ -185,7 +184,6 @@ def test_socket_pairs_carry_nothing_to_a_sibling(box: Box) -> None:
 
 
 @attack(55, "count a sibling's sockets in /proc/self/net", "a network namespace of its own")
-@succeeds("instances of a tier share the template's network namespace, and /proc/self/net shows it")
 def test_socket_counts_carry_nothing(box: Box) -> None:
     Channel(box, "socket_count", "socket_count").assert_nothing_came_through()
 
@@ -201,8 +199,11 @@ def test_futexes_carry_nothing(box: Box, sender: str) -> None:
     Channel(box, sender, "futex").assert_nothing_came_through()
 
 
-@attack(OWN, "read a page, or have it forgotten (fadvise), and ask for it without waiting (RWF_NOWAIT)", "none yet")
-@succeeds("preadv2 takes RWF_NOWAIT, and fadvise64 has pages forgotten")
+@attack(
+    OWN,
+    "read a page, or have it forgotten (fadvise), and ask for it without waiting (RWF_NOWAIT)",
+    "both refused, by argument",
+)
 def test_the_page_cache_carries_nothing(box: Box) -> None:
     Channel(box, "page_cache", "page_cache", "file_channels").assert_nothing_came_through()
 
@@ -222,7 +223,6 @@ def test_nothing_is_left_for_the_next_run(box: Box) -> None:
 
 
 @attack(41, "leave status flags on an inherited descriptor for the next run", "every instance opens /dev/null itself")
-@succeeds("descriptor 0 of all instances of a tier is one open file of the zygote's")
 def test_no_flag_is_left_for_the_next_run(box: Box) -> None:
     box.run("siblings.clear_flags")
     first, second = (box.run("siblings.leave_marks").value() for _ in range(2))

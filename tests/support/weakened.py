@@ -61,10 +61,19 @@ def _also(profile: Profile, memfd: bool, names: Collection[str]) -> bytes:
     allowed = {*lists.ALLOWED, *names, *(lists.EXECUTE if profile.exec_allowed else ())}
     if memfd:
         allowed |= lists.MEMFD
-    by_argument = lists.BY_ARGUMENT - set(names)
     seccomp._add(rules, pyseccomp.ALLOW, sorted(allowed))
-    if by_argument == lists.BY_ARGUMENT:
-        seccomp._by_argument(rules, (*lists.FCNTLS, *(lists.FCNTL_LOCKS if profile.file_locks else ())))
-    else:  # a call that is allowed as a whole cannot have rules of its own as well
-        seccomp._add(rules, pyseccomp.ALLOW, sorted(by_argument))
+    fcntls = (*lists.FCNTLS, *(lists.FCNTL_LOCKS if profile.file_locks else ()))
+    seccomp._by_argument(_Without(rules, names), fcntls)
     return seccomp._export(rules)
+
+
+class _Without:
+    """Rules for all calls but some: one that is allowed as a whole cannot have rules of its own as well."""
+
+    def __init__(self, rules: pyseccomp.SyscallFilter, names: Collection[str]) -> None:
+        self._rules = rules
+        self._names = names
+
+    def add_rule(self, action: object, name: str, *arguments: object) -> None:
+        if name not in self._names:
+            self._rules.add_rule(action, name, *arguments)

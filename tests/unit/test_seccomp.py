@@ -117,11 +117,10 @@ def test_what_every_system_call_gets(tier) -> None:
         (lists.ALLOWED | set(PROFILES[tier].seccomp_extra), ALLOW),
         (lists.EXECUTE, ALLOW if PROFILES[tier].exec_allowed else NOTIFY),
         (lists.DANGEROUS, NOTIFY),
-        (lists.MEMFD, ALLOW),
         (lists.NOT_THERE, ABSENT),
     ):
         expected.update({number_of(name): action for name in here(names)})
-    by_argument = {number_of(name) for name in lists.BY_ARGUMENT}
+    by_argument = {number_of(name) for name in lists.BY_ARGUMENT | lists.MEMFD}
     for number in range(1200):
         if number not in by_argument:
             assert evaluate(FILTERS[tier], number) == expected.get(number, NOTIFY), number
@@ -175,7 +174,14 @@ def test_ioctls_by_example(tier, high) -> None:
 def test_sockets(tier) -> None:
     for family in range(64):
         assert asked(tier, "socket", family, 1, 0) == NOTIFY
-        assert asked(tier, "socketpair", family, 1, 0) == (ALLOW if family == 1 else NOTIFY)
+        for kind in range(16):
+            for flags in (0, 0x80000, 0x800):
+                allowed = family == 1 and kind in (1, 5)  # SOCK_STREAM, SOCK_SEQPACKET
+                assert asked(tier, "socketpair", family, kind | flags, 0) == (ALLOW if allowed else NOTIFY)
+    for option in range(80):
+        allowed = option in lists.SOCKET_OPTIONS
+        assert asked(tier, "setsockopt", 3, 1, option) == (ALLOW if allowed else NOTIFY)
+        assert asked(tier, "setsockopt", 3, 6, option) == NOTIFY
     for name in ("connect", "bind", "listen", "accept4"):
         assert asked(tier, name) == NOTIFY
 
@@ -231,3 +237,25 @@ def test_the_notifiers_own_filter_allows_its_list_and_nothing_else() -> None:
     for number in range(1200):
         assert evaluate(program, number) == (ALLOW if number in allowed else 0x00050000 | errno.EPERM), number
     assert not allowed & {number_of(name) for name in ("open", "openat", "execve", "socket", "clone", "kill", "ptrace")}
+
+
+@pytest.mark.parametrize("tier", PROFILES)
+@pytest.mark.parametrize("high", [0, 1 << 32, 0xFFFFFFFF << 32])
+def test_the_core_limit_can_be_asked_for_and_not_changed(tier, high) -> None:
+    for resource in range(16):
+        may = ALLOW if resource != 4 else NOTIFY
+        assert asked(tier, "setrlimit", resource | high, 0x1000) == may
+        assert asked(tier, "prlimit64", 0, resource | high, 0x1000, 0) == may
+        assert asked(tier, "prlimit64", 0, resource | high, 0, 0x1000) == ALLOW
+
+
+@pytest.mark.parametrize("tier", PROFILES)
+def test_huge_pages_and_looks_into_the_page_cache(tier) -> None:
+    assert asked(tier, "mmap", 0, 4096, 7, 0x22) == ALLOW
+    assert asked(tier, "mmap", 0, 4096, 7, 0x40022) == NOTIFY
+    assert asked(tier, "shmget", 0, 4096, 0o1600) == ALLOW
+    assert asked(tier, "shmget", 0, 4096, 0o5600) == NOTIFY
+    assert [asked(tier, "memfd_create", 0, flags) for flags in (0, 1, 3, 4, 7)] == [ALLOW, ALLOW, ALLOW, NOTIFY, NOTIFY]
+    assert [asked(tier, "fadvise64", 3, 0, 0, advice) for advice in range(6)] == [ALLOW] * 4 + [NOTIFY, ALLOW]
+    assert [asked(tier, "preadv2", 3, 0, 0, 0, 0, flags) for flags in (0, 1, 8, 9)] == [ALLOW, ALLOW, NOTIFY, NOTIFY]
+    assert asked(tier, "syncfs") == NOTIFY

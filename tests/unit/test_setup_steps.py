@@ -11,7 +11,7 @@ import pytest
 
 from plugind.sandbox.inside import setup
 
-CONTEXT = setup.Context(stdin=0, stdout=1, stderr=2, result=3, input=4, control=5, seccomp=b"")
+CONTEXT = setup.Context(stdout=1, stderr=2, result=3, input=4, control=5, seccomp=b"")
 
 
 def test_a_step_that_is_not_known_fails() -> None:
@@ -34,7 +34,7 @@ def test_a_step_that_fails_is_named_and_the_next_is_not_tried(tmp_path) -> None:
 def test_a_wrong_answer_of_the_launcher_ends_it() -> None:
     reader, writer = os.pipe()
     os.close(writer)
-    context = setup.Context(stdin=0, stdout=1, stderr=2, result=3, input=4, control=reader, seccomp=b"")
+    context = setup.Context(stdout=1, stderr=2, result=3, input=4, control=reader, seccomp=b"")
     with pytest.raises(setup.StepError, match="did not put this instance into its groups"):
         setup.carry_out(context, [("cgroup_namespace", {})])
     os.close(reader)
@@ -50,7 +50,7 @@ def test_descriptors_move_out_of_the_way_and_close_on_exec() -> None:
 DESCRIPTORS = """
 import os, sys
 from plugind.sandbox.inside import setup
-fds = {name: os.open("/dev/null", os.O_RDWR) for name in ("stdin", "stdout", "stderr", "result", "input", "control", "sysctl")}
+fds = {name: os.open("/dev/null", os.O_RDWR) for name in ("stdout", "stderr", "result", "input", "control", "sysctl")}
 pipe = os.pipe()
 fds["result"] = pipe[1]
 secret = os.open("/dev/zero", os.O_RDONLY)

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from plugind_client.cli.problems import told
-from plugind_client.cli.screen import note, print_json, table, to_stream
+from plugind_client.cli.screen import note, print_json, table, visible
 from plugind_client.records import RunResult
 
 _MIB = 1024 * 1024
@@ -35,7 +35,7 @@ def show(name: str, result: RunResult, *, as_json: bool) -> None:
         print_json(as_object(result))
         return
     if result.ok:
-        to_stream(json.dumps(result.output, ensure_ascii=False, indent=2), sys.stdout)
+        print(visible(json.dumps(result.output, ensure_ascii=False, indent=2)))
         sys.stdout.flush()
     _captured("stdout", result.stdout)
     _captured("stderr", result.stderr)

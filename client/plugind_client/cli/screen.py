@@ -44,8 +44,8 @@ def to_stream(text: str, stream: TextIO) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON text on standard output: one line in a pipe, indented on a terminal."""
-    to_stream(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), sys.stdout)
+    """One JSON text on standard output: one line in a pipe, indented on a terminal, and steering neither."""
+    print(visible(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)))
 
 
 def note(text: str) -> None:

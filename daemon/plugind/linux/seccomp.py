@@ -18,6 +18,8 @@ from plugind.linux import seccomp_lists as lists
 from plugind.model import Profile
 
 _LOW_32_BITS = 0xFFFFFFFF
+_ALL_64_BITS = 0xFFFFFFFFFFFFFFFF
+_OTHER_LIMITS = tuple(resource for resource in range(16) if resource != lists.RLIMIT_CORE)
 _ARCHITECTURES = (pyseccomp.Arch.X86_64, pyseccomp.Arch.AARCH64)
 
 
@@ -30,10 +32,12 @@ def build(profile: Profile, *, memfd: bool = True) -> bytes:
     _check_extra(profile)
     rules = _start(pyseccomp.NOTIFY)
     allowed = {*lists.ALLOWED, *profile.seccomp_extra}
-    for condition, names in ((profile.exec_allowed, lists.EXECUTE), (memfd, lists.MEMFD)):
-        if condition:
-            allowed |= names
+    if profile.exec_allowed:
+        allowed |= lists.EXECUTE
     _add(rules, pyseccomp.ALLOW, sorted(allowed))
+    if memfd:
+        no_huge_pages = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, lists.MFD_HUGETLB, 0)
+        rules.add_rule(pyseccomp.ALLOW, "memfd_create", no_huge_pages)
     _by_argument(rules, (*lists.FCNTLS, *(lists.FCNTL_LOCKS if profile.file_locks else ())))
     _add(rules, pyseccomp.ERRNO(errno.ENOSYS), lists.NOT_THERE)
     return _export(rules)
@@ -93,18 +97,33 @@ def _check_extra(profile: Profile) -> None:
 
 
 def _by_argument(rules: pyseccomp.SyscallFilter, fcntls: Iterable[int]) -> None:
-    equal, masked = pyseccomp.EQ, pyseccomp.MASKED_EQ
-    rules.add_rule(pyseccomp.ALLOW, "clone", pyseccomp.Arg(0, masked, lists.CLONE_NAMESPACES, 0))
-    rules.add_rule(pyseccomp.ALLOW, "socketpair", pyseccomp.Arg(0, masked, _LOW_32_BITS, lists.AF_UNIX))
-    for request in lists.IOCTLS:
-        # The kernel looks at 32 bits only: a comparison of all 64 could be dodged (CVE-2019-10063).
-        rules.add_rule(pyseccomp.ALLOW, "ioctl", pyseccomp.Arg(1, masked, _LOW_32_BITS, request))
-    for command in fcntls:
-        rules.add_rule(pyseccomp.ALLOW, "fcntl", pyseccomp.Arg(1, masked, _LOW_32_BITS, command))
-    for option in lists.PRCTLS:
-        rules.add_rule(pyseccomp.ALLOW, "prctl", pyseccomp.Arg(0, masked, _LOW_32_BITS, option))
+    def allow(name: str, *conditions: tuple[int, int, int]) -> None:
+        arguments = [pyseccomp.Arg(place, pyseccomp.MASKED_EQ, mask, value) for place, mask, value in conditions]
+        rules.add_rule(pyseccomp.ALLOW, name, *arguments)
+
+    # Conditions are (argument, mask, value). Where the kernel looks at 32 bits only, so do we: a comparison of all 64
+    # could be dodged (CVE-2019-10063).
+    allow("clone", (0, lists.CLONE_NAMESPACES, 0))
+    allow("mmap", (3, lists.MAP_HUGETLB, 0))
+    allow("shmget", (2, lists.SHM_HUGETLB, 0))
+    allow("preadv2", (5, lists.RWF_NOWAIT, 0))
+    for kind in lists.SOCKET_TYPES:
+        allow("socketpair", (0, _LOW_32_BITS, lists.AF_UNIX), (1, 0xF, kind))
+    for option in lists.SOCKET_OPTIONS:
+        allow("setsockopt", (1, _LOW_32_BITS, lists.SOL_SOCKET), (2, _LOW_32_BITS, option))
+    for name, place, values in (
+        ("ioctl", 1, lists.IOCTLS),
+        ("fcntl", 1, fcntls),
+        ("prctl", 0, lists.PRCTLS),
+        ("fadvise64", 3, lists.ADVICES),
+        ("setrlimit", 0, _OTHER_LIMITS),
+        ("prlimit64", 1, _OTHER_LIMITS),
+    ):
+        for value in values:
+            allow(name, (place, _LOW_32_BITS, value))
+    allow("prlimit64", (1, _LOW_32_BITS, lists.RLIMIT_CORE), (2, _ALL_64_BITS, 0))  # to ask for it
     for persona in (0, 0xFFFFFFFF):
-        rules.add_rule(pyseccomp.ALLOW, "personality", pyseccomp.Arg(0, equal, persona))
+        allow("personality", (0, _ALL_64_BITS, persona))
 
 
 def _export(rules: pyseccomp.SyscallFilter) -> bytes:

@@ -9,25 +9,25 @@ from typing import Final
 
 # Without flock, inotify and cachestat: instances see the same inodes read-only, and could signal each other by them.
 _FILES: Final = """
-    access chdir chmod close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate
+    access chdir chmod close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fallocate
     fchdir fchmod fchmodat fchmodat2 fdatasync fgetxattr flistxattr fstat fstatfs fsync ftruncate
     futimesat getcwd getdents getdents64 getxattr lgetxattr link linkat listxattr llistxattr lseek lstat mkdir mkdirat
-    newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat
-    readv rename renameat renameat2 rmdir sendfile splice stat statfs statx symlink symlinkat sync_file_range syncfs
+    newfstatat open openat openat2 pread64 preadv pwrite64 pwritev pwritev2 read readahead readlink readlinkat
+    readv rename renameat renameat2 rmdir sendfile splice stat statfs statx symlink symlinkat sync_file_range
     tee truncate umask unlink unlinkat utime utimensat utimes vmsplice write writev chown fchown fchownat lchown
 """
 _MEMORY: Final = """
-    brk madvise membarrier mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall
+    brk madvise membarrier mincore mlock mlock2 mlockall mprotect mremap msync munlock munlockall
     munmap pkey_alloc pkey_free pkey_mprotect set_mempolicy get_mempolicy mbind map_shadow_stack
 """
 _PROCESSES: Final = """
     alarm arch_prctl capget exit exit_group fork futex futex_wait futex_waitv futex_wake futex_requeue getcpu getegid
     geteuid getgid getgroups getpgid getpgrp getpid getppid getpriority getresgid getresuid getrlimit getrusage
-    get_robust_list getsid gettid getuid kill pause pidfd_open pidfd_send_signal prlimit64 restart_syscall rseq
+    get_robust_list getsid gettid getuid kill pause pidfd_open pidfd_send_signal restart_syscall rseq
     rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait
     rt_tgsigqueueinfo sched_getaffinity sched_getattr sched_getparam sched_get_priority_max sched_get_priority_min
     sched_getscheduler sched_rr_get_interval sched_setaffinity sched_yield set_robust_list set_tid_address setpgid
-    setpriority setrlimit setsid sigaltstack sysinfo tgkill times tkill uname vfork wait4 waitid landlock_create_ruleset
+    setpriority setsid sigaltstack sysinfo tgkill times tkill uname vfork wait4 waitid landlock_create_ruleset
     landlock_add_rule landlock_restrict_self
 """
 _TIME: Final = """
@@ -40,12 +40,12 @@ _WAITING: Final = """
 """
 # On descriptors that socketpair() made; socket() itself is refused.
 _SOCKETS: Final = """
-    getpeername getsockname getsockopt recvfrom recvmmsg recvmsg sendmmsg sendmsg sendto setsockopt shutdown
+    getpeername getsockname getsockopt recvfrom recvmmsg recvmsg sendmmsg sendmsg sendto shutdown
 """
 # Of the instance's own IPC namespace, charged to its memory group.
 _IPC: Final = """
     mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd semctl semget
-    semop semtimedop shmat shmctl shmdt shmget
+    semop semtimedop shmat shmctl shmdt
 """
 _RANDOM: Final = "getrandom"
 
@@ -54,8 +54,12 @@ ALLOWED: Final = frozenset(f"{_FILES} {_MEMORY} {_PROCESSES} {_TIME} {_WAITING} 
 EXECUTE: Final = frozenset({"execve", "execveat"})
 """Only where the profile allows programs."""
 MEMFD: Final = frozenset({"memfd_create"})
-"""Only where the kernel can hold it to memory that is not executed (vm.memfd_noexec, Linux 6.3)."""
-BY_ARGUMENT: Final = frozenset({"clone", "fcntl", "ioctl", "personality", "prctl", "socketpair"})
+"""Only where the kernel can hold it to memory that is not executed (vm.memfd_noexec, Linux 6.3); not of huge pages."""
+BY_ARGUMENT: Final = frozenset(
+    """
+    clone fadvise64 fcntl ioctl mmap personality prctl preadv2 prlimit64 setrlimit setsockopt shmget socketpair
+    """.split()
+)
 """Allowed for some arguments only (seccomp.py)."""
 
 DANGEROUS: Final = tuple(
@@ -70,6 +74,13 @@ DANGEROUS: Final = tuple(
 
 NOT_THERE: Final = ("clone3",)
 """Answered with ENOSYS: its flags cannot be seen by a filter, and libc falls back to clone."""
+NEWER: Final = {
+    "cachestat": 451, "fchmodat2": 452, "map_shadow_stack": 453, "futex_wake": 454, "futex_wait": 455,
+    "futex_requeue": 456, "statmount": 457, "listmount": 458, "lsm_get_self_attr": 459, "lsm_set_self_attr": 460,
+    "lsm_list_modules": 461, "mseal": 462, "setxattrat": 463, "getxattrat": 464, "listxattrat": 465,
+    "removexattrat": 466, "open_tree_attr": 467, "file_getattr": 468, "file_setattr": 469, "listns": 470,
+}  # fmt: skip
+"""Numbers, the same on every architecture, that the libseccomp of a distribution may not know by name."""
 ABSENT: Final = frozenset(
     """
     cachestat flock inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_uring_enter io_uring_register
@@ -109,6 +120,19 @@ IOCTLS: Final = (
     0x5451,  # FIOCLEX
     0x5452,  # FIOASYNC
 )
+MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 4, 0o4000
+"""Huge pages are charged to no memory group."""
+RWF_NOWAIT: Final = 8
+"""A read that says whether a page was in memory: by that, and by advice to forget it, siblings could signal."""
+ADVICES: Final = (0, 1, 2, 3, 5)
+"""posix_fadvise(2) without POSIX_FADV_DONTNEED."""
+RLIMIT_CORE: Final = 4
+"""Nobody may change it: at 1, and only there, the kernel starts no helper for a core either. Source: core(5)."""
+SOL_SOCKET: Final = 1
+SOCKET_OPTIONS: Final = (2, 7, 8, 9, 13, 20, 21, 66, 67)
+"""SO_REUSEADDR, buffers, SO_KEEPALIVE, SO_LINGER, timeouts. Not filters, the plugin's own code in the kernel."""
+SOCKET_TYPES: Final = (1, 5)
+"""SOCK_STREAM and SOCK_SEQPACKET. Datagrams can be sent to names, and a pair can come to have one."""
 FCNTLS: Final = (
     *range(5),  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL
     *(8, 9, 10, 11, 15, 16),  # who gets SIGIO

@@ -31,14 +31,22 @@ _ARCHITECTURES: Final = {
     0xC00000B7: ("aarch64", pyseccomp.Arch.AARCH64),
     0x40000028: ("arm", pyseccomp.Arch.ARM),
 }
-_TELLING: Final = {"clone": 0, "fcntl": 1, "ioctl": 1, "personality": 0, "prctl": 0, "socket": 0, "socketpair": 0}
+_NEWER_NAMES: Final = {number: name for name, number in lists.NEWER.items()}
+_TELLING: Final = {
+    "clone": 0, "fadvise64": 3, "fcntl": 1, "ioctl": 1, "personality": 0, "prctl": 0, "prlimit64": 1, "setrlimit": 0,
+    "setsockopt": 2, "socket": 0, "socketpair": 0,
+}  # fmt: skip
 """Calls that one argument, passed by value, tells apart: its place."""
 _WORDS: Final = {
+    "fadvise64": {4: "POSIX_FADV_DONTNEED"},
     "fcntl": {5: "F_GETLK", 6: "F_SETLK", 7: "F_SETLKW", 0x400: "F_SETLEASE", 0x402: "F_NOTIFY"},
     "ioctl": {0x5412: "TIOCSTI", 0x541C: "TIOCLINUX", _RECEIVE: "SECCOMP_IOCTL_NOTIF_RECV",
               _SEND: "SECCOMP_IOCTL_NOTIF_SEND"},
     "prctl": {4: "PR_SET_DUMPABLE", 8: "PR_SET_KEEPCAPS", 22: "PR_SET_SECCOMP", 24: "PR_CAPBSET_DROP",
               28: "PR_SET_SECUREBITS", 29: "PR_SET_TIMERSLACK", 35: "PR_SET_MM", 47: "PR_CAP_AMBIENT"},
+    "prlimit64": {4: "RLIMIT_CORE"},
+    "setrlimit": {4: "RLIMIT_CORE"},
+    "setsockopt": {16: "SO_PASSCRED", 26: "SO_ATTACH_FILTER", 50: "SO_ATTACH_BPF"},
     "socket": {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET", 38: "AF_ALG",
                40: "AF_VSOCK"},
 }  # fmt: skip
@@ -71,7 +79,7 @@ class Rules:
 
     def __init__(self) -> None:
         self._dangerous = set(_numbers(lists.DANGEROUS))
-        self._absent = set(_numbers(lists.ABSENT))
+        self._absent = {*_numbers(lists.ABSENT), *lists.NEWER.values()}
         self._telling = {number: place for name, place in _TELLING.items() for number in _numbers([name])}
         self._clone = next(iter(_numbers(["clone"])))
         self._known = {number for number in range(1024) if _name(NATIVE, number)}
@@ -139,8 +147,10 @@ def _numbers(names: Iterable[str]) -> list[int]:
         try:
             number = pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)
         except (OSError, ValueError):
-            continue  # another architecture's, or newer than this libseccomp
-        if number >= 0:
+            number = -1
+        if number < 0:
+            number = lists.NEWER.get(name, -1)
+        if number >= 0:  # else it is another architecture's
             found.append(number)
     return found
 
@@ -149,5 +159,5 @@ def _name(arch: int, number: int) -> str:
     try:
         name: bytes = pyseccomp.resolve_syscall(_ARCHITECTURES[arch][1], number)
     except (KeyError, OSError, ValueError):
-        return ""
+        return _NEWER_NAMES.get(number, "") if arch in _ARCHITECTURES else ""
     return name.decode()

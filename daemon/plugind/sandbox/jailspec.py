@@ -163,7 +163,7 @@ def _step(name: str, why: str, /, **arguments: object) -> Step:
 def _rlimits(profile: Profile, limits: Limits) -> dict[str, int]:
     """setrlimit(2) by name. CPU is a backstop in whole seconds; the exact budget of the tree is the supervisor's."""
     return {
-        "CORE": 0,
+        "CORE": 1,  # bytes: no core, and for a host that pipes cores into a helper no helper (core(5))
         "CPU": limits.cpu_ms // 1000 + 2,
         "FSIZE": profile.file_bytes,
         "MEMLOCK": 64 * KIB,

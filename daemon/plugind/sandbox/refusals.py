@@ -19,10 +19,11 @@ from plugind.model import Violation
 
 PLACES: Final = 1024
 MOST_KINDS: Final = 30
-"""Different calls that a place can tell apart; what is beyond is counted together."""
+"""Different calls that a place can tell apart, and one dangerous one more; what is beyond is counted together."""
 _HEAD: Final = struct.Struct("<QQ")  # owner, calls that found no entry
 _ENTRY: Final = struct.Struct("<IIIIQ")  # number, architecture, key, dangerous, count; a count of 0: no more entries
 _PLACE_BYTES: Final = 1024
+_LAST: Final = _HEAD.size + MOST_KINDS * _ENTRY.size
 _EMPTY: Final = bytes(_PLACE_BYTES - 8)
 
 
@@ -58,6 +59,8 @@ class Table:
             return  # it has been over for long
         for place in _entries(start):
             number, arch, key, ended_it, count = _ENTRY.unpack_from(self._memory, place)
+            if place == start + _LAST and not dangerous:
+                break
             if count == 0 or (number, arch, key) == (call.number, call.arch, call.key):
                 entry = (call.number, call.arch, call.key, int(dangerous or bool(ended_it)), count + 1)
                 _ENTRY.pack_into(self._memory, place, *entry)
@@ -72,9 +75,8 @@ class Table:
         found = []
         for place in _entries(start):
             number, arch, key, dangerous, count = _ENTRY.unpack_from(self._memory, place)
-            if count == 0:
-                break
-            found.append(Refusal(Call(number, arch, key), count, bool(dangerous)))
+            if count:
+                found.append(Refusal(Call(number, arch, key), count, bool(dangerous)))
         return found, _HEAD.unpack_from(self._memory, start)[1]
 
     def close(self) -> None:
@@ -104,5 +106,4 @@ def _start(owner: int) -> int:
 
 
 def _entries(start: int) -> Iterator[int]:
-    first = start + _HEAD.size
-    return iter(range(first, first + MOST_KINDS * _ENTRY.size, _ENTRY.size))
+    return iter(range(start + _HEAD.size, start + _LAST + 1, _ENTRY.size))

@@ -25,7 +25,6 @@ _NAMESPACE_COUNTS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"
 class Context:
     """What the steps need from the zygote, and what one step leaves for a later one."""
 
-    stdin: int
     stdout: int
     stderr: int
     result: int
@@ -74,7 +73,9 @@ def setup_cgroup_namespace(context: Context) -> None:
 
 def setup_descriptors(context: Context) -> None:
     # Away from the low numbers first, so that dup2 below never overwrites one that is still needed.
-    moved = [_move_high(fd) for fd in (context.stdin, context.stdout, context.stderr, context.result)]
+    # Opened anew: an open file that siblings share has a state that they can signal each other by.
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    moved = [_move_high(fd) for fd in (null, context.stdout, context.stderr, context.result)]
     context.input, context.control = _move_high(context.input), _move_high(context.control)
     context.sysctl = _move_high(context.sysctl)
     for target, source in enumerate(moved):

@@ -25,7 +25,8 @@ from plugind.sandbox.inside import runner, setup
 CONTROL = 3
 MAX_MESSAGE_BYTES = 64 * 1024
 DESCRIPTORS = ("control", "input", "result", "stdout", "stderr")
-NAMESPACES = c.CLONE_NEWPID | c.CLONE_NEWNS | c.CLONE_NEWIPC | c.CLONE_NEWUTS
+# A network namespace too, with nothing in it: what is seen of a shared one in /proc/self/net carries signals.
+NAMESPACES = c.CLONE_NEWPID | c.CLONE_NEWNS | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWNET
 
 
 def main() -> NoReturn:
@@ -33,14 +34,13 @@ def main() -> NoReturn:
     syscalls.set_name("plugind-zygote")
     launcher = socket.socket(fileno=CONTROL)
     launcher.set_inheritable(False)
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     _, descriptors = receive(launcher)
     with open(descriptors[0], "rb") as program:
         program.seek(0)
         seccomp = program.read()
     launcher.send(json.dumps({"op": "ready"}).encode())
-    os.dup2(null, 2)  # it was the daemon's log, for a zygote that cannot even start
-    Zygote(launcher, null, seccomp).serve()
+    os.dup2(0, 2)  # it was the daemon's log, for a zygote that cannot even start
+    Zygote(launcher, seccomp).serve()
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -58,9 +58,8 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
 class Zygote:
     """The loop: Start messages in, exits out."""
 
-    def __init__(self, launcher: socket.socket, null: int, seccomp: bytes) -> None:
+    def __init__(self, launcher: socket.socket, seccomp: bytes) -> None:
         self.launcher = launcher
-        self.null = null
         self.seccomp = seccomp
         self.instances: dict[int, tuple[str, int]] = {}  # pidfd → run, pid
         self.poll = select.poll()
@@ -82,7 +81,7 @@ class Zygote:
             self.tell(op="failed", run=run, detail=str(error))
         else:
             if pid == 0:
-                become_instance(message, descriptors, self.null, self.seccomp)
+                become_instance(message, descriptors, self.seccomp)
             pidfd = os.pidfd_open(pid)
             self.instances[pidfd] = (run, pid)
             self.poll.register(pidfd, select.POLLIN)
@@ -102,11 +101,11 @@ class Zygote:
         self.launcher.send(json.dumps(fields).encode())
 
 
-def become_instance(message: dict[str, Any], descriptors: list[int], null: int, seccomp: bytes) -> NoReturn:
+def become_instance(message: dict[str, Any], descriptors: list[int], seccomp: bytes) -> NoReturn:
     """In the clone: build the jail, say so, run the plugin. Never returns to the zygote's loop."""
     try:
         given = dict(zip(DESCRIPTORS, descriptors, strict=True))
-        context = setup.Context(**given, stdin=null, seccomp=seccomp)
+        context = setup.Context(**given, seccomp=seccomp)
         try:
             syscalls.set_name("plugind-plugin")
             # A pidfd of this instance: a name that no other process can come to bear.
