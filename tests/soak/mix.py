@@ -13,14 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
-from plugind_client import PlugindError
+from plugind.sandbox.refusals import PLACES
+from plugind_client import Client, PlugindError
 from tests.support.daemon import Daemon
 from tests.support.jail import descendants, living_instances
 from tests.support.plugins import folder
 from tests.system.test_processes import KINDS, one, settled
 
 AT_A_TIME = 4
-WARM_UP_ROUNDS = 20
+WARM_UP_RUNS = PLACES + 100
+"""By then each place for what is refused has been used once, and its memory is there."""
 MEMORY_MAY_GROW = 0.05
 DEAD_AT_ONCE = 4
 """Runs of a client that is killed."""
@@ -64,7 +66,7 @@ class Mix:
 
     def __init__(self, daemon: Daemon, parent: Path) -> None:
         self.daemon = daemon
-        self.client = daemon.client()
+        self.client: Client = daemon.client()
         self.count: Counter[str] = Counter()
         self._alone = {name: threading.Lock() for name in SLEEPERS}
         for name, (code, options) in KINDS.items():
@@ -204,8 +206,9 @@ def leave_no_trace(parent: Path, runs: int, say: Callable[[str], None]) -> None:
     """So many runs of all kinds, and then everything is as it was before, and memory within 5 %."""
     with Daemon() as daemon, ThreadPoolExecutor(AT_A_TIME) as pool:
         mix = Mix(daemon, parent)
-        for _ in _run(pool, mix, range(WARM_UP_ROUNDS)):
-            pass  # what is made once and kept is no trace
+        for _ in _run(pool, mix, range(WARM_UP_RUNS)):
+            if mix.count.total() >= WARM_UP_RUNS:
+                break  # what is made once and kept is no trace
         before, memory = left(daemon), memory_kib(daemon)
         say(f"after a warm-up of {mix.count.total()} runs: {_memory(memory)}")
         mix.count.clear()
