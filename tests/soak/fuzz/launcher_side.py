@@ -37,7 +37,7 @@ class Bench:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         self.world = World(folder)
         self.launcher = self.world.launcher
-        self.launcher._new_notifier()
+        self.launcher._watch_notifier()
         self.launcher._start_template(TIER)
         memfd = sealed_memfd("bundle", BUNDLE)
         self.launcher._code.load(DIGEST, memfd, set())
@@ -51,7 +51,7 @@ class Bench:
         return len(os.listdir("/proc/self/fd"))
 
     def instance(self, control: socket.socket | None, *, started: bool) -> Instance:
-        owner = self.launcher._table.take()
+        owner = self.launcher._tries.take()
         instance = Instance("r1", DIGEST, TIER, Limits(1, 1, 1, 1, 1, 1), 1, FakeGroup(), owner)
         instance.control = control
         instance.started_ns = int(started)
@@ -64,11 +64,11 @@ class Bench:
         for instance in list(self.launcher._instances.values()):
             if instance.control is not None:
                 with contextlib.suppress(KeyError):
-                    self.launcher._selector.unregister(instance.control)
+                    self.launcher._loop.leave(instance.control)
             self.launcher._instances.pop(instance.run)
             instance.finish(0)
         self.hear()
-        self.launcher._stopping = False
+        self.launcher._loop.stopping = False
         for old in self.world.templates[:-1]:
             assert old.killed
             old.zygote.close()
@@ -130,7 +130,7 @@ def instance(data: bytes) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         one = it.instance(ours, started=False)
-        it.launcher._watch(ours, lambda: None)
+        it.launcher._loop.watch(ours, lambda: None)
         if choice & 4:
             one.pidfd = os.dup(it.spare[2])
         channel.send(theirs, data[1:] or b" ", it.spare[2:3] * (choice & 3))
