@@ -8,6 +8,7 @@ shows it again. Ends with 1 when anything did.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -61,7 +62,8 @@ def fuzz(target: Target, executions: int, folder: Path, seed: int) -> Result:
         *(["-close_fd_mask=2"] if target.logs else []),
     ]  # fmt: skip
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, check=False)
+    with tempfile.TemporaryDirectory(prefix="plugind-fuzz-") as scratch:  # libFuzzer ends without Python's own end
+        done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "TMPDIR": scratch})
     said = (done.stdout + done.stderr).decode(errors="replace")
     return Result(
         name=target.name,
