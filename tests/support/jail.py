@@ -14,7 +14,7 @@ import signal
 import tarfile
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from plugind.linux import cgroup
@@ -55,11 +55,12 @@ class Jail:
         *,
         tier: int = 2,
         name: str = "",
+        files: Mapping[str, str] | None = None,
         on_started: Callable[[], None] = lambda: None,
         **limits: int,
     ) -> InstanceResult:
-        """`code` defines run(payload, context)."""
-        data = bundle_of(plugin=code)
+        """`code` defines run(payload, context); `files` are other modules beside it, by name."""
+        data = bundle_of(**{**(files or {}), "plugin": code})
         digest = hashlib.sha256(data).hexdigest()
         await self.client.load(digest, lambda: data)
         profile = self.profiles[tier]
