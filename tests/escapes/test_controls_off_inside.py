@@ -166,7 +166,7 @@ INSIDE = (
                 "the step that closes them",
                 reports(
                     lambda got: (
-                        {*got["descriptors"]} > {*"01234"}
+                        {*got["descriptors"]} > {*"0123"}
                         and got["links"]["3"].startswith("socket:")
                         and got["cwd"] == "/"
                     )
