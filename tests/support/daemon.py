@@ -20,9 +20,10 @@ from plugind.provenance import bundle
 from plugind_client import Client
 from plugind_proto.v1.governance_pb2_grpc import GovernanceStub
 from tests.support.jail import descendants, sweep
+from tests.support.pace import stretched
 
 BIN = Path(sys.executable).parent
-READY_S = 30
+READY_S = stretched(30)
 
 
 class Daemon:
@@ -86,7 +87,7 @@ class Daemon:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(stretched(10))
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -107,7 +108,7 @@ class Daemon:
 
     def wait_gone(self, seconds: float) -> bool:
         """Whether front and launcher end in time."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + stretched(seconds)
         while time.monotonic() < deadline:
             if self.process.poll() is not None and not Path(f"/proc/{self.pids[1]}").exists():
                 return True
@@ -144,7 +145,7 @@ class Daemon:
             capture_output=True,
             text=True,
             env=environment,
-            timeout=60,
+            timeout=stretched(60),
             check=False,
         )
 

@@ -19,6 +19,7 @@ from plugind.model import Outcome
 from plugind.profiles import profiles_dir
 from tests.support.jail import assert_gone_within_50_ms, descendants, jail
 from tests.support.weakened import weakened
+from tests.support.pace import stretched
 
 pytestmark = pytest.mark.root
 
@@ -186,7 +187,7 @@ async def test_every_end_has_its_outcome(code: str, limits: dict[str, int], outc
         started = time.monotonic()
         result = await box.run(code, **limits)
         assert result.outcome is outcome, result
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < stretched(15)
         assert (await box.run(HOG + "    return 1")).outcome is Outcome.OK  # the next one is not affected
         assert "plugind-plugin" not in descendants(box.launcher_pid).values()
 
@@ -238,7 +239,7 @@ async def test_a_lost_template_takes_its_instances_and_comes_back(victim: str) -
         sleeper = "import time\ndef run(p, c):\n    time.sleep(60)"
         started = asyncio.Event()  # before that nothing of the plugin ran, and the run would be refused
         task = asyncio.create_task(box.run(sleeper, on_started=started.set, wall_ms=60_000))
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), stretched(5))
         before = descendants(box.launcher_pid)
         parent_of_instance = _template_of(before, victim)
         os.kill(parent_of_instance, signal.SIGKILL)
@@ -278,7 +279,7 @@ def alive(pid: int) -> bool:
 
 async def until(condition: Any, seconds: float = 5.0) -> None:
     """Wait for a condition; fails the test when it does not come true in time."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + stretched(seconds)
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.002)

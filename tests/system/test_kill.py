@@ -15,6 +15,7 @@ from plugind_client import PlugindError
 from plugind_proto.v1 import governance_pb2
 from tests.support.daemon import Daemon
 from tests.support.jail import descendants, living_instances
+from tests.support.pace import stretched
 from tests.support.plugins import folder
 
 pytestmark = pytest.mark.root
@@ -48,20 +49,20 @@ class Sleepers:
 
     def join(self) -> list[str]:
         for thread in self._threads:
-            thread.join(20)
+            thread.join(stretched(20))
             assert not thread.is_alive()
         return self.outcomes
 
 
 def until(condition, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + stretched(seconds)
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.005)
 
 
 def kill(daemon: Daemon, target: str, reason: str = "test") -> governance_pb2.KillResponse:
-    return daemon.governance().Kill(governance_pb2.HoldRequest(target=target, reason=reason), timeout=20)
+    return daemon.governance().Kill(governance_pb2.HoldRequest(target=target, reason=reason), timeout=stretched(20))
 
 
 @pytest.mark.parametrize("target", ["sleeper", "all"])
@@ -133,7 +134,7 @@ def test_no_start_begins_after_a_kill_has_returned(tmp_path: Path) -> None:
         stop.set()
         kill(daemon, "sleeper")
         for caller in callers:
-            caller.join(20)
+            caller.join(stretched(20))
             assert not caller.is_alive()
 
 

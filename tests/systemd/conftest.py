@@ -1,13 +1,19 @@
-"""These tests boot a container: `make test-systemd` runs them, and a plain `pytest` does not collect them."""
+"""These tests boot a container: `make test-systemd` runs them, and a plain `pytest` does not collect them.
 
+In the virtual machine of `make test-vm`, which says so by PLUGIND_TEST_MACHINE=this, they drive the machine that they run on.
+"""
+
+import os
 from pathlib import Path
 
 import pytest
 
+from tests.support.pace import stretched
 from tests.systemd.container import Container
+from tests.systemd.this_machine import ThisMachine
 
 HERE = Path(__file__).parent
-MOST_S = 400  # the first test waits for the installation too
+MOST_S = stretched(400)  # the first test waits for the installation too
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -24,5 +30,5 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def machine():
-    with Container() as container:
-        yield container
+    with ThisMachine() if os.environ.get("PLUGIND_TEST_MACHINE") == "this" else Container() as machine:
+        yield machine

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.pace import stretched
+
 HERE = Path(__file__).parent
 TREE = HERE.parents[1]
 BOOT_S = 240
@@ -96,6 +98,7 @@ class Container:
     # -- commands
 
     def do(self, *argv: str, user: str = "root", text: str = "", timeout_s: float = 60) -> Done:
+        timeout_s = stretched(timeout_s)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(timeout_s + 10)
             sock.connect(str(self.share / "agent.sock"))
@@ -164,7 +167,7 @@ class Container:
         self.until(lambda: self.ctl("paul", "status").code == 0, "all is well")
 
     def until(self, holds: Callable[[], object], what: str, timeout_s: float = 30) -> None:
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + stretched(timeout_s)
         while time.monotonic() < deadline:
             with contextlib.suppress(RefusedError):
                 if holds():

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from plugind import config
+from tests.support.pace import stretched
 from tests.systemd.container import ADMIN_SOCKET, PYTHON, RUN_SOCKET, TREE, RefusedError
 
 PEOPLE = {"olga": "plugind-operator,systemd-journal", "anna": "plugind-approver", "ada": "plugind-admin", "paul": ""}
@@ -193,7 +194,7 @@ def test_instances_live_in_the_launchers_own_groups_wherever_systemd_made_it_one
     busy = daemon.shell("find /sys/fs/cgroup -path '*/instances/*' -name cgroup.procs -exec grep -l . {} +").split()
     daemon.kill("sleeper")
     daemon.lift("sleeper")
-    assert answer.result(20)["outcome"] == "killed"
+    assert answer.result(stretched(20))["outcome"] == "killed"
     if daemon.status()["cgroup_driver"] == "v1/hybrid":
         assert {"memory", "pids", "cpu"} <= made
         assert {path.split("/")[4] for path in busy} == {"memory", "pids", "cpu", "cpuacct", "unified"}
@@ -347,7 +348,7 @@ def test_the_kill_switch_ends_what_runs_survives_a_restart_and_can_be_lifted(dae
     answer = sleeping(daemon)
     killed = daemon.kill("sleeper")
     assert (killed["ended_runs"], killed["unconfirmed_runs"]) == (1, 0)
-    assert answer.result(20)["outcome"] == "killed"
+    assert answer.result(stretched(20))["outcome"] == "killed"
     assert running(daemon) == []
     assert daemon.run("sleeper", None)["codes"] == ["KILLED"]
     daemon.get("systemctl", "restart", "plugind")
@@ -357,7 +358,7 @@ def test_the_kill_switch_ends_what_runs_survives_a_restart_and_can_be_lifted(dae
     daemon.lift("sleeper")
     again = sleeping(daemon)
     daemon.kill("all")
-    assert again.result(20)["outcome"] == "killed"
+    assert again.result(stretched(20))["outcome"] == "killed"
     assert daemon.run("adder", {"a": 1, "b": 2})["codes"] == ["KILLED"]
     daemon.lift("all")
     assert works(daemon)
@@ -391,7 +392,7 @@ def test_a_killed_launcher_ends_its_instances_and_comes_back(daemon, plugins):
     answer = sleeping(daemon)
     before = pid(daemon, LAUNCHER)
     daemon.get("kill", "-KILL", str(before))
-    assert answer.result(20)["outcome"] == "fault"
+    assert answer.result(stretched(20))["outcome"] == "fault"
     daemon.until(lambda: works(daemon), "it heals")
     assert pid(daemon, LAUNCHER) not in (0, before)
     assert open_intents(daemon) == []
@@ -401,7 +402,7 @@ def test_a_killed_front_comes_back_and_accounts_for_what_ran(daemon, plugins):
     answer = sleeping(daemon)
     daemon.get("kill", "-KILL", str(pid(daemon, FRONT)))
     with pytest.raises(RefusedError):
-        answer.result(20)
+        answer.result(stretched(20))
     daemon.until(lambda: works(daemon), "it is there again")
     assert open_intents(daemon) == []
     assert daemon.audit("list", "--plugin", "sleeper", "--outcome", "unknown")
@@ -448,7 +449,7 @@ def test_stop_leaves_no_process_and_no_group(daemon, plugins):
     answer = sleeping(daemon)
     daemon.get("systemctl", "stop", "plugind")
     with contextlib.suppress(RefusedError):
-        assert answer.result(20)["outcome"] == "killed"
+        assert answer.result(stretched(20))["outcome"] == "killed"
     daemon.until(lambda: daemon.show(LAUNCHER, "ActiveState") == "inactive", "the launcher ends with its front")
     assert daemon.show(LAUNCHER, "Result") == "success"
     assert daemon.do("pgrep", "-a", "plugind").out == ""

@@ -129,6 +129,32 @@ def test_our_own_processes_move_into_a_leaf_before_controllers_are_handed_down(t
     assert (tmp_path / "unified/own/cgroup.subtree_control").read_text() == "+memory +pids +cpu"
 
 
+def test_who_was_moved_into_the_leaf_still_has_the_group_above(tmp_path) -> None:
+    """Else each launcher that is started after another would nest one deeper, and sweep in the wrong place."""
+    group = files(tmp_path / "unified/own", cgroup__controllers="cpu memory pids", cgroup__subtree_control="")
+    found = cgroup.detect(mounts_of(tmp_path, "unified"), own_of("unified", path="/own/plugind-daemon"))
+    assert found._folders == {"unified": group}
+
+
+def test_a_login_session_without_controllers_uses_the_root_of_the_unified_hierarchy(tmp_path) -> None:
+    files(tmp_path / "unified", cgroup__controllers="cpu memory pids", cgroup__subtree_control="", cgroup__procs="")
+    session = files(tmp_path / "unified/session-1.scope", cgroup__controllers="memory pids", cgroup__procs="17\n")
+    files(session, cgroup__type="domain")
+    found = cgroup.detect(mounts_of(tmp_path, "unified"), own_of("unified", path="/session-1.scope"))
+    assert (found.name, found._folders) == ("unified", {"unified": tmp_path / "unified"})
+    assert (tmp_path / "unified/cgroup.subtree_control").read_text() == "+memory +pids +cpu"
+    assert not (session / "plugind-daemon").exists()
+
+
+def test_a_unit_without_controllers_is_told_and_goes_nowhere_else(tmp_path) -> None:
+    """`systemctl stop` ends what lies below the unit, and nothing that lies beside it."""
+    files(tmp_path / "unified", cgroup__controllers="cpu memory pids", cgroup__subtree_control="")
+    own = "/system.slice/plugind-launcher.service"
+    files(tmp_path / "unified" / own.strip("/"), cgroup__controllers="memory pids")
+    with pytest.raises(IsolationUnavailableError, match="lacks the controllers cpu"):
+        cgroup.detect(mounts_of(tmp_path, "unified"), own_of("unified", path=own))
+
+
 def test_only_looking_changes_nothing(tmp_path) -> None:
     folder = files(tmp_path / "unified", cgroup__controllers="cpu memory pids", cgroup__type="domain")
     before = {path.name: path.read_text() for path in folder.iterdir()}

@@ -24,6 +24,8 @@ REMOVE_TIMEOUT_S = 2.0
 _CONTROLLERS = ("memory", "pids", "cpu")
 _UNIT = "/plugind-launcher.service"
 _LEAF = "plugind-daemon"
+"""Where the processes of our own group are moved. Who is in it was there before: the group above is the own one."""
+_TOP = "top of unified"
 _NANOSECONDS = 1000
 _MOVES = 10
 """Passes over a group's processes, which can fork while they are moved."""
@@ -237,9 +239,11 @@ def detect(mounts: str | None = None, own: str | None = None, *, prepare: bool =
     own = Path("/proc/self/cgroup").read_text() if own is None else own
     places = dict(_places(mounts, own))
     unified = places.get("unified")
+    top = places.pop(_TOP, None)
     available = _read(unified / "cgroup.controllers").split() if unified is not None else []
-    if unified is not None and set(_CONTROLLERS) <= set(available):
-        return Driver("unified", {"unified": _make_inner(unified) if prepare else unified}, UnifiedGroup)
+    for folder in (unified, top):
+        if folder is not None and set(_CONTROLLERS) <= set(_read(folder / "cgroup.controllers").split()):
+            return Driver("unified", {"unified": _make_inner(folder) if prepare else folder}, UnifiedGroup)
     lacking = [controller for controller in (*_CONTROLLERS, "cpuacct") if controller not in places]
     if lacking:
         raise IsolationUnavailableError("cgroup", _what_is_missing(lacking, available))
@@ -262,7 +266,8 @@ def _places(mounts: str, own: str) -> Iterator[tuple[str, Path]]:
 
     In the unified hierarchy, and as a unit of systemd in every one, that is this process's own: it is delegated.
     Else in v1 hierarchies it is the root: whoever put this process into a group gave it limits that are not meant for
-    plugins.
+    plugins. The unified hierarchy's root (`_TOP`) is there for one who is no unit and has no controllers in the own
+    group, as in a login session.
     """
     paths = {}
     for line in own.splitlines():
@@ -277,10 +282,14 @@ def _places(mounts: str, own: str) -> Iterator[tuple[str, Path]]:
             names = options.split(",")
         else:
             continue
+        top = where.encode().decode("unicode_escape")
         for name in names:
             if name in paths:
-                below = paths[name] if kind == "cgroup2" or paths[name].endswith(_UNIT) else ""
-                yield name, Path(where.encode().decode("unicode_escape") + below)
+                path = paths[name].removesuffix(f"/{_LEAF}")
+                below = path if kind == "cgroup2" or path.endswith(_UNIT) else ""
+                yield name, Path(top + below)
+                if kind == "cgroup2" and not path.endswith(_UNIT):
+                    yield _TOP, Path(top)
 
 
 def _make_inner(folder: Path) -> Path:

@@ -47,7 +47,12 @@ class Server(socketserver.ThreadingUnixStreamServer):
     request_queue_size = 64
 
 
-with Server(sys.argv[1], Command) as server:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
-    server.serve_forever()
+def main():
+    with Server(sys.argv[1], Command) as server:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
