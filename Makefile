@@ -5,7 +5,7 @@ AS_ROOT := packaging/as_root.sh
 # Root leaves nothing behind in a checkout that is a user's.
 PYTEST_ROOT := $(PYTHON_ENV) -m pytest -p no:cacheprovider
 
-.PHONY: help setup demo quick test test-systemd soak bench lint
+.PHONY: help setup demo quick test test-systemd test-vm soak bench lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,6 +25,9 @@ test: lint ## everything but the soak; needs root, under a quarter of an hour
 
 test-systemd: setup ## install it in a container with systemd and drive it as an operator (needs root, minutes)
 	@$(AS_ROOT) "the tests boot a container over a copy of this machine's files" $(PYTEST_ROOT) tests/systemd
+
+test-vm: setup ## the unified cgroup hierarchy: boot a Debian in software emulation, test there (needs root, minutes; TESTS=... chooses)
+	@$(AS_ROOT) "a virtual machine is made whose files belong to its own root" $(PYTHON_ENV) -m tests.vm $(TESTS)
 
 soak: setup ## the same things for hours: ten million inputs for the parsers, ten thousand runs for the daemon
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[soak]'

@@ -61,6 +61,20 @@ check_system() {
         optional="$optional systemd-container"
         say "missing: systemd-container (\`make test-systemd\` boots a container with it)"
     fi
+    check_vm
+}
+
+# Debian's key too: an Ubuntu does not have it.
+check_vm() {
+    [ "$(uname -m)" = x86_64 ] || return 0
+    lacking=
+    command -v qemu-system-x86_64 >/dev/null || lacking="$lacking qemu-system-x86"
+    command -v mmdebstrap >/dev/null || lacking="$lacking mmdebstrap"
+    command -v mke2fs >/dev/null || lacking="$lacking e2fsprogs"
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || lacking="$lacking debian-archive-keyring"
+    [ -n "$lacking" ] || return 0
+    optional="$optional$lacking"
+    say "missing:$lacking (\`make test-vm\` makes a virtual machine with them and boots it)"
 }
 
 install_packages() {

@@ -22,6 +22,7 @@ TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
+    "chroot": "coreutils",
     "unshare": "util-linux",
 }
 NOT_POSSIBLE = 1
