@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import shutil
@@ -113,8 +114,12 @@ async def test_refused(attempt: str, error: str) -> None:
     assert re.fullmatch(error, result.error.type), result.error
 
 
+MEMFD_NOEXEC = Path("/proc/sys/vm/memfd_noexec")
+"""Not there before Linux 6.3: then no memfd can be made at all."""
+
+
 def host_memfd_noexec() -> str:
-    return Path("/proc/sys/vm/memfd_noexec").read_text()
+    return MEMFD_NOEXEC.read_text() if MEMFD_NOEXEC.exists() else ""
 
 
 async def test_memfds_do_not_execute() -> None:
@@ -122,7 +127,8 @@ async def test_memfds_do_not_execute() -> None:
     code = """
 import os, shutil
 def run(payload, context):
-    fd = os.memfd_create("x", 0)
+    try: fd = os.memfd_create("x", 0)
+    except PermissionError: return "cannot be made"
     os.write(fd, open("/usr/bin/true", "rb").read())
     pid = os.fork()
     if pid == 0:
@@ -131,7 +137,7 @@ def run(payload, context):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """
     async with jail() as box:
-        assert await box.value(code, tier=1) == 13  # EACCES
+        assert await box.value(code, tier=1) == (errno.EACCES if before else "cannot be made")
     assert host_memfd_noexec() == before
 
 

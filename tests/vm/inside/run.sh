@@ -21,8 +21,13 @@ echo "plugind-vm: up after $(cut -d' ' -f1 /proc/uptime) s: $(uname -r), $(pytho
 /opt/plugind/bin/plugindctl doctor
 
 arguments=$(cat arguments)
-# Why these: tests/vm/README.md
-[ -n "$arguments" ] || arguments="tests/system"
-eval "set -- $arguments"
-/opt/plugind/bin/python -m pytest -v -p no:cacheprovider --durations=20 -o timeout=900 "$@"
-finish $?
+if [ -z "$arguments" ]; then
+    arguments=$(sed 's/#.*//' tests/vm/inside/tests.txt)
+fi
+eval "set -- $arguments" # they are quoted for this shell
+# Through a pipe: what is on a terminal gets redrawn.
+{
+    /opt/plugind/bin/python -u -m pytest -v -p no:cacheprovider --durations=15 -o timeout=900 "$@"
+    echo $? >/run/status
+} 2>&1 | cat
+finish "$(cat /run/status)"
