@@ -61,6 +61,18 @@ ExecStopPost=/bin/systemctl --no-block poweroff
 """,
 }
 
+MASKED = (
+    *("modprobe@.service", "systemd-binfmt.service", "e2scrub_reap.service", "systemd-pstore.service"),
+    *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
+)
+"""What nothing here needs, and what takes seconds of an emulated processor."""
+COLDPLUG = """\
+[Service]
+ExecStart=
+ExecStart=udevadm trigger --type=devices --action=add --subsystem-match=block --subsystem-match=mem
+"""
+"""Without it udev loads a module for each feature of the processor."""
+
 
 @dataclass(frozen=True)
 class Image:
@@ -172,6 +184,10 @@ def _configure(tree: Path) -> None:
     units = tree / "etc/systemd/system"
     for name, text in UNITS.items():
         (units / name).write_text(text)
+    for name in MASKED:
+        (units / name).symlink_to("/dev/null")
+    (units / "systemd-udev-trigger.service.d").mkdir()
+    (units / "systemd-udev-trigger.service.d/few.conf").write_text(COLDPLUG)
     (tree / "etc/fstab").write_text("/dev/vda / ext4 defaults,noatime 0 0\n")
     (tree / "etc/hostname").write_text("plugind-test\n")
     (tree / "etc/hosts").write_text("127.0.0.1 localhost plugind-test\n")
