@@ -19,8 +19,8 @@ from plugind.errors import IsolationUnavailableError, LauncherGoneError
 from plugind.model import Outcome
 from plugind.profiles import profiles_dir
 from tests.support.jail import assert_gone_within_50_ms, descendants, jail
-from tests.support.weakened import weakened
 from tests.support.pace import stretched
+from tests.support.weakened import weakened
 
 pytestmark = pytest.mark.root
 
