@@ -89,7 +89,8 @@ async def running(box: Jail, code: str, processes: int, **limits: int) -> AsyncI
     """The pids of an instance that runs and has so many processes, and its task."""
     task = asyncio.create_task(box.run(code, **limits))
     try:
-        await until(lambda: len(living_instances(descendants(box.launcher_pid))) == processes)
+        await until(lambda: task.done() or len(living_instances(descendants(box.launcher_pid))) == processes)
+        assert not task.done(), await task
         yield living_instances(descendants(box.launcher_pid)), task
     finally:
         if not task.done():

@@ -6,7 +6,8 @@ set -euo pipefail
 umask 022
 lower=$1 tree=$2 disk=$3 wheels=$4 arguments=$5
 
-work=$(mktemp -d)
+work=$disk.work
+mkdir "$work"
 trap 'umount -lR "$work"; rmdir "$work"' EXIT
 mount -t tmpfs -o mode=0755 none "$work"
 mkdir "$work/upper" "$work/work" "$work/root"
