@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm.told import phase, run, say
+from tests.vm.told import NotPossibleError, phase, run, say
 
 TREE = Path(__file__).parents[2]
 RELEASE = "bookworm"
@@ -142,14 +142,24 @@ def _name(requirement: str) -> str:
 def _make(cache: Path, folder: Path) -> None:
     for old in cache.iterdir():
         if old.is_dir():
-            shutil.rmtree(old)
+            _remove(old)
     log = cache / "log"
     log.unlink(missing_ok=True)
     made = Image(cache / "unfinished")
     made.folder.mkdir(mode=0o755)
     say(f"making an image in {folder}, once (about 700 MB; its log is {log})")
     with phase("a Debian from its packages"):
-        command = ["mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join(PACKAGES)}"]
+        # In a mount namespace of its own: it mounts this machine's devices in there, and an early end would leave them.
+        command = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "mmdebstrap",
+            "--variant=minbase",
+            "--mode=root",
+            f"--include={','.join(PACKAGES)}",
+        ]
         run([*command, RELEASE, made.tree], log)
     with phase("Python packages"):
         _python_packages(made.tree, log)
@@ -157,6 +167,12 @@ def _make(cache: Path, folder: Path) -> None:
     with phase("its file system"):
         run(["mke2fs", "-q", "-t", "ext4", "-d", made.tree, made.root, SIZE], log)
     made.folder.rename(folder)
+
+
+def _remove(folder: Path) -> None:
+    if f" {folder}/" in Path("/proc/self/mounts").read_text():
+        raise NotPossibleError(f"something is mounted below {folder}: unmount it, and try again")
+    shutil.rmtree(folder)
 
 
 def _python_packages(tree: Path, log: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -30,18 +32,25 @@ def phase(name: str) -> Iterator[None]:
 
 
 def run(command: Sequence[str | Path], log: Path, **environment: str) -> None:
-    """Run a command; what it prints goes into `log`, and its last lines to the person if it fails."""
-    with log.open("ab") as output:
-        code = subprocess.run(
+    """Run a command; what it prints goes into `log`, and its last lines to the person if it fails. Nothing of it outlives us."""
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment or None,
-            check=False,
-        ).returncode
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            code = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     if code != 0:
-        raise NotPossibleError(f"{command[0]} failed with status {code}:\n{tail(log)}")
+        raise NotPossibleError(f"{' '.join(map(str, command))[:200]} failed with status {code}:\n{tail(log)}")
 
 
 def tail(log: Path) -> str:
