@@ -139,15 +139,6 @@ ENDS = {
             "cgroups", "  cgroups: boot with systemd, or mount a cgroup2 with the controllers memory, pids and cpu"
         ),
     ),
-    "a session": (
-        fakes.SESSION,
-        refused(
-            "cgroups",
-            "  cgroups: the machine has them, this session does not: the service gets them, and so does a scope with"
-            " Delegate=yes",
-            '    sudo systemd-run --scope -p Delegate=yes "$(command -v plugind)" serve --standalone',
-        ),
-    ),
     "without user namespaces": (
         fakes.NO_USER_NAMESPACES,
         refused(

@@ -101,7 +101,7 @@ MACHINES = {
         },
     ),
     "v1 alone": (replace(fakes.MODERN, hierarchy="v1"), {"cgroup_kill": "no unified hierarchy is mounted"}),
-    "a session": (fakes.SESSION, {"cgroups": "the unified hierarchy lacks the controllers cpu in this session"}),
+    "a session without cpu, whose machine has it": (fakes.SESSION, {}),
     "without user namespaces": (fakes.NO_USER_NAMESPACES, {"user_namespaces": "user.max_user_namespaces is 0"}),
     "user namespaces left out": (
         replace(fakes.MODERN, most_user_namespaces=None),
@@ -148,14 +148,6 @@ MACHINES = {
         {"swap": "there, and not counted for each group"} | OLD,
     ),
     "somebody": (fakes.SOMEBODY, {"root": "this is uid 1000", "proc_subset_pid": "only root can find out"}),
-    "somebody in a session": (
-        replace(fakes.SOMEBODY, session="memory pids"),
-        {
-            "root": "this is uid 1000",
-            "proc_subset_pid": "only root can find out",
-            "cgroups": "the unified hierarchy lacks the controllers cpu in this session; only root can find out",
-        },
-    ),
     "somebody without user namespaces": (
         replace(fakes.SOMEBODY, user_namespace="Operation not permitted"),
         {
@@ -427,8 +419,7 @@ def could_run(fake: Fake) -> bool:
             fake.restricted != "1" or fake.label.startswith("plugind-launcher"),
             not fake.pidfd and not fake.proc_subset_pid,
             fake.interpreter_mode == 0o755,
-            fake.hierarchy in ("hybrid", "v1")
-            or (fake.hierarchy == "unified" and "pids" in fake.controllers and fake.session != "memory pids"),
+            fake.hierarchy in ("hybrid", "v1") or (fake.hierarchy == "unified" and "pids" in fake.controllers),
             fake.hierarchy == "none" or not fake.read_only,
         )
     )

@@ -50,6 +50,9 @@ class FakeGroup:
         self.go_on = threading.Event()
         self.go_on.set()
 
+    def set_limits(self, limits):
+        self.limits = limits
+
     def attach(self, pid):
         assert self.go_on.wait(TIMEOUT_S)
         self.calls.append(f"attach {pid}")

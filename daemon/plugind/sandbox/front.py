@@ -11,6 +11,8 @@ import plugind
 from plugind.linux import constants as c
 from plugind.linux import syscalls
 
+_FUSE = Path("/dev/fuse")
+
 
 def drop_root(uid: int, gid: int, keep: Sequence[Path]) -> None:
     """Become uid:gid without any capability, for good. The `keep` folders and Python itself stay reachable.
@@ -24,6 +26,9 @@ def drop_root(uid: int, gid: int, keep: Sequence[Path]) -> None:
     syscalls.mount("", "/", None, c.MS_REC | c.MS_PRIVATE)
     for barrier, paths in barriers([*keep, *_python()], uid).items():
         _open_up(barrier, paths)
+    if _FUSE.exists():
+        # To close a file of a FUSE file system is to wait for who serves it: the launcher must not get one from us.
+        syscalls.mount("/dev/null", str(_FUSE), None, c.MS_BIND)
     syscalls.drop_bounding_set()
     os.setgroups([])
     os.setresgid(gid, gid, gid)

@@ -15,8 +15,6 @@ from plugind.model import Profile
 from plugind.sandbox.facts import Feature
 from plugind.sandbox.machine import Machine
 
-_WANTED: Final = frozenset({"memory", "pids", "cpu"})
-_DELEGATED: Final = 'sudo systemd-run --scope -p Delegate=yes "$(command -v plugind)" serve --standalone'
 _BOOT: Final = "boot with systemd, or mount a cgroup2 with the controllers memory, pids and cpu"
 
 
@@ -25,25 +23,14 @@ def cgroups(machine: Machine) -> Feature:
     try:
         name = _driver(machine)
     except IsolationUnavailableError as error:
-        return _no_driver(machine, str(error).removeprefix("cgroup: "))
+        return Feature("cgroups", False, str(error).removeprefix("cgroup: "), _BOOT)
     except OSError as error:
-        return _no_driver(machine, f"{error.filename}: {error.strerror}")
+        return Feature("cgroups", False, f"{error.filename}: {error.strerror}", _BOOT)
     mounted = _mounted(machine, "unified" if name == "unified" else "memory")
     if mounted is not None and mounted[1]:
         found = f"driver {name}, mounted read-only at {mounted[0]}"
         return Feature("cgroups", False, found, "this looks like a container: run plugind on the host or in a VM")
     return Feature("cgroups", True, f"driver {name}, with memory, pids and cpu", _BOOT)
-
-
-def _no_driver(machine: Machine, found: str) -> Feature:
-    """A group that was given fewer controllers than there are can be left; what the machine lacks is lacking."""
-    mounted = _mounted(machine, "unified")
-    if mounted is None or not set(_words(mounted[0] / "cgroup.controllers")) >= _WANTED:
-        return Feature("cgroups", False, found, _BOOT)
-    remedy = "the machine has them, this session does not: the service gets them, and so does a scope with Delegate=yes"
-    if not machine.is_root:
-        return Feature("cgroups", None, f"{found} in this session; only root can find out", remedy)
-    return Feature("cgroups", False, f"{found} in this session", remedy, _DELEGATED)
 
 
 def cgroup_kill(machine: Machine) -> Feature:

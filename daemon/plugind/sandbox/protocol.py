@@ -169,8 +169,16 @@ def decode(data: bytes) -> Message:
     return message
 
 
+def _fields(kind: type[Any]) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(kind).items() if name not in {"op", "descriptors"}}
+
+
+_FIELDS: dict[type[Any], dict[str, Any]] = {kind: _fields(kind) for kind in (*_KINDS.values(), Limits, Violation)}
+"""Name → type of what each kind carries. To find it out for a message takes longer than all the rest."""
+
+
 def _build(kind: type[Any], fields: dict[str, Any]) -> Any:
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name not in {"op", "descriptors"}}
+    hints = _FIELDS[kind]
     if set(fields) != set(hints):
         raise InvalidRequestError(f"{kind.__name__}: expected the fields {sorted(hints)}, got {sorted(fields)}")
     return kind(**{name: _value(kind, name, hint, fields[name]) for name, hint in hints.items()})

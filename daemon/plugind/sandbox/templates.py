@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Final
 
 from plugind.errors import IsolationUnavailableError
-from plugind.linux.cgroup import Base, Group
+from plugind.linux.cgroup import Base, Group, GroupLimits
 from plugind.sandbox.template import Template, TemplateSpec
 
 RESTART_NS = 10**9
 """A template that cannot start is tried again by the first request after this."""
+
+BUDGET: Final = GroupLimits(memory_bytes=512 * 1024 * 1024, pids=128, cpu_percent=100 * (os.cpu_count() or 1))
+"""Of a template's own processes, and instances whose jails are being built."""
 
 Start = Callable[[TemplateSpec, Group], Template]
 
@@ -50,6 +55,7 @@ class Templates:
         try:
             group = self._groups.get(tier) or self._base.create_template(f"tier{tier}")
             self._groups[tier] = group
+            group.set_limits(BUDGET)
             running = self._start(self._specs[tier], group)
         except (IsolationUnavailableError, OSError) as error:
             self.unavailable[tier] = str(error)
