@@ -9,21 +9,23 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).parent
 DOCUMENT: Final = HERE.parents[1] / "daemon/SECURITY.md"
 BEGIN: Final = "<!-- begin: python -m tests.escapes.table -->"
+FRONT: Final = HERE.parent / "system/test_taken_over_front.py"
+"""What is no plugin's attack, but a front's that was taken over."""
 END: Final = "<!-- end: python -m tests.escapes.table -->"
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:
     """Row, attack, control and test of every mark, in the order in which they stand in their files."""
     attack = importlib.import_module("tests.escapes.attack")
-    for path in sorted(HERE.glob("test_*.py")):
-        module = importlib.import_module(f"tests.escapes.{path.stem}")
+    for path in (*sorted(HERE.glob("test_*.py")), FRONT):
+        module = importlib.import_module(f"tests.{path.parent.name}.{path.stem}")
         for name, test in vars(module).items():
             if inspect.isfunction(test) and test.__module__ == module.__name__:
                 for mark in attack.attacks_of(test):
@@ -31,9 +33,21 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 
 def table() -> str:
-    """The whole table in Markdown: numbered rows first, then our own."""
+    """The whole table in Markdown: numbered rows first, then our own. Then which rows succeed without which control."""
     ordered = sorted(rows(), key=lambda row: int(row[0]) if row[0].isdigit() else sys.maxsize)
-    lines = ["| # | attack | control | test in `tests/escapes` |", "|-|-|-|-|"]
+    lines = ["| # | attack | control | test |", "|-|-|-|-|"]
+    attacks = _markdown(lines, ordered)
+    shown = importlib.import_module("tests.escapes.controls_off").shown()
+    without = sorted(((row, "; ".join(sorted(offs))) for row, offs in shown.items() if row.isdigit()), key=_number)
+    words = f"With its control switched off the attack succeeds; so {len(without)} rows are shown to be able to fail:"
+    return "\n\n".join([attacks, words, _markdown(["| # | what was off |", "|-|-|"], without)])
+
+
+def _number(row: tuple[str, ...]) -> int:
+    return int(row[0])
+
+
+def _markdown(lines: list[str], ordered: Sequence[tuple[str, ...]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in ordered)])
 
 

@@ -28,6 +28,7 @@ from plugind.profiles import profiles_dir
 from plugind.sandbox import channel, codestore, protocol, uids
 from plugind.sandbox.complaints import MOST_A_SECOND
 from plugind.sandbox.pipes import sealed_memfd
+from tests.escapes.attack import attack
 from tests.support.bad_front import (
     BUNDLE,
     DIGEST,
@@ -122,6 +123,7 @@ DESCRIPTORS: dict[str, Callable[[Path], int]] = {
 """What stands for no descriptor of a run, in any of its places."""
 
 
+@attack(59, "folders, devices, sockets, unsealed memfds as descriptors", "kinds of descriptors are checked")
 @pytest.mark.parametrize("kind", DESCRIPTORS)
 def test_descriptors_of_every_kind_in_every_place(front: Front, tmp_path: Path, kind: str) -> None:
     with unmoved(front):
@@ -243,6 +245,7 @@ MALFORMED = {
 }
 
 
+@attack(59, "malformed, oversized, nested and foreign messages", "size, UTF-8, exact fields and types")
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_messages(front: Front, kind: str) -> None:
     """With the descriptors that a start or a placed has, so that they are not the reason."""
@@ -254,6 +257,7 @@ def test_malformed_messages(front: Front, kind: str) -> None:
         assert_logged(front, "refused ")
 
 
+@attack(59, "limits above the profile's", "the root-owned profiles are ceilings")
 @pytest.mark.parametrize("tier", [1, 2])
 def test_no_limit_above_the_profile(front: Front, tier: int) -> None:
     with unmoved(front):
@@ -264,6 +268,7 @@ def test_no_limit_above_the_profile(front: Front, tier: int) -> None:
                 assert_logged(front, f"refused start of the front: run r1: {name}: expected 1 to {ceiling}")
 
 
+@attack(59, "Tier 0 for what is not on the list, tiers that there are not", "the root-owned list")
 @pytest.mark.parametrize(
     ("tier", "words"),
     [
@@ -280,6 +285,7 @@ def test_no_tier_that_it_may_not_have(front: Front, tier: int, words: str) -> No
         assert_logged(front, "refused start of the front: run r1: tier")
 
 
+@attack(59, "a digest that was never loaded, bytes of another digest", "sha256 of what is unpacked")
 def test_no_digest_that_was_not_loaded(front: Front) -> None:
     with unmoved(front):
         front.start(digest="0" * 64)
@@ -384,6 +390,7 @@ def test_a_kill_of_what_is_not_there(front: Front) -> None:
 FLOOD = 10_000
 
 
+@attack(59, "ten thousand messages at once", "nothing blocks; the log is bounded")
 def test_a_flood_of_messages_holds_nothing_up(front: Front) -> None:
     """While ten thousand of all kinds come, the limits of a plugin that runs are held."""
     wrong = [
@@ -430,6 +437,7 @@ def test_a_burst_beyond_every_place(front: Front) -> None:
         assert all("has its 32 instances" in each.detail for each in answers if isinstance(each, protocol.Refused))
 
 
+@attack(59, "a uid outside the tier's slice", "no message names a uid")
 @pytest.mark.parametrize("tier", [0, 1, 2])
 def test_every_host_uid_lies_in_the_slice_of_its_tier(tmp_path: Path, tier: int) -> None:
     """Nothing that the front can say names a uid, and each instance has one of its own."""
