@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tests of the jail fork a launcher from a process in which others have used gRPC. With fork support its threads would
+# come back in the child, which closes their descriptors, and abort it. The product forks before it imports gRPC.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 NEED_ROOT = ("system", "escapes", "soak")
 IN_CI = os.environ.get("CI") == "true"
 

@@ -455,6 +455,9 @@ def test_every_host_uid_lies_in_the_slice_of_its_tier(tmp_path: Path, tier: int)
                 front.start(run, descriptors, tier=tier, limits=limits_of(tier))
             for _ in runs:
                 front.hear_of(protocol.Started)
+            deadline = time.monotonic() + 10
+            while len(front.instances()) < len(runs):  # one look into /proc is not all at the same moment
+                assert time.monotonic() < deadline, front.instances()
             together = [uid_of(pid) for pid in front.instances()]
             assert len(set(together)) == len(runs)
             seen += together
