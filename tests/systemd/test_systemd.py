@@ -453,7 +453,7 @@ def test_stop_leaves_no_process_and_no_group(daemon, plugins):
     daemon.until(lambda: daemon.show(LAUNCHER, "ActiveState") == "inactive", "the launcher ends with its front")
     assert daemon.show(LAUNCHER, "Result") == "success"
     assert daemon.do("pgrep", "-a", "plugind").out == ""
-    assert daemon.do("pgrep", "-af", "/opt/plugind").out == ""
+    assert daemon.do("pgrep", "-af", "/opt/plugind/bin/plugind").out == ""
     assert daemon.shell("find /sys/fs/cgroup -name 'plugind*.service' -o -name 'plugind-*-*'") == ""
     assert daemon.shell("ls -d /run/plugind-*") == "/run/plugind-launcher\n"
     daemon.started()

@@ -40,14 +40,14 @@ WHEELS, TEST_FOLDER = "usr/share/wheels", "opt/test-packages"
 SIZE = "3G"
 """Of the file system; its file has holes."""
 UNITS = {
-    "plugind-test.target": """\
+    "vm-test.target": """\
 [Unit]
 Requires=basic.target
-Wants=plugind-test.service
+Wants=vm-test.service
 After=basic.target
 """,
     # The tests' own groups lie below this unit's.
-    "plugind-test.service": """\
+    "vm-test.service": """\
 [Unit]
 Wants=dev-vdb.device
 After=dev-vdb.device
