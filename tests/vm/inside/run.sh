@@ -22,7 +22,7 @@ echo "plugind-vm: up after $(cut -d' ' -f1 /proc/uptime) s: $(uname -r), $(pytho
 
 arguments=$(cat arguments)
 if [ -z "$arguments" ]; then
-    arguments=$(sed 's/#.*//' tests/vm/inside/tests.txt)
+    arguments=$(sed 's/#.*//' tests/vm/inside/tests.txt | tr '\n' ' ')
 fi
 eval "set -- $arguments" # they are quoted for this shell
 # Through a pipe: what is on a terminal gets redrawn. Native tracebacks: ast.parse of this Python (3.11.2) raises SystemError when
