@@ -70,6 +70,7 @@ CALLS: Final[Mapping[str, str]] = MappingProxyType(
         "UNAVAILABLE": "plugind cannot be reached.",
         "NO_ANSWER": "plugind did not answer within the time that it was given.",
         "INVALID_REQUEST": "plugind does not accept the request.",
+        "INVALID_SOURCE": "The source code cannot be made into a plugin.",
         "PAYLOAD_NOT_JSON": "The payload cannot be written as JSON.",
         "REQUEST_TOO_LARGE": "The request is larger than plugind accepts.",
         "NOT_FOUND": "plugind knows nothing under that name.",
@@ -213,6 +214,10 @@ class Unavailable(PlugindError):  # noqa: N818
 
 class InvalidRequest(PlugindError):  # noqa: N818
     """The request cannot be understood: bad arguments, a payload that is no JSON, a bundle that is invalid."""
+
+
+class InvalidSource(InvalidRequest):
+    """Source code that cannot be made into a plugin: `detail` is where (line:column), what was expected, what came."""
 
 
 class NotFound(PlugindError):  # noqa: N818
