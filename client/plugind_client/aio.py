@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -10,10 +11,12 @@ from typing import Any, Self, TypeVar
 import grpc
 import grpc.aio
 
+from plugind_client import loading
 from plugind_client.calls import Call
 from plugind_client.channel import translated
 from plugind_client.client import Connected
 from plugind_client.errors import Canceled, NotFound
+from plugind_client.loading import PluginModule, Use
 
 Result = TypeVar("Result")
 
@@ -39,6 +42,32 @@ class AsyncClient(Connected):
         connection = self._leave()
         if connection is not None:
             await connection.channel.close()
+
+    async def load_source(
+        self,
+        path_or_text: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        stage: str | None = None,
+        plan_id: str | None = None,
+        sensitivity: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> PluginModule:
+        """Hands in generated code, and gives it as a module whose functions run in the jail: their calls are awaited.
+
+        Otherwise as Client.load_source.
+        """
+        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        ready = loading.prepared(path_or_text, name, use)
+        name, version = ready.made.name, ready.made.version
+        if (await self.submit(ready.made.data)).state == "approved":
+            await self.activate(name, version)
+        loading.require_runnable(await self.explain(name, version=version, **use.explained))
+
+        async def run(call: dict[str, Any]) -> Any:
+            return loading.value_of(await self.execute(name, call, version=version, **use.of_run))
+
+        return loading.module_of(ready.source, name, version, run)
 
     async def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""

@@ -12,10 +12,12 @@ from typing import Any, Final, Self, TypeVar
 
 import grpc
 
+from plugind_client import loading
 from plugind_client.audit import Audit
 from plugind_client.calls import Call, Calls
 from plugind_client.channel import Connection, call
 from plugind_client.errors import InvalidRequest, NotFound
+from plugind_client.loading import PluginModule, Use
 
 Result = TypeVar("Result")
 
@@ -82,6 +84,42 @@ class Client(Connected):
     def audit(self) -> Audit:
         """The audit's own calls."""
         return Audit(self._connection)
+
+    def load_source(
+        self,
+        path_or_text: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        stage: str | None = None,
+        plan_id: str | None = None,
+        sensitivity: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> PluginModule:
+        """Hands in generated code, and gives it as a module whose functions run in the jail.
+
+        `path_or_text` is the source, or its path: a path object, or one line that ends with .py. It is never imported
+        here. `name` is the plugin's: without one it is made of the source, so that the same source has the same. Of two
+        sources under one name the later retires the earlier. The plugin is for `stage`, or for all without one; what
+        else is named goes with every run, as for `run`.
+
+        Raises:
+            InvalidSource: it cannot be made into a plugin; `detail` tells where and why.
+            Denied: it may not run; `reasons` tell all that keeps it, above all that nobody has approved it yet.
+            OSError: the file cannot be read.
+            InvalidRequest, NotAllowed, Conflict, Unavailable: as for `submit`.
+        """
+        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        ready = loading.prepared(path_or_text, name, use)
+        name, version = ready.made.name, ready.made.version
+        if self.submit(ready.made.data).state == "approved":
+            self.activate(name, version)
+        loading.require_runnable(self.explain(name, version=version, **use.explained))
+        return loading.module_of(
+            ready.source,
+            name,
+            version,
+            lambda call: loading.value_of(self.execute(name, call, version=version, **use.of_run)),
+        )
 
     def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""

@@ -119,6 +119,8 @@ class FakeDaemon(
     """What Kill answers beside the hold."""
     trusting: bool = True
     """Whether a vetter's statement makes Tier 1."""
+    runs_synthesized: bool = False
+    """Whether the policy lets generated code run at once."""
     approvers: int = 1
     policy: list = field(default_factory=lambda: ["p" * 64])
     """Policies in force, one after the other reload."""
@@ -204,6 +206,9 @@ class FakeDaemon(
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{name} {version} is stored with other bytes")
         if self.trusting and b"verification_summary" in _payloads(request.attestations):
             stored.tier = 1
+        if self.runs_synthesized and manifest["origin"] == "synthesized":
+            stored.state = "active"
+            plugin.active_version = version
         return registry_pb2.SubmitResponse(
             plugin_id=plugin.plugin_id,
             name=name,
