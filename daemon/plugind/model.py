@@ -15,6 +15,8 @@ Tier = Literal[0, 1, 2]
 TIERS: Final[tuple[Tier, ...]] = (0, 1, 2)
 SENSITIVITIES: Final = ("public", "internal", "confidential", "restricted")
 PERMISSION_KINDS: Final = ("file_read", "file_write", "network", "external_api", "sensitive_data")
+POLICY_UID: Final = 2**32 - 1
+"""In the place of a uid, where a rule of the policy decided and no person: (uid_t) -1 is nobody's (setreuid(2))."""
 Interface = Literal["json", "functions"]
 State = Literal["submitted", "approved", "active", "retired", "revoked"]
 """Where a version is in its life; `active` is the one that runs when no version is asked for, `revoked` is final."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from plugind.errors import ConfigError
 from plugind.model import PERMISSION_KINDS, SENSITIVITIES, TIERS, Limits
 from plugind.policy.file import InvalidPolicyError, parse
-from plugind.policy.rules import Policy, SensitivityRule, Settings, StageRule, TierRule, ceilings
+from plugind.policy.rules import Policy, SensitivityRule, Settings, StageRule, Synthesized, TierRule, ceilings
 from plugind.policyfile import MAX_BYTES, load_policy, shipped_policy
 from plugind.profiles import load_profiles, profiles_dir
 
@@ -50,6 +50,8 @@ permissions = ["file_read"]
 approvers = 1
 approver_may_be_submitter = true
 narrower_updates = "automatic"
+[synthesized]
+run_unapproved_tier2 = true
 """
 
 
@@ -73,6 +75,7 @@ def test_everything_is_read():
             "restricted": SensitivityRule((1,), ("file_read",)),
         },
         settings=Settings(1, True, "automatic"),
+        synthesized=Synthesized(run_unapproved_tier2=True),
         digest=hashlib.sha256(FULL.encode()).hexdigest(),
     )
 
@@ -81,6 +84,7 @@ def test_what_is_not_said_is_the_strictest():
     policy = parse("schema = 1", "p.toml")
     assert (policy.tiers, policy.stages, policy.sensitivities) == ({}, {}, {})
     assert policy.settings == Settings(2, False, "approve")
+    assert policy.synthesized.run_unapproved_tier2 is None  # only a development daemon takes that for true
 
 
 def test_line_ends_of_another_system_are_understood():
@@ -93,7 +97,7 @@ def test_line_ends_of_another_system_are_understood():
         ("", "p.toml:1:1: schema: expected a value, got nothing"),
         ("schema = 2", "p.toml:1:10: schema: expected 1, got 2"),
         ("schema = true", "p.toml:1:10: schema: expected 1, got True"),
-        ("schema = 1\ntiers = 1", "p.toml:2:1: tiers: expected one of schema, tier, stage, sensitivity, settings, got an unknown key; did you mean tier?"),
+        ("schema = 1\ntiers = 1", "p.toml:2:1: tiers: expected one of schema, tier, stage, sensitivity, settings, synthesized, got an unknown key; did you mean tier?"),
         ("schema = 1\ntier = 3", "p.toml:2:8: tier: expected a table, got 3"),
         ("schema = 1\n[tier]\n3 = {}", "p.toml:3:1: tier.3: expected one of 0, 1, 2, got an unknown key"),
         ("schema = 1\n[tier.01]\npermissions = []", "p.toml:2:7: tier.01: expected one of 0, 1, 2, got an unknown key; did you mean 1?"),
@@ -120,7 +124,9 @@ def test_line_ends_of_another_system_are_understood():
         ("schema = 1\n[settings]\napprovers = true", "p.toml:3:13: settings.approvers: expected 1 or 2, got True"),
         ("schema = 1\n[settings]\nnarrower_updates = 'auto'", "p.toml:3:20: settings.narrower_updates: expected one of approve, automatic, got 'auto'; did you mean automatic?"),
         ("schema = 1\n[settings]\napprover_may_be_submitter = 'yes'", "p.toml:3:29: settings.approver_may_be_submitter: expected true or false, got 'yes'"),
-        ("schema = 1\n[[exception]]\nowner = 'x'", "p.toml:2:3: exception: expected one of schema, tier, stage, sensitivity, settings, got an unknown key"),
+        ("schema = 1\n[synthesized]\nrun_unapproved_tier2 = 1", "p.toml:3:24: synthesized.run_unapproved_tier2: expected true or false, got 1"),
+        ("schema = 1\n[synthesized]\nrun = true", "p.toml:3:1: synthesized.run: expected one of run_unapproved_tier2, got an unknown key"),
+        ("schema = 1\n[[exception]]\nowner = 'x'", "p.toml:2:3: exception: expected one of schema, tier, stage, sensitivity, settings, synthesized, got an unknown key"),
         ("schema = 1\ntier = ", "p.toml:2:8: expected TOML: Invalid value"),
         ("schema = 1\nschema = 1", "p.toml:2:11: expected TOML: Cannot overwrite a value"),
         ("schema = [1", "p.toml:1:12: expected TOML: Unclosed array"),

@@ -39,8 +39,14 @@ def moment(unix_ms: int) -> str:
     return datetime.datetime.fromtimestamp(unix_ms / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+POLICY_UID = 2**32 - 1
+"""What the daemon writes where a rule of the policy decided and no person."""
+
+
 def person(uid: int) -> str:
     """A uid, with its name where this machine knows it."""
+    if uid == POLICY_UID:
+        return "- (the policy)"
     try:
         return f"{uid} ({pwd.getpwuid(uid).pw_name})"
     except (KeyError, OverflowError):

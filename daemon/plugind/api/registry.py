@@ -16,7 +16,7 @@ from plugind_proto.v1 import registry_pb2, registry_pb2_grpc
 
 
 class RegistryService(registry_pb2_grpc.RegistryServicer):
-    """What plugins there are; and handing in a new one, which by itself lets nothing run."""
+    """What plugins there are; and handing in a new one, which by itself lets nothing run but what the policy names."""
 
     def __init__(self, callers: Callers, refusals: Refusals, catalog: Catalog, policy: Callable[[], Policy]) -> None:
         self.callers = callers
@@ -27,13 +27,15 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
     @call(Role.OPERATOR)
     async def Submit(self, request: registry_pb2.SubmitRequest, caller: Caller) -> registry_pb2.SubmitResponse:  # noqa: N802
         """Check a bundle in full and keep it."""
+        policy = self._policy()
         version = await asyncio.to_thread(
             self._catalog.submit,
             request.bundle,
             request.attestations,
             list(request.development_public_keys),
             by_uid=caller.uid,
-            narrower_follows=self._policy().settings.narrower_updates == "automatic",
+            narrower_follows=policy.settings.narrower_updates == "automatic",
+            synthesized_runs=policy.synthesized.run_unapproved_tier2,
         )
         return registry_pb2.SubmitResponse(
             plugin_id=version.plugin_id,

@@ -26,6 +26,7 @@ from plugind.policy.rules import (
     SensitivityRule,
     Settings,
     StageRule,
+    Synthesized,
     TierRule,
 )
 
@@ -35,7 +36,7 @@ SCHEMA: Final = 1
 _NO_TABLE: Final[Mapping[str, Any]] = {}
 """In the place of something else, which was noted: what is missing in it is not."""
 _LIMITS: Final = tuple(name for name, _ in Limits().items())
-_TABLES: Final = ("schema", "tier", "stage", "sensitivity", "settings")
+_TABLES: Final = ("schema", "tier", "stage", "sensitivity", "settings", "synthesized")
 _SETTINGS: Final = ("approvers", "approver_may_be_submitter", "narrower_updates")
 _SYNTAX: Final = re.compile(
     r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL
@@ -110,6 +111,7 @@ class _Reader:
             stages=self.stages(self.table((), tables, "stage")),
             sensitivities=self.sensitivities(self.table((), tables, "sensitivity")),
             settings=self.settings(self.table((), tables, "settings")),
+            synthesized=self.synthesized(self.table((), tables, "synthesized")),
             digest=digest,
         )
         if not self.problems:
@@ -187,6 +189,12 @@ class _Reader:
             approver_may_be_submitter=self.boolean(path, table, "approver_may_be_submitter", otherwise=False),
             narrower_updates=self.word(path, table, "narrower_updates", NARROWER_UPDATES),
         )
+
+    def synthesized(self, table: Mapping[str, Any]) -> Synthesized:
+        path: Path = ("synthesized",)
+        name = "run_unapproved_tier2"
+        self.keys(path, table, (name,))
+        return Synthesized(self.boolean(path, table, name, otherwise=False) if name in table else None)
 
     def narrowing(self, policy: Policy) -> None:
         """A more sensitive level may not allow what a less sensitive one forbids: its label would be worth having."""

@@ -62,6 +62,15 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Synthesized:
+    """`[synthesized]`: what generated code may do that nobody has looked at."""
+
+    run_unapproved_tier2: bool | None = None
+    """Whether code that asks for no permission is approved for Tier 2 by this rule. None, not said: in a development
+    daemon only."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """policy.toml, checked. An empty one allows nothing."""
 
@@ -69,6 +78,7 @@ class Policy:
     stages: Mapping[str, StageRule] = field(default_factory=dict)
     sensitivities: Mapping[str, SensitivityRule] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    synthesized: Synthesized = field(default_factory=Synthesized)
     digest: str = ""
     """sha256 of the text, hex."""
 
