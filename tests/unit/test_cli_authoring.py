@@ -112,6 +112,60 @@ def test_is_name_is_the_contracts_pattern(text):
     assert adapters.is_name(text) is bool(re.fullmatch(r"[a-z][a-z0-9_]{1,62}", text))
 
 
+# --- new --from ----------------------------------------------------------------------------------------------------
+
+SOURCE = (
+    '"""Margins."""\nimport math\n\ndef margin(income: float, cost: float = 0.0) -> float:\n    return income - cost\n'
+)
+
+
+def test_new_from_source_is_a_folder_to_review_that_builds(tmp_path):
+    (tmp_path / "calculations.py").write_text(SOURCE)
+    done = plugindctl("new", "margins", "--from", "calculations.py")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines()[-1] == "try it with `plugindctl try margins`"
+    assert sorted(str(path) for path in tmp_path_files(tmp_path, "margins")) == [
+        "margins/cases/first_call.json",
+        "margins/margins.py",
+        "margins/plugin.toml",
+        "margins/schemas/input.json",
+        "margins/schemas/output.json",
+    ]
+    assert (tmp_path / "margins/margins.py").read_text() == SOURCE
+    toml = (tmp_path / "margins/plugin.toml").read_text()
+    for line in ('origin = "synthesized"', 'interface = "functions"', 'version = "0.1.0"', 'summary = "Margins."'):
+        assert line in toml.splitlines()
+    case = json.loads((tmp_path / "margins/cases/first_call.json").read_text())
+    assert case == {"input": {"function": "margin", "arguments": {"income": 1.0}}}
+    assert plugindctl("build", "margins").out == "margins-0.1.0.plugin.tar\n"
+
+
+def test_new_from_keeps_line_ends_and_needs_no_case(tmp_path):
+    data = "def f(x: Kind): return 'ü'\r\n".encode()
+    (tmp_path / "m.py").write_bytes(data)
+    assert plugindctl("new", "margins", "--from", "m.py").code == 0
+    assert (tmp_path / "margins/margins.py").read_bytes() == data
+    assert plugindctl("build", "margins").code == 0
+
+
+@pytest.mark.parametrize(
+    "data,said",
+    [
+        (b"def f(:\n", "m.py:1:7: expected Python source, got invalid syntax"),
+        (b"\xff", "m.py:1:1: expected UTF-8, got byte 0xff"),
+        (b"x = 1\n", "m.py:1:1: expected at least one public function at the top level, got no function"),
+        (None, "m.py: No such file or directory"),
+    ],
+)
+def test_new_from_what_is_no_source_writes_nothing(tmp_path, data, said):
+    if data is not None:
+        (tmp_path / "m.py").write_bytes(data)
+    done = plugindctl("new", "margins", "--from", "m.py")
+    assert done.code == 2
+    assert done.err.splitlines()[-1].strip().removeprefix("plugindctl: ") == said
+    assert not (tmp_path / "margins").exists()
+
+
 # --- build ---------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,13 @@ PluginFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A plugin's fo
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command(epilog=examples("plugindctl new cost_rollup", "plugindctl new cost_rollup --dir plugins"))(new)
+    app.command(
+        epilog=examples(
+            "plugindctl new cost_rollup",
+            "plugindctl new cost_rollup --dir plugins",
+            "plugindctl new margins --from calculations.py",
+        )
+    )(new)
     app.command(epilog=examples("plugindctl build cost_rollup", "plugindctl build cost_rollup -o /tmp/c.plugin.tar"))(
         build
     )
@@ -30,16 +36,24 @@ def new(
     directory: Annotated[
         Path, typer.Option("--dir", metavar="DIR", help="Where the folder NAME is made.", show_default=False)
     ] = Path(),
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Python source of functions, such as a language model wrote."),
+    ] = None,
     as_json: JsonFlag = False,
     socket: SocketPath = None,
 ) -> None:
-    """Write a new plugin: manifest, schemas, a case and working code."""
+    """Write a new plugin: manifest, schemas, a case and working code.
+
+    With --from the code is FILE, which is read and not run: what can be called and with what comes from the signatures
+    of its public functions.
+    """
     settings = settled(context, as_json, socket)
     if not adapters.is_name(name):
         message = f"{name!r}: expected a name of 2 to 63 lower-case letters, digits and _, a letter first"
         raise CommandError(Exit.USAGE, message)
     folder = directory / name
-    files = starter.files(name)
+    files = starter.files_from(name, source) if source else starter.files(name)
     _write(folder, files)
     if settings.as_json:
         print_json({"folder": str(folder), "files": sorted(files)})

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import keyword
 import sys
+from pathlib import Path
+
+from plugind_client import bundling
+from plugind_client import source as sources
 
 _MANIFEST = """\
 # What this plugin is and what it asks for. `plugindctl build` tells about every mistake in here.
@@ -115,3 +119,18 @@ def files(name: str) -> dict[str, str]:
         "schemas/output.json": _OUTPUT,
         "cases/two_tasks.json": _CASE,
     }
+
+
+def files_from(name: str, path: Path) -> dict[str, str]:
+    """The same of a plugin whose code is in a file: what the client's load_source would submit, for a person to review.
+
+    Raises:
+        InvalidSource: the file cannot be made into a plugin.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        text = sources.decoded(file.read(sources.MAX_BYTES + 4), str(path))  # a byte order mark is not counted
+    found = sources.read(text, str(path))
+    case = bundling.example(found)
+    plan = bundling.Plan(found, name, version="0.1.0", cases={"first_call": case} if case else {})
+    return {path: data.decode() for path, data in bundling.files(plan).items()}
