@@ -17,6 +17,7 @@ from plugind_client.channel import translated
 from plugind_client.client import Connected
 from plugind_client.errors import Canceled, NotFound
 from plugind_client.loading import PluginModule, Use
+from plugind_client.source import Source
 
 Result = TypeVar("Result")
 
@@ -43,6 +44,22 @@ class AsyncClient(Connected):
         if connection is not None:
             await connection.channel.close()
 
+    async def load(
+        self,
+        name: str,
+        *,
+        version: str | None = None,
+        stage: str | None = None,
+        plan_id: str | None = None,
+        sensitivity: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> PluginModule:
+        """As Client.load; the functions are awaited."""
+        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        loading.require_runnable(await self.explain(name, version=version, **use.explained))
+        known = await self.source(name, version=version)
+        return self._module(loading.read(known), known.name, known.version, use)
+
     async def load_source(
         self,
         path_or_text: str | os.PathLike[str],
@@ -63,11 +80,13 @@ class AsyncClient(Connected):
         if (await self.submit(ready.made.data)).state == "approved":
             await self.activate(name, version)
         loading.require_runnable(await self.explain(name, version=version, **use.explained))
+        return self._module(ready.source, name, version, use)
 
+    def _module(self, source: Source, name: str, version: str, use: Use) -> PluginModule:
         async def run(call: dict[str, Any]) -> Any:
             return loading.value_of(await self.execute(name, call, version=version, **use.of_run))
 
-        return loading.module_of(ready.source, name, version, run)
+        return loading.module_of(source, name, version, run)
 
     async def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""

@@ -23,6 +23,7 @@ from plugind_client.records import (
     Limits,
     Permission,
     Plugin,
+    PluginSource,
     PluginVersion,
     PolicyReload,
     RunningRun,
@@ -238,6 +239,18 @@ def submit(
     return Call("registry.Submit", request, wire.submission, SUBMIT_S)
 
 
+def source(plugin: str, *, version: str | None = None) -> Call[PluginSource]:
+    """The module of a plugin with interface "functions": what `load` takes the signatures from.
+
+    Raises:
+        NotFound: there is none, or none that is active.
+        Conflict: it has another interface.
+    """
+    plugin, version = named(plugin, version)
+    request = message(registry_pb2.SourceRequest, plugin=plugin, version=version)
+    return Call("registry.Source", request, wire.plugin_source)
+
+
 def history(plugin: str | None = None) -> Call[list[Change]]:
     """Every change to a plugin, by name or id, oldest first; without one, to all and everything.
 
@@ -407,6 +420,7 @@ class Calls:
     why = Method(why)
     get = Method(get)
     submit = Method(submit)
+    source = Method(source)
     history = Method(history)
     approve = Method(approve)
     activate = Method(activate)

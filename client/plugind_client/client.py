@@ -18,6 +18,7 @@ from plugind_client.calls import Call, Calls
 from plugind_client.channel import Connection, call
 from plugind_client.errors import InvalidRequest, NotFound
 from plugind_client.loading import PluginModule, Use
+from plugind_client.source import Source
 
 Result = TypeVar("Result")
 
@@ -85,6 +86,31 @@ class Client(Connected):
         """The audit's own calls."""
         return Audit(self._connection)
 
+    def load(
+        self,
+        name: str,
+        *,
+        version: str | None = None,
+        stage: str | None = None,
+        plan_id: str | None = None,
+        sensitivity: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> PluginModule:
+        """A plugin with interface "functions" as a module; see `load_source` for what its functions do.
+
+        Without a version it is the one that is active now, and stays that one: its signatures are.
+
+        Raises:
+            Denied: it may not run; `reasons` tell all that keeps it.
+            Conflict: it has another interface.
+            InvalidSource: its functions cannot all be called by name; `detail` tells which and where.
+            InvalidRequest, Unavailable: as for `get`.
+        """
+        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        loading.require_runnable(self.explain(name, version=version, **use.explained))
+        known = self.source(name, version=version)
+        return self._module(loading.read(known), known.name, known.version, use)
+
     def load_source(
         self,
         path_or_text: str | os.PathLike[str],
@@ -114,12 +140,13 @@ class Client(Connected):
         if self.submit(ready.made.data).state == "approved":
             self.activate(name, version)
         loading.require_runnable(self.explain(name, version=version, **use.explained))
-        return loading.module_of(
-            ready.source,
-            name,
-            version,
-            lambda call: loading.value_of(self.execute(name, call, version=version, **use.of_run)),
-        )
+        return self._module(ready.source, name, version, use)
+
+    def _module(self, source: Source, name: str, version: str, use: Use) -> PluginModule:
+        def run(call: dict[str, Any]) -> Any:
+            return loading.value_of(self.execute(name, call, version=version, **use.of_run))
+
+        return loading.module_of(source, name, version, run)
 
     def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""

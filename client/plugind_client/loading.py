@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 from plugind_client import bundling, source
 from plugind_client.bundling import Made
 from plugind_client.errors import Denied, PluginFailed, error_of
-from plugind_client.records import Check, RunResult
+from plugind_client.records import Check, PluginSource, RunResult
 from plugind_client.source import Function, Source
 
 _MISSING: Final = object()
@@ -84,6 +84,16 @@ def prepared(given: str | os.PathLike[str], name: str | None, use: Use) -> Prepa
     text, where, stem = _text(given)
     found = source.read(text, where)
     return Prepared(found, bundling.make(found, name or _name(stem, text), (use.stage,) if use.stage else ("*",)))
+
+
+def read(known: PluginSource) -> Source:
+    """The functions of a plugin that the daemon has.
+
+    Raises:
+        InvalidSource: they cannot all be called by name.
+    """
+    where = f"{known.name}@{known.version}"
+    return source.read(source.decoded(known.source, where), where)
 
 
 def _text(given: str | os.PathLike[str]) -> tuple[str, str, str]:

@@ -215,6 +215,16 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class PluginSource:
+    """The module of a plugin whose functions can be called. `digest` is the bundle's sha256."""
+
+    name: str
+    version: str
+    digest: str
+    source: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RunningRun:
     """A run in flight. `state` is "starting" or "running"; `started_unix_ms` counts from the epoch."""
 

@@ -22,6 +22,7 @@ from plugind_client.records import (
     Permission,
     Plugin,
     PluginException,
+    PluginSource,
     PluginVersion,
     PolicyReload,
     Reason,
@@ -161,6 +162,11 @@ def permission_messages(items: Iterable[Permission]) -> list[registry_pb2.Permis
 def submission(answer: registry_pb2.SubmitResponse) -> Submission:
     """The answer to a bundle that was handed in."""
     return _record(Submission, answer)
+
+
+def plugin_source(answer: registry_pb2.SourceResponse) -> PluginSource:
+    """A plugin's module."""
+    return _record(PluginSource, answer)
 
 
 def changes(answer: registry_pb2.HistoryResponse) -> list[Change]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from plugind.errors import (
+    ConflictError,
     InvalidBundleError,
     InvalidRequestError,
     NotFoundError,
@@ -20,7 +21,7 @@ from plugind.errors import (
 from plugind.model import POLICY_UID, Approval, Code, PluginVersion, Reason, State
 from plugind.payload import Contract
 from plugind.policy import synthesized, widening
-from plugind.provenance import bundle, dsse, evidence, staticcheck
+from plugind.provenance import bundle, contents, dsse, evidence, staticcheck
 from plugind.provenance.bundle import Bundle
 from plugind.provenance.evidence import Evidence, RoleKeys, Trust, TrustedKey
 from plugind.provenance.keys import PublicKey
@@ -147,6 +148,21 @@ class Catalog:
     def version(self, plugin: str, version: str) -> PluginVersion:
         """One version. Raises NotFoundError."""
         return self._registry.version(plugin, version)
+
+    def source(self, plugin: str, version: str) -> tuple[PluginVersion, bytes]:
+        """The module of a version (empty: the active one) with interface "functions".
+
+        Raises NotFoundError, ConflictError, StateError, InvalidBundleError, OSError.
+        """
+        record = self.version(plugin, version) if version else self.plugin(plugin).active
+        if record is None:
+            raise NotFoundError(f"{plugin}: expected an active version, got none")
+        if record.manifest.interface != "functions":
+            raise ConflictError(
+                f'{record.plugin_id} {record.label}: expected interface "functions", got "{record.manifest.interface}"'
+            )
+        files = bundle.read(self._store.load(record.digest)).files
+        return record, files[contents.module_file(record.manifest, files)]
 
     def history(self, plugin: str) -> list[Change]:
         """Every change to a plugin, or to all and everything. Raises NotFoundError."""

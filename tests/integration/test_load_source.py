@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from plugind_client import Denied, LimitExceeded, PluginFailed
+from plugind_client import Conflict, Denied, LimitExceeded, PluginFailed
 from tests.support.daemon import Daemon
 
 pytestmark = pytest.mark.root
@@ -183,3 +183,24 @@ def test_new_from_leaves_a_folder_that_try_runs_as_it_is_and_edited(daemon, tmp_
         assert json.loads(tried.stdout)["output"] == expected
         code = folder / "margins_of_a_file.py"
         code.write_text(code.read_text().replace("= 0.5", "= 0.25"))
+
+
+def test_load_gives_any_plugin_of_functions(daemon):
+    examples = Path(__file__).parents[2] / "client/examples/plugins"
+    daemon.install(examples / "napkin_calculations")
+    daemon.install(examples / "cost_breakdown")
+    real = imported(examples / "napkin_calculations/calculations.py")
+    client = daemon.client()
+    module = client.load("napkin_calculations", stage="premortem")
+    assert dir(module) == sorted(name for name, _ in inspect.getmembers(real, inspect.isfunction))
+    assert module.total_cost_eur(100, contingency_share=0.1) == real.total_cost_eur(100, 0.1)
+    with pytest.raises(ZeroDivisionError, match=r"^division by zero$"):
+        module.cost_per_visitor_eur(1, 0)
+    with pytest.raises(Conflict):
+        client.load("cost_breakdown", stage="durations")
+    with pytest.raises(Denied) as raised:
+        client.load("no_such_plugin")
+    assert raised.value.code == "PLUGIN_NOT_FOUND"
+    with pytest.raises(Denied) as raised:
+        client.load("napkin_calculations", stage="setup")
+    assert "STAGE_NOT_ALLOWED" in {reason.code for reason in raised.value.reasons}

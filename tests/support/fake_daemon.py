@@ -105,6 +105,8 @@ class FakeDaemon(
     socket: str
     answers: dict = field(default_factory=lambda: {"echo": echo})
     plugins: dict = field(default_factory=dict)
+    sources: dict = field(default_factory=dict)
+    """By plugin: what Source answers."""
     running: list = field(default_factory=list)
     requests: list = field(default_factory=list)
     changes: list = field(default_factory=list)
@@ -240,6 +242,16 @@ class FakeDaemon(
         if stored is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no version {request.version}")
         return plugin, stored
+
+    def Source(self, request, context):
+        self._admit(request, context)
+        plugin = self._plugin(request.plugin, context)
+        stored = _version(plugin, request.version or plugin.active_version)
+        if stored is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no version {request.version}")
+        return registry_pb2.SourceResponse(
+            name=plugin.name, version=stored.version, digest=stored.digest, source=self.sources[plugin.name]
+        )
 
     def History(self, request, context):
         self._admit(request, context)

@@ -271,3 +271,36 @@ async def test_async_client_gives_functions_to_await(daemon):
             await module.share(1, 2)
         with pytest.raises(TypeError, match="missing 1 required positional argument: 'whole'"):
             module.share(1)
+
+
+def test_load_gives_the_module_of_a_plugin_that_is_there(client, daemon):
+    version = client.load_source(TEXT, name="margins").__version__
+    daemon.sources["margins"] = TEXT.encode()
+    daemon.answers["margins"] = allowed(b"3")
+    module = client.load("margins", stage="premortem")
+    assert (dir(module), module.__version__, module.margin(1)) == (["margin", "share"], version, 3)
+    sent = daemon.last("RunRequest")
+    assert (sent.plugin, sent.version, sent.stage) == ("margins", version, "premortem")
+    assert daemon.last("ExplainRequest").stage == "premortem"
+    assert client.load(f"margins@{version}").__version__ == version
+
+
+def test_load_of_what_may_not_run_is_denied_and_of_odd_functions_told(client, daemon):
+    client.load_source(TEXT, name="margins")
+    daemon.sources["margins"] = b"def f(*values): ..."
+    with pytest.raises(InvalidSource) as odd:
+        client.load("margins")
+    assert odd.value.detail.startswith("margins@0.0.0+try.")
+    daemon.checks = [governance_pb2.Check(name="plugin", ok=False, reasons=denied("PLUGIN_NOT_FOUND").reasons)]
+    with pytest.raises(Denied) as raised:
+        client.load("missing")
+    assert raised.value.code == "PLUGIN_NOT_FOUND"
+
+
+async def test_async_load(daemon):
+    async with AsyncClient(daemon.socket) as client:
+        await client.load_source(TEXT, name="margins")
+        daemon.sources["margins"] = TEXT.encode()
+        daemon.answers["margins"] = allowed(b"3")
+        module = await client.load("margins")
+        assert await module.margin(1) == 3

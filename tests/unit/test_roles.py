@@ -84,6 +84,7 @@ NEEDED = {
     "History": Role.CALLER,
     "Status": Role.CALLER,
     "Explain": Role.CALLER,
+    "Source": Role.CALLER,
     "Submit": Role.OPERATOR,
     "Activate": Role.OPERATOR,
     "Rollback": Role.OPERATOR,

@@ -1,4 +1,4 @@
-"""plugind.v1.Registry: Submit, List, Get, History."""
+"""plugind.v1.Registry: Submit, List, Get, History, Source."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from plugind.api.accept import Callers
-from plugind.api.calls import Refusals, call, plugin_name
+from plugind.api.calls import Refusals, call, plugin_name, version_text
 from plugind.api.messages import change_message, plugin_message
 from plugind.api.roles import Role
 from plugind.catalog import Catalog
@@ -73,3 +73,13 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
         plugin = plugin_name(request.plugin) if request.plugin else ""
         changes = await asyncio.to_thread(self._catalog.history, plugin)
         return registry_pb2.HistoryResponse(changes=[change_message(change) for change in changes])
+
+    @call(Role.CALLER)
+    async def Source(self, request: registry_pb2.SourceRequest, caller: Caller) -> registry_pb2.SourceResponse:  # noqa: N802
+        """The module of a plugin whose functions can be called."""
+        del caller
+        plugin, version = plugin_name(request.plugin), version_text(request.version, required=False)
+        record, source = await asyncio.to_thread(self._catalog.source, plugin, version)
+        return registry_pb2.SourceResponse(
+            name=record.manifest.name, version=record.manifest.version, digest=record.digest, source=source
+        )
