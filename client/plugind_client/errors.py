@@ -84,7 +84,7 @@ CALLS: Final[Mapping[str, str]] = MappingProxyType(
 """Sentence of each way a call can fail apart from the run itself."""
 
 UNKNOWN_CODE: Final = "plugind reported a condition that this client does not know."
-RETRYABLE: Final = frozenset({"UNAVAILABLE", "NO_ANSWER", "BUSY", "ISOLATION_UNAVAILABLE", "fault"})
+RETRYABLE: Final = frozenset({"UNAVAILABLE", "NO_ANSWER", "BUSY", "ISOLATION_UNAVAILABLE", "fault", "unknown"})
 """Codes where the same call may pass later although nobody does anything: a place becomes free, or what died is started
 again. Everything else takes a person first: somebody who approves, signs, lifts a hold or frees the ledger's disk."""
 
@@ -108,7 +108,8 @@ class PlugindError(Exception):
         super().__init__(sentence(code))
         self.code = code
         """Reason code, outcome, or a key of CALLS."""
-        self.retryable = code in RETRYABLE
+        self.retryable = {code, *(reason.code for reason in reasons)} <= RETRYABLE
+        """Whether the same call may pass later although nobody does anything: all that is in its way passes by itself."""
         self.detail = detail
         """What exactly happened, for people and logs; free text."""
         self.reasons = reasons
@@ -117,8 +118,8 @@ class PlugindError(Exception):
         """The whole answer, where there was one."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keyword arguments need help to survive pickling (and copy)."""
-        return _restored, (type(self), self.code, self.detail, self.reasons, self.result)
+        """Keyword arguments need help to survive pickling (and copy). Notes and what else was set on it come along."""
+        return _restored, (type(self), self.code), vars(self)
 
     @property
     def audit_log(self) -> str:
@@ -151,10 +152,8 @@ class PlugindError(Exception):
         return self.result.stderr if self.result else ""
 
 
-def _restored(
-    kind: type[PlugindError], code: str, detail: str, reasons: tuple[Reason, ...], result: RunResult | None
-) -> PlugindError:
-    return kind(code, detail=detail, reasons=reasons, result=result)
+def _restored(kind: type[PlugindError], code: str) -> PlugindError:
+    return kind(code)
 
 
 class Denied(PlugindError):  # noqa: N818 - the names are the contract's (SPEC.md), here and below
