@@ -109,7 +109,7 @@ class PlugindError(Exception):
         self.code = code
         """Reason code, outcome, or a key of CALLS."""
         self.retryable = {code, *(reason.code for reason in reasons)} <= RETRYABLE
-        """Whether the same call may pass later although nobody does anything: all that is in its way passes by itself."""
+        """Whether the same call may pass later although nobody does anything: all of its reasons pass by themselves."""
         self.detail = detail
         """What exactly happened, for people and logs; free text."""
         self.reasons = reasons
