@@ -9,10 +9,9 @@ import functools
 import operator
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from plugind_client import wire
-from plugind_client.channel import Connection
 from plugind_client.errors import InvalidRequest, NotFound, error_of
 from plugind_client.records import (
     Change,
@@ -32,6 +31,9 @@ from plugind_client.records import (
     Submission,
 )
 from plugind_proto.v1 import governance_pb2, registry_pb2, runtime_pb2
+
+if TYPE_CHECKING:
+    from plugind_client.channel import Connection  # loads gRPC, which the calls themselves do not need
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
