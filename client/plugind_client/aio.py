@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,18 +10,16 @@ from typing import Any, Self, TypeVar
 import grpc
 import grpc.aio
 
-from plugind_client import loading
 from plugind_client.calls import Call
 from plugind_client.channel import translated
 from plugind_client.client import Connected
 from plugind_client.errors import Canceled, NotFound
-from plugind_client.loading import PluginModule, Use
-from plugind_client.source import Source
+from plugind_client.modules import AwaitsModules
 
 Result = TypeVar("Result")
 
 
-class AsyncClient(Connected):
+class AsyncClient(Connected, AwaitsModules):
     """Runs plugins and keeps house in the registry, over the daemon's Unix socket. For one event loop.
 
     Canceling the task that awaits a run ends the run.
@@ -43,50 +40,6 @@ class AsyncClient(Connected):
         connection = self._leave()
         if connection is not None:
             await connection.channel.close()
-
-    async def load(
-        self,
-        name: str,
-        *,
-        version: str | None = None,
-        stage: str | None = None,
-        plan_id: str | None = None,
-        sensitivity: str | None = None,
-        timeout_ms: int | None = None,
-    ) -> PluginModule:
-        """As Client.load; the functions are awaited."""
-        use = Use(stage, plan_id, sensitivity, timeout_ms)
-        loading.require_runnable(await self.explain(name, version=version, **use.explained))
-        known = await self.source(name, version=version)
-        return self._module(loading.read(known), known.name, known.version, use)
-
-    async def load_source(
-        self,
-        path_or_text: str | os.PathLike[str],
-        *,
-        name: str | None = None,
-        stage: str | None = None,
-        plan_id: str | None = None,
-        sensitivity: str | None = None,
-        timeout_ms: int | None = None,
-    ) -> PluginModule:
-        """Hands in generated code, and gives it as a module whose functions run in the jail: their calls are awaited.
-
-        Otherwise as Client.load_source.
-        """
-        use = Use(stage, plan_id, sensitivity, timeout_ms)
-        ready = loading.prepared(path_or_text, name, use)
-        name, version = ready.made.name, ready.made.version
-        if (await self.submit(ready.made.data)).state == "approved":
-            await self.activate(name, version)
-        loading.require_runnable(await self.explain(name, version=version, **use.explained))
-        return self._module(ready.source, name, version, use)
-
-    def _module(self, source: Source, name: str, version: str, use: Use) -> PluginModule:
-        async def run(call: dict[str, Any]) -> Any:
-            return loading.value_of(await self.execute(name, call, version=version, **use.of_run))
-
-        return loading.module_of(source, name, version, run)
 
     async def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""

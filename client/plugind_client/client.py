@@ -12,13 +12,11 @@ from typing import Any, Final, Self, TypeVar
 
 import grpc
 
-from plugind_client import loading
 from plugind_client.audit import Audit
 from plugind_client.calls import Call, Calls
 from plugind_client.channel import Connection, call
 from plugind_client.errors import InvalidRequest, NotFound
-from plugind_client.loading import PluginModule, Use
-from plugind_client.source import Source
+from plugind_client.modules import LoadsModules
 
 Result = TypeVar("Result")
 
@@ -58,7 +56,7 @@ class Connected(Calls):
         return self._connections.pop(os.getpid(), None)
 
 
-class Client(Connected):
+class Client(Connected, LoadsModules):
     """Runs plugins and keeps house in the registry, over the daemon's Unix socket.
 
     Threads may share one client, and forked children may go on using their parent's: they open a channel of their
@@ -85,68 +83,6 @@ class Client(Connected):
     def audit(self) -> Audit:
         """The audit's own calls."""
         return Audit(self._connection)
-
-    def load(
-        self,
-        name: str,
-        *,
-        version: str | None = None,
-        stage: str | None = None,
-        plan_id: str | None = None,
-        sensitivity: str | None = None,
-        timeout_ms: int | None = None,
-    ) -> PluginModule:
-        """A plugin with interface "functions" as a module; see `load_source` for what its functions do.
-
-        Without a version it is the one that is active now, and stays that one: its signatures are.
-
-        Raises:
-            Denied: it may not run; `reasons` tell all that keeps it.
-            Conflict: it has another interface.
-            InvalidSource: its functions cannot all be called by name; `detail` tells which and where.
-            InvalidRequest, Unavailable: as for `get`.
-        """
-        use = Use(stage, plan_id, sensitivity, timeout_ms)
-        loading.require_runnable(self.explain(name, version=version, **use.explained))
-        known = self.source(name, version=version)
-        return self._module(loading.read(known), known.name, known.version, use)
-
-    def load_source(
-        self,
-        path_or_text: str | os.PathLike[str],
-        *,
-        name: str | None = None,
-        stage: str | None = None,
-        plan_id: str | None = None,
-        sensitivity: str | None = None,
-        timeout_ms: int | None = None,
-    ) -> PluginModule:
-        """Hands in generated code, and gives it as a module whose functions run in the jail.
-
-        `path_or_text` is the source, or its path: a path object, or one line that ends with .py. It is never imported
-        here. `name` is the plugin's: without one it is made of the source, so that the same source has the same. Of two
-        sources under one name the later retires the earlier. The plugin is for `stage`, or for all without one; what
-        else is named goes with every run, as for `run`.
-
-        Raises:
-            InvalidSource: it cannot be made into a plugin; `detail` tells where and why.
-            Denied: it may not run; `reasons` tell all that keeps it, above all that nobody has approved it yet.
-            OSError: the file cannot be read.
-            InvalidRequest, NotAllowed, Conflict, Unavailable: as for `submit`.
-        """
-        use = Use(stage, plan_id, sensitivity, timeout_ms)
-        ready = loading.prepared(path_or_text, name, use)
-        name, version = ready.made.name, ready.made.version
-        if self.submit(ready.made.data).state == "approved":
-            self.activate(name, version)
-        loading.require_runnable(self.explain(name, version=version, **use.explained))
-        return self._module(ready.source, name, version, use)
-
-    def _module(self, source: Source, name: str, version: str, use: Use) -> PluginModule:
-        def run(call: dict[str, Any]) -> Any:
-            return loading.value_of(self.execute(name, call, version=version, **use.of_run))
-
-        return loading.module_of(source, name, version, run)
 
     def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""

@@ -12,7 +12,8 @@
 It has all methods of the real client with the same signatures, the same records and the same errors: it is made of the
 same calls, and only what answers them is in memory. What is not there: a jail, signatures (everything is Tier 2),
 schemas and a policy beyond states, stages and holds. `submit`, `approve`, `kill`, the audit and all else work on a
-registry in memory; `audit.tail` ends with the newest record instead of waiting for more.
+registry in memory; `audit.tail` ends with the newest record instead of waiting for more. `load_source` hands its code
+in and runs none of it: `fake.answers(module.__name__, answer)` says what a call {"function": …, "arguments": …} gives.
 
 A fake belongs to one process: what a forked child calls is not seen in its parent. It imports no gRPC, but for `audit`.
 """
@@ -31,6 +32,7 @@ from plugind_client.calls import Call, Calls
 from plugind_client.errors import BY_OUTCOME, DENIALS, Denied, InvalidRequest, NotFound, Unavailable
 from plugind_client.memory.daemon import Daemon
 from plugind_client.memory.runs import Answers
+from plugind_client.modules import AwaitsModules, LoadsModules
 from plugind_client.records import Reason
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from plugind_client.audit import Audit
     from plugind_client.client import Client
 else:
-    Client = AsyncClient = Calls
+    Client, AsyncClient = LoadsModules, AwaitsModules
 
 __all__ = ["AsyncFakeClient", "FakeCall", "FakeClient"]
 

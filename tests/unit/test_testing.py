@@ -427,3 +427,33 @@ async def test_async_fake_is_awaited():
         assert len(await fake.list()) == 1
     with pytest.raises(InvalidRequest):
         await fake.status()
+
+
+# --- modules -------------------------------------------------------------------------------------------------------
+
+GENERATED = "def total(a: float, b: float = 2.0) -> float:\n    raise AssertionError('a fake runs no code')\n"
+
+
+def test_generated_code_is_a_module_whose_calls_the_test_answers():
+    fake = FakeClient()
+    module = fake.load_source(GENERATED, name="sums")
+    assert str(inspect.signature(module.total)) == "(a: 'float', b: 'float' = 2.0) -> 'float'"
+    fake.answers(f"sums@{module.__version__}", lambda call: sum(call["arguments"].values()))
+    assert module.total(1.0, b=5.0) == 6.0
+    assert getattr(module, "nope", None) is None
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'a'"):
+        module.total()
+    loaded = fake.load("sums")
+    assert (loaded.__version__, dir(loaded)) == (module.__version__, ["total"])
+    fake.answers(f"sums@{module.__version__}", ZeroDivisionError("float division by zero"))
+    with pytest.raises(ZeroDivisionError, match="float division by zero"):
+        loaded.total(1.0)
+
+
+def test_a_killed_module_is_denied_as_the_daemon_would():
+    fake = FakeClient()
+    fake.load_source(GENERATED, name="sums")
+    fake.kill("sums", "wrong")
+    with pytest.raises(Denied) as caught:
+        fake.load("sums")
+    assert caught.value.code == "KILLED"

@@ -34,6 +34,7 @@ class Daemon:
             "registry.Submit": registry.submit,
             "registry.List": registry.list,
             "registry.Get": registry.get,
+            "registry.Source": registry.source,
             "registry.History": registry.history,
             "governance.Approve": registry.approve,
             "governance.Activate": registry.activate,

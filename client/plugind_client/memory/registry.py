@@ -29,6 +29,8 @@ class Registry:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.plugins: dict[str, registry_pb2.Plugin] = {}
+        self.sources: dict[tuple[str, str], bytes] = {}
+        """Of each submitted version, the entry point's module."""
         self.holds: list[registry_pb2.Hold] = []
         self._changes: list[registry_pb2.Change] = []
 
@@ -95,14 +97,19 @@ class Registry:
 
     def submit(self, request: registry_pb2.SubmitRequest) -> registry_pb2.SubmitResponse:
         """Takes a bundle's manifest as it is. Raises InvalidRequest, Conflict."""
-        manifest = _manifest(request.bundle)
+        manifest, code = _manifest(request.bundle)
         digest = hashlib.sha256(request.bundle).hexdigest()
         plugin = self._plugin_named(manifest["name"])
         version = stored(plugin, manifest["version"])
         if version is None:
             version = plugin.versions.add(version=manifest["version"], digest=digest, tier=TIER, state="submitted")
             _declare(version, manifest)
+            self.sources[plugin.name, version.version] = code
             self._changed("submit", plugin, version, "")
+            if version.origin == "synthesized" and not version.permissions:  # as a development daemon's policy has it
+                version.approval.CopyFrom(_approval(version, version, "generated, and asks for nothing", 0))
+                _make_active(plugin, version)
+                self._changed("activate", plugin, version, "generated, and asks for nothing")
         elif version.digest != digest:
             raise Conflict("CONFLICT", detail=f"{plugin.name}@{version.version} is stored with other bytes")
         return registry_pb2.SubmitResponse(
@@ -112,6 +119,17 @@ class Registry:
             digest=digest,
             tier=version.tier,
             state=version.state,
+        )
+
+    def source(self, request: registry_pb2.SourceRequest) -> registry_pb2.SourceResponse:
+        """The module of a plugin of functions that was submitted. Raises NotFound, Conflict."""
+        plugin = self.plugin(request.plugin)
+        plugin, version = self.version(plugin.name, request.version or plugin.active_version)
+        code = self.sources.get((plugin.name, version.version))
+        if code is None or version.interface != "functions":
+            raise Conflict("CONFLICT", detail=f"{plugin.name}@{version.version} has no functions to be called")
+        return registry_pb2.SourceResponse(
+            name=plugin.name, version=version.version, digest=version.digest, source=code
         )
 
     def _plugin_named(self, name: str) -> registry_pb2.Plugin:
@@ -263,21 +281,24 @@ def _with_reason(reason: str) -> None:
         raise InvalidRequest("INVALID_REQUEST", detail="reason: expected why, got nothing")
 
 
-def _manifest(bundle: bytes) -> dict[str, Any]:
-    """What plugin.json says, the first member of the tar. Raises InvalidRequest."""
+def _manifest(bundle: bytes) -> tuple[dict[str, Any], bytes]:
+    """What plugin.json says, the first member of the tar, and the entry point's module. Raises InvalidRequest."""
     try:
         with tarfile.open(fileobj=io.BytesIO(bundle), mode="r:") as tar:
             first = tar.next()
             member = tar.extractfile(first) if first and first.name == "plugin.json" else None
             document = json.load(member) if member else {}
-        manifest: dict[str, Any] = document["manifest"]
+            manifest: dict[str, Any] = document["manifest"]
+            name = str(manifest.get("entrypoint", "")).partition(":")[0].replace(".", "/") + ".py"
+            module = tar.extractfile(name) if name in tar.getnames() else None
+            code = module.read() if module else b""
         if not all(isinstance(manifest[name], str) and manifest[name] for name in ("name", "version")):
             raise TypeError("name and version: expected text")
     except (tarfile.TarError, ValueError, TypeError, KeyError) as error:
         found = f"expected a bundle with a plugin.json, got one without: {type(error).__name__}: {error}"
         reason = Reason("INVALID_BUNDLE", "bundle", actual=found)
         raise InvalidRequest("INVALID_REQUEST", detail="this is no valid bundle", reasons=(reason,)) from None
-    return manifest
+    return manifest, code
 
 
 def _declare(version: registry_pb2.PluginVersion, manifest: Mapping[str, Any]) -> None:

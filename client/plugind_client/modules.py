@@ -1,0 +1,139 @@
+"""load and load_source of both clients: plugins as modules, over whatever answers the other calls.
+
+Without gRPC, so that the fakes in testing.py have them too. Source: SPEC.md, "Client".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from plugind_client import loading
+from plugind_client.calls import Call, Calls
+from plugind_client.loading import PluginModule, Use
+from plugind_client.source import Source
+
+Result = TypeVar("Result")
+
+
+class LoadsModules(Calls):
+    """A client whose modules' functions return when the value is there."""
+
+    def answer(self, build: Callable[[], Call[Result]]) -> Result:
+        """The answer to the call that `build` makes."""
+        raise NotImplementedError
+
+    def load(
+        self,
+        name: str,
+        *,
+        version: str | None = None,
+        stage: str | None = None,
+        plan_id: str | None = None,
+        sensitivity: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> PluginModule:
+        """A plugin with interface "functions" as a module; see `load_source` for what its functions do.
+
+        Without a version it is the one that is active now, and stays that one: its signatures are.
+
+        Raises:
+            Denied: it may not run; `reasons` tell all that keeps it.
+            Conflict: it has another interface.
+            InvalidSource: its functions cannot all be called by name; `detail` tells which and where.
+            InvalidRequest, Unavailable: as for `get`.
+        """
+        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        loading.require_runnable(self.explain(name, version=version, **use.explained))
+        known = self.source(name, version=version)
+        return self._module(loading.read(known), known.name, known.version, use)
+
+    def load_source(
+        self,
+        path_or_text: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        stage: str | None = None,
+        plan_id: str | None = None,
+        sensitivity: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> PluginModule:
+        """Hands in generated code, and gives it as a module whose functions run in the jail.
+
+        `path_or_text` is the source, or its path: a path object, or one line that ends with .py. It is never imported
+        here. `name` is the plugin's: without one it is made of the source, so that the same source has the same. Of two
+        sources under one name the later retires the earlier. The plugin is for `stage`, or for all without one; what
+        else is named goes with every run, as for `run`.
+
+        Raises:
+            InvalidSource: it cannot be made into a plugin; `detail` tells where and why.
+            Denied: it may not run; `reasons` tell all that keeps it, above all that nobody has approved it yet.
+            OSError: the file cannot be read.
+            InvalidRequest, NotAllowed, Conflict, Unavailable: as for `submit`.
+        """
+        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        ready = loading.prepared(path_or_text, name, use)
+        name, version = ready.made.name, ready.made.version
+        if self.submit(ready.made.data).state == "approved":
+            self.activate(name, version)
+        loading.require_runnable(self.explain(name, version=version, **use.explained))
+        return self._module(ready.source, name, version, use)
+
+    def _module(self, source: Source, name: str, version: str, use: Use) -> PluginModule:
+        def run(call: dict[str, Any]) -> Any:
+            return loading.value_of(self.execute(name, call, version=version, **use.of_run))
+
+        return loading.module_of(source, name, version, run)
+
+
+class AwaitsModules(Calls):
+    """A client whose modules' functions are awaited."""
+
+    async def answer(self, build: Callable[[], Call[Result]]) -> Result:
+        """The answer to the call that `build` makes."""
+        raise NotImplementedError
+
+    async def load(
+        self,
+        name: str,
+        *,
+        version: str | None = None,
+        stage: str | None = None,
+        plan_id: str | None = None,
+        sensitivity: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> PluginModule:
+        """As Client.load; the functions are awaited."""
+        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        loading.require_runnable(await self.explain(name, version=version, **use.explained))
+        known = await self.source(name, version=version)
+        return self._module(loading.read(known), known.name, known.version, use)
+
+    async def load_source(
+        self,
+        path_or_text: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        stage: str | None = None,
+        plan_id: str | None = None,
+        sensitivity: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> PluginModule:
+        """Hands in generated code, and gives it as a module whose functions run in the jail: their calls are awaited.
+
+        Otherwise as Client.load_source.
+        """
+        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        ready = loading.prepared(path_or_text, name, use)
+        name, version = ready.made.name, ready.made.version
+        if (await self.submit(ready.made.data)).state == "approved":
+            await self.activate(name, version)
+        loading.require_runnable(await self.explain(name, version=version, **use.explained))
+        return self._module(ready.source, name, version, use)
+
+    def _module(self, source: Source, name: str, version: str, use: Use) -> PluginModule:
+        async def run(call: dict[str, Any]) -> Any:
+            return loading.value_of(await self.execute(name, call, version=version, **use.of_run))
+
+        return loading.module_of(source, name, version, run)
