@@ -125,16 +125,19 @@ def test_the_vsyscall_page_gives_nothing(tier2: Box) -> None:
 )
 def test_code_in_memfds_does_not_run(box: Box) -> None:
     host = Path("/proc/sys/vm/memfd_noexec")
-    before = host.read_text()
+    before = host.read_text() if host.exists() else None
     answers = box.run("programs.native_code").value()
     assert answers["anonymous"] == 42, "the attack itself works"
-    assert answers["memfd execve"] in ("EACCES", "EPERM")
-    assert answers["memfd execveat"] in ("EACCES", "EPERM")
-    assert answers["memfd with MFD_EXEC"] in ("EACCES", "EPERM")
-    assert answers["memfd chmod"] in ("EACCES", "EPERM")
+    if before is None:  # before Linux 6.3 no memfd can be kept from being executed, and none can be made
+        assert (answers["memfd"], answers["memfd with MFD_EXEC"]) == ("ENOSYS", "ENOSYS")
+    else:
+        assert answers["memfd execve"] in ("EACCES", "EPERM")
+        assert answers["memfd execveat"] in ("EACCES", "EPERM")
+        assert answers["memfd with MFD_EXEC"] in ("EACCES", "EPERM")
+        assert answers["memfd chmod"] in ("EACCES", "EPERM")
     assert answers["/dev/shm mmap"] in ("EACCES", "EPERM")
     assert answers["/dev/shm execve"] in ("EACCES", "EPERM")
     if box.tier == 2:
         assert answers["/tmp mmap"] in ("EACCES", "EPERM")
         assert answers["/tmp execve"] in ("EACCES", "EPERM")
-    assert host.read_text() == before
+    assert (host.read_text() if host.exists() else None) == before
