@@ -174,6 +174,7 @@ RETRYABLE = {
     "NO_ANSWER": (True, "the daemon ended the run at the deadline; it may have had too much to do"),
     "INVALID_REQUEST": (False, "the same request is as wrong the second time"),
     "PAYLOAD_NOT_JSON": (False, "the same payload is as wrong the second time"),
+    "INVALID_SOURCE": (False, "the same source is as wrong the second time"),
     "REQUEST_TOO_LARGE": (False, "the same request is as large the second time"),
     "NOT_FOUND": (False, PERSON + "somebody has to submit it"),
     "NOT_ALLOWED": (False, PERSON + "somebody has to give the caller the role"),
