@@ -60,7 +60,10 @@ def test_nobody_listens(tmp_path):
 
 def test_a_file_is_no_socket(tmp_path):
     (tmp_path / "file").write_text("")
-    assert unreachable(tmp_path / "file")[0] == f"{tmp_path}/file: nobody listens there"
+    assert unreachable(tmp_path / "file") == [
+        f"{tmp_path}/file: this is no socket",
+        "name another daemon's socket with --socket or PLUGIND_SOCKET",
+    ]
     assert unreachable(tmp_path / "file/below")[0] == f"{tmp_path}/file/below: Not a directory"
 
 
@@ -177,6 +180,16 @@ def test_refusal_with_reasons_is_refused_and_tells_them_all(daemon, name):
     ]
     problems = plugindctl("list", "--json").json["error"]["problems"]
     assert problems[0] == "INVALID_BUNDLE (bundle): expected a file, got member 3 is a link"
+
+
+def test_who_lacks_a_role_is_told_where_roles_are(daemon):
+    daemon.refusal = (grpc.StatusCode.PERMISSION_DENIED, "Submit: expected role operator", [])
+    first, why, *where = plugindctl_terminal("list")[1].splitlines()
+    assert first == "plugindctl: The role of the caller does not allow this."
+    assert why == "  Submit: expected role operator"
+    assert "--admin-socket" in where[0]
+    assert "--dev" in where[-1]
+    assert "`plugindctl try`" in where[-1]
 
 
 def test_fault_of_the_command_itself_is_told_as_one(daemon, monkeypatch):

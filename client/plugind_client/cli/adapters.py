@@ -103,7 +103,8 @@ def read_bundle(path: Path) -> Built:
         read = bundle.read(data)
     except InvalidBundleError as error:
         message = f"{path}: this is no valid bundle"
-        raise CommandError(Exit.USAGE, message, error.problems, code="INVALID_BUNDLE") from None
+        lines = [*error.problems, "`plugindctl build DIR` makes one of a plugin's folder"]
+        raise CommandError(Exit.USAGE, message, lines, code="INVALID_BUNDLE") from None
     return _built(data, read)
 
 

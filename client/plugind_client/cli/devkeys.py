@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,4 +58,5 @@ def _make(path: Path) -> PrivateKey:
 
 
 def _broken(path: Path, error: Exception) -> CommandError:
-    return CommandError(Exit.USAGE, f"{path}: cannot use this development key: {error}")
+    remedy = f"`rm {shlex.quote(str(path))}`: the next try makes a new one"
+    return CommandError(Exit.USAGE, f"{path}: cannot use this development key: {error}", [remedy])

@@ -8,6 +8,7 @@ import os
 import shlex
 import socket as sockets
 from collections.abc import Sequence
+from pathlib import Path
 
 from plugind_client.cli.screen import note, print_json
 from plugind_client.errors import (
@@ -60,6 +61,20 @@ OF_OUTCOME = {
     "killed": Exit.STOPPED,
     "canceled": Exit.STOPPED,
 }
+_MORE = "ask for more with {} below [limits] in plugin.toml, up to the tier's ceiling, and have that version approved"
+REMEDY_OF_OUTCOME = {
+    "timeout": f"let it do less, or {_MORE.format('wall_ms')}; --timeout-ms can only lower it",
+    "cpu_exceeded": f"let it compute less, or {_MORE.format('cpu_ms')}",
+    "out_of_memory": f"let it hold less at a time, or {_MORE.format('memory_bytes')}",
+    "pids_exceeded": f"let it start fewer processes and threads, or {_MORE.format('pids')}",
+    "output_limit": f"let it write less, or {_MORE.format('output_bytes')}; what it prints has a limit of its own",
+    "output_invalid": "mend the plugin, or its output schema",
+    "violation": "take the call out of the plugin: no approval allows it",
+    "killed": "`plugindctl status` tells whether a kill is in force, and why",
+    "fault": "run it again; if it stays so, look at `plugindctl status` and the daemon's own output",
+    "unknown": "run it again; the daemon's own output tells why it ended",
+}
+"""What a person can do about a run that ended so; the other ways to end speak for themselves."""
 OF_ERROR: tuple[tuple[type[PlugindError], Exit], ...] = (
     (Unavailable, Exit.UNREACHABLE),
     (Denied, Exit.DENIED),
@@ -89,7 +104,10 @@ def explained(error: PlugindError, socket: str, *, as_admin: bool = False) -> Co
             exit_code, str(error), _why_unreachable(socket, error.detail, as_admin=as_admin), code=error.code
         )
     lines = [line for reason in error.reasons for line in told(reason)]
-    return CommandError(exit_code, str(error), lines or ([error.detail] if error.detail else []), code=error.code)
+    if not lines:  # reasons bring their remedies along
+        lines = [error.detail] if error.detail else []
+        lines += _WHERE_ROLES_ARE if isinstance(error, NotAllowed) else ()
+    return CommandError(exit_code, str(error), lines, code=error.code)
 
 
 def told(reason: Reason) -> list[str]:
@@ -106,6 +124,10 @@ def found_by(reason: Reason) -> str:
     return ": ".join(filter(None, (f"{reason.code}{rule}", ", ".join(filter(None, (wanted, came))))))
 
 
+_WHERE_ROLES_ARE = (
+    "roles are given on the admin socket (--admin-socket, PLUGIND_ADMIN_SOCKET), by the groups of who asks",
+    "a daemon that you started with --dev gives you all of them; `plugindctl try` needs such a one",
+)
 _FOR_MEMBERS = "the admin socket is for root and the members of plugind-operator, plugind-approver and plugind-admin"
 
 
@@ -126,10 +148,13 @@ def _why_unreachable(socket: str, detail: str, *, as_admin: bool) -> list[str]:
         said = {
             errno.ENOENT: [f"{socket}: there is no such socket", start, name],
             errno.ECONNREFUSED: [f"{socket}: nobody listens there", start, name],
+            errno.ENOTSOCK: [f"{socket}: this is no socket", name.removeprefix("or ")],
             errno.EACCES: [f"{socket}: permission denied for uid {os.getuid()}", only],
         }
         other = [f"{socket}: {error.strerror or error}", name.removeprefix("or ")]
-        return said.get(error.errno or 0, other)
+        # The kernel refuses the connection to a file as it does to a socket that nobody has open.
+        is_file = error.errno == errno.ECONNREFUSED and not Path(socket).is_socket()
+        return said.get(errno.ENOTSOCK if is_file else error.errno or 0, other)
     other_end = "somebody listens there, and not as plugind does: look at the daemon's own output"
     return [f"{socket}: {detail}", *([_FOR_MEMBERS] if as_admin else []), other_end]
 

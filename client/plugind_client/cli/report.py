@@ -7,9 +7,9 @@ import json
 import sys
 from typing import Any
 
-from plugind_client.cli.problems import told
+from plugind_client.cli.problems import REMEDY_OF_OUTCOME, told
 from plugind_client.cli.screen import note, print_json, table, visible
-from plugind_client.records import RunResult
+from plugind_client.records import PluginException, RunResult
 
 _MIB = 1024 * 1024
 
@@ -50,6 +50,13 @@ def _captured(stream: str, text: str) -> None:
         note(f"{stream} | {line}")
 
 
+def _raised(error: PluginException) -> str:
+    """What was raised, once: Python's traceback ends with it, another one may not."""
+    last = f"{error.type}: {error.message}"
+    frames = error.traceback.rstrip("\n")
+    return frames if frames.endswith(last) else f"{frames}\n{last}".lstrip("\n")
+
+
 def _label(name: str, result: RunResult) -> str:
     """The version is unknown where no such plugin is."""
     return f"{name} {result.version}".rstrip()
@@ -65,11 +72,13 @@ def _denial(name: str, result: RunResult) -> None:
 
 def _ending(name: str, result: RunResult) -> None:
     if result.error:
-        _captured("raised", f"{result.error.traceback}\n{result.error.type}: {result.error.message}".lstrip("\n"))
+        _captured("raised", _raised(result.error))
     if result.violations:
         rows = [(v.kind, v.name, str(v.count), v.detail) for v in result.violations]
         table(("refused", "name", "times", "detail"), rows, stream=sys.stderr)
     note(f"{_label(name, result)}: {result.outcome}" + (f": {result.outcome_detail}" if result.outcome_detail else ""))
+    if result.outcome in REMEDY_OF_OUTCOME:
+        note(f"  what to do: {REMEDY_OF_OUTCOME[result.outcome]}")
     governance, usage = result.governance, result.usage
     used = f"used {usage.wall_ms} ms, {usage.cpu_ms} ms CPU"
     if usage.memory_peak_bytes:
