@@ -6,9 +6,20 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Tests of the jail fork a launcher from a process in which others have used gRPC. With fork support its threads would
-# come back in the child, which closes their descriptors, and abort it. The product forks before it imports gRPC.
-os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
+def _start_grpc_without_fork_support():
+    """Tests of the jail fork a launcher from this process, in which others use gRPC: with fork support its threads
+    would come back in the child, which closes their descriptors, and abort it. The product forks before it imports
+    gRPC. Only here: a program that a test starts is to find what its user would.
+    """
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+    import grpc
+
+    grpc.insecure_channel("unix:/nonexistent").close()  # the variable is read when the first channel is made
+    del os.environ["GRPC_ENABLE_FORK_SUPPORT"]
+
+
+_start_grpc_without_fork_support()
 
 NEED_ROOT = ("system", "escapes", "soak")
 IN_CI = os.environ.get("CI") == "true"

@@ -38,9 +38,9 @@ BUNDLE = bundle_of(plugin=CODE)
 DIGEST = hashlib.sha256(BUNDLE).hexdigest()
 NONCE = bytes(range(NONCE_BYTES))
 TIMEOUT_S = 20
-MEMORY_MAY_GROW_KIB = 2048
+MEMORY_MAY_GROW_KIB = 4096
 """Of a launcher between two looks: Python's allocator keeps some pages for later. Ten thousand messages of 16 KiB that
-were kept would be eighty times as much."""
+were kept would be forty times as much."""
 
 
 class Front:

@@ -46,15 +46,16 @@ def test_where_user_namespaces_are_switched_off():
     done = doctor(*prefix, arguments=())
     assert done.code == 7
     assert done.out[done.out.index("Tier 0") :] == (
-        "Tier 0 is refused: it needs user_namespaces\n"
-        "Tier 1 is refused: it needs user_namespaces\n"
-        "Tier 2 is refused: it needs user_namespaces\n"
+        "Tier 0 is refused: it needs user_namespaces and uids\n"
+        "Tier 1 is refused: it needs user_namespaces and uids\n"
+        "Tier 2 is refused: it needs user_namespaces and uids\n"
         "\n"
         "what to do\n"
         "  user_namespaces: allow some\n"
         "    echo user.max_user_namespaces=65536 | sudo tee /etc/sysctl.d/60-plugind.conf; sudo sysctl --system\n"
+        "  uids: this is a rootless container: run plugind on the host or in a VM\n"
     )
-    assert "  absent   uids             1879048192 to 1879310335 do not exist in this user namespace\n" in done.out
+    assert "  MISSING  uids             1879048192 to 1879310335 do not exist in this user namespace\n" in done.out
 
 
 def test_root_without_the_capability_that_makes_namespaces():

@@ -101,8 +101,12 @@ def setup_rlimits(_context: Context, limits: dict[str, int]) -> None:
     for name, value in limits.items():
         # The CPU backstop sends SIGXCPU at the soft limit, which a plugin could ignore, and SIGKILL at the hard one.
         hard = value + 1 if name == "CPU" else value
-        resource.setrlimit(_RLIMITS[name], (value, hard))
+        # 1 at best; 0 where the launcher was started with that and may not raise it.
+        soft = min(value, resource.getrlimit(resource.RLIMIT_CORE)[1] & _LONG_MAX) if name == "CORE" else value
+        resource.setrlimit(_RLIMITS[name], (soft, min(soft, hard) if name == "CORE" else hard))
 
+
+_LONG_MAX = 2**63 - 1  # of RLIM_INFINITY, which Python shows as -1
 
 # Python names no constants for the last three on some builds: bits/resource.h
 _RLIMITS = {
