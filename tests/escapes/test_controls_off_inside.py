@@ -183,13 +183,14 @@ CORES = (
         "programs.crash",
         (
             in_place(reports(lambda got: (got["core"], got["files"]) == (False, []))),
-            held("RLIMIT_CORE", reports(lambda got: not got["core"]), "not dumpable", changed=CORE),
+            held("RLIMIT_CORE", reports(lambda got: not got["core"]), "not dumpable", changed=CORE, cores=True),
             held("not dumpable", reports(lambda got: not got["core"]), "RLIMIT_CORE", without=["no_new_privileges"]),
             off(
                 "RLIMIT_CORE and not dumpable",
                 reports(lambda got: got["core"] and got["files"]),
                 without=["no_new_privileges"],
                 changed=CORE,
+                cores=True,
             ),
         ),
         {"executed": False},
@@ -212,7 +213,12 @@ NATIVE = (
         "programs.native_code",
         (
             in_place(_denied("memfd execve")),
-            held("vm.memfd_noexec", ends("failed", "OSError"), "then none can be made", memfd_noexec=False),
+            held(
+                "vm.memfd_noexec",
+                reports(lambda got: got["memfd"] == "ENOSYS"),
+                "then none can be made",
+                memfd_noexec=False,
+            ),
             held("memfds refused", _denied("memfd execve"), "vm.memfd_noexec", allow=["memfd_create"]),
             off("vm.memfd_noexec", _ran("memfd execve"), memfd_noexec=False, allow=["memfd_create"]),
         ),

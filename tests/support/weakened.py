@@ -29,13 +29,14 @@ def weakened(
     no_filter: bool = False,
     instance_filter: Callable[[], bytes] | None = None,
     memfd_noexec: bool = True,
+    cores: bool = False,
 ) -> UnsafeOverrides:
     """A jail without some steps, with other arguments for some (by step), or with system calls that no filter stops.
 
     `allow` lets these calls through whatever their arguments, and no other. `foreign` lets every call of a foreign
     architecture and of x32 through, and no other. `no_filter` lets everything through that the kernel then judges by
     capabilities and namespaces alone. `instance_filter` is another filter altogether. A setting that is a mapping is
-    changed by its entries; one that is None is taken out of it.
+    changed by its entries; one that is None is taken out of it. `cores` leaves the launcher the core limit it had.
     """
     changed = changed or {}
 
@@ -63,7 +64,8 @@ def weakened(
         open_too = no_filter or foreign or instance_filter or set(allow) & set(lists.NEVER)
         return _everything() if open_too else seccomp.template_filter()
 
-    return UnsafeOverrides(build_jail, build_filter, template_filter, memfd_noexec)
+    made = UnsafeOverrides(build_jail, build_filter, template_filter, memfd_noexec)
+    return dataclasses.replace(made, limit_cores=lambda: None) if cores else made
 
 
 def _merged(arguments: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:

@@ -38,6 +38,7 @@ class UnsafeOverrides:
     build_filter: Callable[..., bytes] = seccomp.build
     template_filter: Callable[[], bytes] = seccomp.template_filter
     memfd_noexec: bool = True
+    limit_cores: Callable[[], None] = lambda: _no_cores()  # noqa: PLW0108 - it is defined below
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def run_launcher(config: LauncherConfig, front: socket.socket) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     syscalls.set_name("plugind-launch")
-    _no_cores()
+    config.unsafe.limit_cores()
     syscalls.close_all_but({0, 1, 2, front.fileno(), *config.keep_descriptors})
     _run(config, front)
 
