@@ -174,7 +174,7 @@ class Container:
                     return
             time.sleep(0.1)
         log = self.do("journalctl", "--no-pager", "-n", "40", "-u", "plugind", "-u", "plugind-launcher").out
-        raise AssertionError(f"after {timeout_s} s still not: {what}\n{log}")
+        raise AssertionError(f"after {stretched(timeout_s):.0f} s still not: {what}\n{log}")
 
     # -- plugins
 
