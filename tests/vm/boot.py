@@ -20,8 +20,8 @@ SILENCE_S = 600
 END_S = 60
 _UP, _EXIT = re.compile(r"^plugind-vm: up "), re.compile(r"^plugind-vm: exit (\d+)$")
 KERNEL_ARGUMENTS = (
-    *("console=ttyS0", "root=/dev/vda", "rw", "panic=-1", "quiet", "loglevel=4", "net.ifnames=0"),
-    *("systemd.unit=vm-test.target", "systemd.show_status=0", "systemd.unified_cgroup_hierarchy=1"),
+    *("console=ttyS0", "root=/dev/vda", "rw", "panic=-1", "net.ifnames=0"),
+    *("systemd.unit=vm-test.target", "systemd.show_status=1", "systemd.unified_cgroup_hierarchy=1"),
     "tsc=reliable",  # without it the kernel trusts only timers that are read by leaving the machine, ten times slower
     "mitigations=off",  # they cost time, and guard a processor that is not there
 )

@@ -147,7 +147,7 @@ def _make(cache: Path, folder: Path) -> None:
     log.unlink(missing_ok=True)
     made = Image(cache / "unfinished")
     made.folder.mkdir(mode=0o755)
-    say(f"making an image in {folder}, once (about 700 MB; its log is {log})")
+    say(f"making an image in {folder}, once (about 1.5 GB; its log is {log})")
     with phase("a Debian from its packages"):
         # In a mount namespace of its own: it mounts this machine's devices in there, and an early end would leave them.
         command = [
