@@ -90,11 +90,11 @@ def test_signal_handlers_are_filtered_too(box: Box) -> None:
 )
 def test_racing_arguments_change_nothing(box: Box) -> None:
     # The racing thread burns CPU for as long as the answers take: a tier's default is too little on a busy machine.
-    ran = box.run("machine_code.racing_arguments", rounds=200, limits={"wall_ms": 60_000, "cpu_ms": 30_000})
+    ran = box.run("machine_code.racing_arguments", rounds=500, limits={"wall_ms": 60_000, "cpu_ms": 30_000})
     answers = ran.value()
     assert answers.pop("left") == []
     assert answers == {call: ["EPERM"] for call in ("chroot", "mknodat", "setxattr", "connect")}
-    assert ran.tried == dict.fromkeys(answers, 200)
+    assert ran.tried == dict.fromkeys(answers, 500)
 
 
 @attack(OWN, "segments of its own: modify_ldt, set_thread_area", "refused")

@@ -38,9 +38,9 @@ BUNDLE = bundle_of(plugin=CODE)
 DIGEST = hashlib.sha256(BUNDLE).hexdigest()
 NONCE = bytes(range(NONCE_BYTES))
 TIMEOUT_S = 20
-MEMORY_MAY_GROW_KIB = 4096
+MEMORY_MAY_GROW_KIB = 2048
 """Of a launcher between two looks: Python's allocator keeps some pages for later. Ten thousand messages of 16 KiB that
-were kept would be forty times as much."""
+were kept would be eighty times as much."""
 
 
 class Front:
@@ -230,7 +230,7 @@ def unmoved(front: Front) -> Iterator[None]:
     assert front.descriptors() == before
     assert front.code() == code
     assert descendants(front.pid) == below, "templates were replaced or something is left"
-    grown = front.memory_kib() - memory
+    grown = min(front.memory_kib() - memory for _ in range(5) if front.works())  # what is kept is there each time
     assert grown <= MEMORY_MAY_GROW_KIB, f"the launcher has {grown} KiB more in memory"
 
 
