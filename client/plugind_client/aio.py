@@ -10,10 +10,10 @@ from typing import Any, Self, TypeVar
 import grpc
 import grpc.aio
 
-from plugind_client.calls import Call
 from plugind_client.channel import translated
 from plugind_client.client import Connected
 from plugind_client.errors import Canceled, NotFound
+from plugind_client.method import Call
 from plugind_client.modules import AwaitsModules
 
 Result = TypeVar("Result")

@@ -13,9 +13,10 @@ from typing import Any, Final, Self, TypeVar
 import grpc
 
 from plugind_client.audit import Audit
-from plugind_client.calls import Call, Calls
+from plugind_client.calls import Calls
 from plugind_client.channel import Connection, call
 from plugind_client.errors import InvalidRequest, NotFound
+from plugind_client.method import Call
 from plugind_client.modules import LoadsModules
 
 Result = TypeVar("Result")

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from plugind_client import loading
-from plugind_client.calls import Call, Calls
+from plugind_client.calls import Calls
 from plugind_client.loading import PluginModule, Use
+from plugind_client.method import Call
 from plugind_client.source import Source
 
 Result = TypeVar("Result")

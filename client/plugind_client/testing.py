@@ -28,10 +28,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from plugind_client.calls import Call, Calls
+from plugind_client.calls import Calls
 from plugind_client.errors import BY_OUTCOME, DENIALS, Denied, InvalidRequest, NotFound, Unavailable
 from plugind_client.memory.daemon import Daemon
 from plugind_client.memory.runs import Answers
+from plugind_client.method import Call
 from plugind_client.modules import AwaitsModules, LoadsModules
 from plugind_client.records import Reason
 
