@@ -28,6 +28,7 @@ from tests.support.pace import stretched
 _numbers = itertools.count(1)
 INSTANCE = "plugind-plugin"
 """The name of an instance's processes."""
+PF_EXITING = 0x4
 
 
 def bundle_of(**files: str) -> bytes:
@@ -123,14 +124,20 @@ async def jail(profiles: Path | None = None, unsafe: UnsafeOverrides | None = No
 
 
 def living_instances(processes: Iterable[int]) -> list[int]:
-    """Those of the processes that are instances, and are not dead."""
-    alive = []
-    for pid in processes:
-        with contextlib.suppress(OSError):
-            name, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")[::2]
-            if name == INSTANCE and rest.split()[0] not in "ZX":
-                alive.append(pid)
-    return alive
+    """Those of the processes that are instances with a thread that can still run code."""
+    return [pid for pid in processes if any(_runs_code(task) for task in Path("/proc", str(pid)).glob("task/*/stat"))]
+
+
+def _runs_code(stat: Path) -> bool:
+    """Whether a thread is an instance's, and is not within do_exit().
+
+    From PF_EXITING on there is no way back to a program; what is left is the kernel's own work, such as taking its
+    mounts apart, for which it waits until every CPU has been idle once. Source: proc_pid_stat(5), linux/sched.h.
+    """
+    with contextlib.suppress(OSError):
+        name, rest = stat.read_text().partition("(")[2].rpartition(")")[::2]
+        return name == INSTANCE and not int(rest.split()[6]) & PF_EXITING
+    return False
 
 
 def assert_gone_within_50_ms(processes: Iterable[int]) -> None:
