@@ -7,8 +7,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
+from plugind.batch import Answer, Item
 from plugind.errors import AuditUnavailableError, IsolationUnavailableError
-from plugind.model import Caller, Code, Outcome, PluginError, Reason, Usage, Violation
+from plugind.model import Caller, Code, Mode, Outcome, PluginError, Reason, Usage, Violation
 from plugind.sandbox.protocol import KILLED
 
 MOST_DENIALS: Final = 1024
@@ -24,12 +25,16 @@ class RunRequest:
     caller: Caller
     plugin: str
     version: str
-    input_json: bytes
+    input: bytes
+    """JSON text; of a map its batch; of a session nothing, what there is comes later."""
     stage: str = ""
     plan_id: str = ""
     sensitivity: str = "internal"
     timeout_ms: int = 0
     run_id: str = ""
+    mode: Mode = "run"
+    items: tuple[Item, ...] = ()
+    """Of a map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,10 @@ class RunAnswer:
     stdout: bytes = b""
     stderr: bytes = b""
     error: PluginError | None = None
+    items: tuple[Answer, ...] = ()
+    """Of a map, one for each of its items."""
+    frames_sha256: str = ""
+    """Of a session."""
 
 
 class Denials:

@@ -84,6 +84,11 @@ class Catalog:
 
     # -- for a run
 
+    @property
+    def revision(self) -> int:
+        """Of the registry: while it is the same, so is what `find` finds."""
+        return self._registry.revision
+
     def find(self, plugin: str, version: str) -> Found:
         """The version asked for, or else the active one, verified. Raises StateError."""
         if self._found_at != self._registry.revision or len(self._found) > MOST_KEPT:

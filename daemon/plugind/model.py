@@ -18,6 +18,8 @@ PERMISSION_KINDS: Final = ("file_read", "file_write", "network", "external_api",
 POLICY_UID: Final = 2**32 - 1
 """In the place of a uid, where a rule of the policy decided and no person: (uid_t) -1 is nobody's (setreuid(2))."""
 Interface = Literal["json", "functions"]
+Mode = Literal["run", "map", "session"]
+"""One input to one instance, many in one message, or many as they come."""
 State = Literal["submitted", "approved", "active", "retired", "revoked"]
 """Where a version is in its life; `active` is the one that runs when no version is asked for, `revoked` is final."""
 HoldKind = Literal["killed", "quarantined", "suspended", "revalidation_required"]
@@ -224,6 +226,12 @@ class Profile:
     """Whether a plugin may lock files (fcntl). By a lock on a file that both see, siblings can signal each other."""
     refused_calls: int = 10000
     """Refused system calls that one run may make; more ends it as a violation."""
+    session_ms: int = 600_000
+    """Longest session, milliseconds; its CPU budget grows with it (jailspec.session_limits)."""
+    session_idle_ms: int = 60_000
+    """Longest time that a session may go without an input, milliseconds; then it ends well."""
+    session_bytes: int = 32 * 1024 * 1024
+    """Most that the inputs and outputs of one session may have together, bytes; then it ends well."""
     seccomp_extra: tuple[str, ...] = ()
     """System calls allowed on top of the base list of plugind.linux.seccomp."""
     requires: tuple[str, ...] = ()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import keyword
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from plugind import jsontext
+from plugind.columns import ColumnChecks
 from plugind.errors import InvalidJsonError
 from plugind.jsontext import JsonValue
 from plugind.model import Code, Interface, Reason
@@ -22,6 +24,10 @@ class Contract:
     interface: Interface
     input_schema: Schema | None
     output_schema: Schema | None
+    columns: ColumnChecks = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", ColumnChecks(self.input_schema, self.output_schema))
 
     @property
     def non_finite(self) -> bool:
@@ -35,6 +41,8 @@ class Checked:
 
     reasons: tuple[Reason, ...] = ()
     calls: int | None = None
+    refused: Mapping[int, tuple[Reason, ...]] = field(default_factory=dict)
+    """Of a map: the items that do not reach the plugin, by their places."""
 
 
 def check_input(contract: Contract, text: bytes, max_bytes: int, tier: int) -> Checked:
@@ -54,14 +62,14 @@ def check_input(contract: Contract, text: bytes, max_bytes: int, tier: int) -> C
     try:
         value = jsontext.loads(text, max_bytes=max_bytes, non_finite=contract.non_finite)
     except InvalidJsonError as error:
-        return Checked((_invalid("input.json", "one JSON text", str(error)),))
+        return Checked((invalid("input.json", "one JSON text", str(error)),))
     if contract.interface == "functions" and (problem := _calls_problem(value)):
-        return Checked((_invalid("input.functions", f"{_CALL}, or a list of these", problem),))
+        return Checked((invalid("input.functions", f"{_CALL}, or a list of these", problem),))
     calls = len(value) if contract.interface == "functions" and isinstance(value, list) else None
     if contract.input_schema is None:
         return Checked(calls=calls)
     found = contract.input_schema.errors(value, _MOST_REASONS, non_finite=contract.non_finite)
-    return Checked(tuple(_invalid("input.schema", "an input that fits the schema", each) for each in found), calls)
+    return Checked(tuple(invalid("input.schema", "an input that fits the schema", each) for each in found), calls)
 
 
 def output_problem(contract: Contract, text: bytes, max_bytes: int, calls: int | None) -> str:
@@ -79,17 +87,19 @@ def output_problem(contract: Contract, text: bytes, max_bytes: int, calls: int |
     return "output: " + "; ".join(found) if found else ""
 
 
-def _invalid(rule: str, expected: str, actual: str) -> Reason:
+def invalid(rule: str, expected: str, actual: str) -> Reason:
+    """Why an input is refused."""
     return Reason(Code.INPUT_INVALID, rule, expected, actual, "mend the input; plugindctl show PLUGIN names its schema")
 
 
 def _calls_problem(value: JsonValue) -> str:
     if not isinstance(value, list):
-        return _call_problem(value, "/")
-    return next((problem for place, call in enumerate(value) if (problem := _call_problem(call, f"/{place}"))), "")
+        return call_problem(value, "/")
+    return next((problem for place, call in enumerate(value) if (problem := call_problem(call, f"/{place}"))), "")
 
 
-def _call_problem(call: JsonValue, where: str) -> str:
+def call_problem(call: JsonValue, where: str) -> str:
+    """Why this is no call of a function; empty when it is one."""
     if not isinstance(call, dict):
         return f"at {where}: {kind(call)}"
     if unknown := sorted(set(call) - {"function", "arguments"}):

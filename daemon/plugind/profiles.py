@@ -15,7 +15,8 @@ from plugind.model import PERMISSION_KINDS, TIERS, Limits, Profile, Tier
 
 _LIMITS: Final = tuple(name for name, _ in Limits().items())
 _NUMBERS: Final = (
-    "input_bytes stdio_bytes inodes shm_bytes open_files file_bytes cpu_percent instances refused_calls".split()
+    "input_bytes stdio_bytes inodes shm_bytes open_files file_bytes cpu_percent instances refused_calls"
+    " session_ms session_idle_ms session_bytes".split()
 )
 
 

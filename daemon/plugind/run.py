@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from plugind import batch, collect
 from plugind.admission import Flights, InFlight, Places
 from plugind.answers import (
     STOPPING,
@@ -37,6 +38,7 @@ from plugind.answers import (
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Denied, Ended, Intent, Stored, Subject
 from plugind.catalog import Catalog, Found
+from plugind.collect import without_result
 from plugind.config import log
 from plugind.errors import AuditUnavailableError, IsolationUnavailableError, LauncherGoneError
 from plugind.model import (
@@ -46,14 +48,15 @@ from plugind.model import (
     PluginVersion,
     Profile,
     Reason,
-    Usage,
 )
-from plugind.payload import Checked, Contract, check_input, output_problem
+from plugind.payload import Checked, Contract, check_input
 from plugind.policy.decide import decide_safely, explain
 from plugind.policy.facts import Decision, Explained, Grant, RunFacts
 from plugind.policy.rules import Policy
-from plugind.sandbox.client import InstanceRequest, InstanceResult
+from plugind.sandbox import jailspec
+from plugind.sandbox.client import InstanceRequest, InstanceResult, Talk
 from plugind.sandbox.protocol import NOT_LOADED
+from plugind.session import Conversation, Terms
 
 
 class Sandbox(Protocol):
@@ -62,7 +65,9 @@ class Sandbox(Protocol):
     async def load(self, digest: str, read: Callable[[], bytes]) -> None:
         """Hand a bundle over, if that was not done. Raises IsolationUnavailableError."""
 
-    async def run(self, request: InstanceRequest, on_started: Callable[[], None] = ...) -> InstanceResult:
+    async def run(
+        self, request: InstanceRequest, on_started: Callable[[], None] = ..., talk: Talk | None = None
+    ) -> InstanceResult:
         """One instance, from start to end. Raises IsolationUnavailableError, LauncherGoneError."""
         ...
 
@@ -84,6 +89,8 @@ class _Run:
     request: RunRequest
     flight: InFlight
     stored_input: Stored
+    conversation: Conversation | None = None
+    """Of a session."""
     record: PluginVersion | None = None
     decision: Decision | None = None
     tier: int = -1
@@ -103,6 +110,7 @@ class _Run:
             plan_id=request.plan_id,
             sensitivity=request.sensitivity,
             input=self.stored_input,
+            mode=request.mode,
         )
 
     def intent(self, permissions: tuple[str, ...], limits: Limits) -> Intent:
@@ -144,18 +152,34 @@ class Runner:
 
         Raises ConflictError for a run_id that is in flight.
         """
-        run_id = request.run_id or f"run-{secrets.token_hex(8)}"
-        flight = InFlight(run_id, request.caller, request.stage, time.time_ns() // 1_000_000)
-        self.flights.enter(flight)
-        run = _Run(request, flight, self._ledger.keep(request.input_json))
-        life = asyncio.get_running_loop().create_task(self._life(run))
-        self._lives.add(life)
-        life.add_done_callback(self._lived)
+        run, life = self._begin(request)
         try:
             return await asyncio.shield(life)
         except asyncio.CancelledError:
-            self.flights.end(run_id, "canceled")
+            self.flights.end(run.flight.run_id, "canceled")
             raise
+
+    def open(self, request: RunRequest, idle_ms: int = 0) -> Conversation:
+        """A session. Whoever opens it closes or cancels it.
+
+        Raises ConflictError for a run_id that is in flight.
+        """
+        conversation = Conversation(idle_ms)
+        run, conversation.life = self._begin(request, conversation)
+        conversation.cancel = lambda: self.flights.end(run.flight.run_id, "canceled")
+        return conversation
+
+    def _begin(
+        self, request: RunRequest, conversation: Conversation | None = None
+    ) -> tuple[_Run, asyncio.Task[RunAnswer]]:
+        run_id = request.run_id or f"run-{secrets.token_hex(8)}"
+        flight = InFlight(run_id, request.caller, request.stage, time.time_ns() // 1_000_000)
+        self.flights.enter(flight)
+        run = _Run(request, flight, self._ledger.keep(request.input), conversation)
+        life = asyncio.get_running_loop().create_task(self._life(run))
+        self._lives.add(life)
+        life.add_done_callback(self._lived)
+        return run, life
 
     def explain(self, request: RunRequest) -> tuple[Explained, ...]:
         """Every check of the policy for a request, those that hold too. Nothing is run or recorded."""
@@ -184,7 +208,7 @@ class Runner:
             decision = decide_safely(self._facts(run.request, found))
             run.decision = decision
             # 6. Also of a run that is denied already: a denial tells all its reasons.
-            checked = self._check_input(run, found.contract)
+            checked = await self._check_input(run, found.contract)
             if reasons := (*decision.reasons, *checked.reasons, *self._stopping_reason()):
                 return await self._deny(run, reasons)
             # The policy allows nothing without both.
@@ -224,11 +248,19 @@ class Runner:
             bundle_reasons=found.bundle_reasons,
         )
 
-    def _check_input(self, run: _Run, contract: Contract | None) -> Checked:
+    async def _check_input(self, run: _Run, contract: Contract | None) -> Checked:
         profile = self._profiles.get(run.tier)
-        if contract is None or profile is None:
+        if contract is None or profile is None or run.request.mode == "session":
             return Checked()
-        return check_input(contract, run.request.input_json, profile.input_bytes, run.tier)
+        if run.request.mode == "run":
+            return check_input(contract, run.request.input, profile.input_bytes, run.tier)
+        # In a thread: it may take a while, and others are waiting.
+        checked = await asyncio.to_thread(collect.check_batch, contract, run.request, profile)
+        if checked.refused and not checked.reasons:
+            # What was refused does not reach the plugin, and is not what it was given.
+            run.request = replace(run.request, input=batch.encode(run.request.items, checked.refused))
+            run.stored_input = self._ledger.keep(run.request.input)
+        return checked
 
     def _stopping_reason(self) -> tuple[Reason, ...]:
         if not self._stopping:
@@ -254,25 +286,29 @@ class Runner:
             run.flight.plugin_id, f"Tier {grant.tier}", _kinds(grant), grant.limits.wall_ms, f"log_{intent}"
         )
         # 8. to 10.
+        items: tuple[batch.Answer, ...] = ()
         try:
+            if run.conversation is not None:
+                run.conversation.governance = governance
             result = await self._start(run, contract, grant)
-            result = _believe(result, contract, grant.limits, checked)
+            result, items = await self._believe(run, result, contract, grant, checked)
         except IsolationUnavailableError as error:
             return await self._deny(run, (isolation_reason(error),), intent)
         except LauncherGoneError as error:
-            result = _without_result(Outcome.FAULT, str(error))
+            result = without_result(Outcome.FAULT, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave an INTENT without OUTCOME
             log(f"fault in {run.flight.run_id}:\n{traceback.format_exc()}")
-            result = _without_result(Outcome.FAULT, f"a fault of plugind: {type(error).__name__}; see its log")
+            result = without_result(Outcome.FAULT, f"a fault of plugind: {type(error).__name__}; see its log")
         # 11.
         self._look_for_kills(run)
         if run.flight.cause and result.outcome is Outcome.OK:
-            result = replace(_without_result(Outcome(run.flight.cause), "it ended too late"), usage=result.usage)
+            result = replace(without_result(Outcome(run.flight.cause), "it ended too late"), usage=result.usage)
         # 12.
         try:
-            await self._ledger.append(self._ended(intent, run, result))
+            ended = self._ended(intent, run, result, items)
+            await self._ledger.append(ended)
         except AuditUnavailableError as error:
-            result = _without_result(
+            result = without_result(
                 Outcome.FAULT, f"its outcome could not be recorded, the result is withheld: {error}"
             )
         return run.answer(
@@ -285,22 +321,43 @@ class Runner:
             stdout=result.stdout,
             stderr=result.stderr,
             error=result.error,
+            items=items if result.outcome is Outcome.OK else (),
+            frames_sha256=ended.output.sha256 if run.conversation else "",
         )
+
+    async def _believe(
+        self, run: _Run, result: InstanceResult, contract: Contract, grant: Grant, checked: Checked
+    ) -> tuple[InstanceResult, tuple[batch.Answer, ...]]:
+        """The result, as far as it can be believed, and of a map what came of its items."""
+        if run.conversation is not None:
+            return collect.session_result(run.conversation, result, grant.limits.wall_ms), ()
+        if run.request.mode == "map":
+            return await asyncio.to_thread(collect.map_result, contract, run.request.items, checked, result)
+        return collect.run_result(contract, checked, result, grant.limits.output_bytes), ()
 
     async def _start(self, run: _Run, contract: Contract, grant: Grant) -> InstanceResult:
         """Load and run. Raises IsolationUnavailableError, LauncherGoneError."""
         assert run.record is not None  # noqa: S101 - it was allowed
         digest = run.record.digest
+        profile = self._profiles[grant.tier]
+        limits = grant.limits
+        if run.conversation is not None:
+            limits = jailspec.limits_of_session(limits, profile)
+            run.conversation.run_id, run.conversation.version = run.flight.run_id, run.record.manifest.version
+            run.conversation.agree(
+                self._terms(run, contract, grant), lambda: self._sandbox.kill(run.flight.run_id, "timeout")
+            )
         request = InstanceRequest(
             run=run.flight.run_id,
             digest=digest,
             tier=grant.tier,
-            limits=grant.limits,
+            limits=limits,
             interface=contract.interface,
             entrypoint=run.record.manifest.entrypoint,
-            input_json=run.request.input_json,
+            input=run.request.input,
             context={"stage": run.request.stage, "plan_id": run.request.plan_id},
-            stdio_bytes=self._profiles[grant.tier].stdio_bytes,
+            stdio_bytes=profile.stdio_bytes,
+            mode=run.request.mode,
         )
         try:
             return await self._in_sandbox(run, request)
@@ -309,6 +366,25 @@ class Runner:
                 raise
         # The launcher has made room for other bundles meanwhile, and nothing ran.
         return await self._in_sandbox(run, request)
+
+    def _terms(self, run: _Run, contract: Contract, grant: Grant) -> Terms:
+        """What holds for a session, and for how long: until policy or registry change what was decided."""
+        assert run.conversation is not None  # noqa: S101 - it is a session
+        profile, policy, revision = self._profiles[grant.tier], self._policy(), self._catalog.revision
+        idle_ms = min(run.conversation.idle_ms or profile.session_idle_ms, profile.session_idle_ms)
+
+        def holds() -> bool:
+            nonlocal revision
+            if self._policy() is not policy or self._stopping:
+                return False
+            if self._catalog.revision == revision:
+                return True
+            found = self._catalog.find(run.request.plugin, run.request.version)
+            same = found.record is not None and run.record is not None and found.record.digest == run.record.digest
+            revision = self._catalog.revision
+            return same and decide_safely(self._facts(run.request, found)).grant == grant
+
+        return Terms(contract, grant, profile, holds, idle_ms)
 
     def _look_for_kills(self, run: _Run) -> None:
         """A kill since the decision has marked the run; this holds even if it had not."""
@@ -320,14 +396,14 @@ class Runner:
         await self._sandbox.load(request.digest, lambda: self._catalog.bundle(request.digest))
         self._look_for_kills(run)
         if flight.cause:
-            return _without_result(Outcome(flight.cause), f"{flight.cause} before it was started")
+            return without_result(Outcome(flight.cause), f"{flight.cause} before it was started")
 
         def started() -> None:
             flight.running = True
 
         flight.in_sandbox = True
         try:
-            return await self._sandbox.run(request, started)
+            return await self._sandbox.run(request, started, run.conversation.talk if run.conversation else None)
         finally:
             flight.in_sandbox = flight.running = False
 
@@ -342,18 +418,22 @@ class Runner:
         self.denials.note(run.request, answer)
         return answer
 
-    def _ended(self, intent: int, run: _Run, result: InstanceResult) -> Ended:
+    def _ended(self, intent: int, run: _Run, result: InstanceResult, items: Sequence[batch.Answer]) -> Ended:
         """How it ended, with its payloads on their way to the disk."""
+        talk = run.conversation
+        output = bytes(talk.transcript) if talk else result.output_json or b""
         return Ended(
             intent=intent,
             subject=run.subject(),
             outcome=str(result.outcome),
             detail=result.detail,
-            output=self._ledger.keep(result.output_json or b""),
+            output=self._ledger.keep(output),
             stdout=self._ledger.keep(result.stdout),
             stderr=self._ledger.keep(result.stderr),
             usage=result.usage,
             violations=result.violations,
+            items=talk.answered if talk else len(items),
+            items_failed=talk.failed if talk else sum(isinstance(item, batch.ItemError) for item in items),
         )
 
     def _governance(self, run: _Run, index: int | None) -> Governance:
@@ -372,17 +452,3 @@ def is_killed(holds: Sequence[Hold]) -> bool:
 def _kinds(grant: Grant) -> tuple[str, ...]:
     """The kinds of permission that a grant has, for the governance record."""
     return tuple(sorted({permission.kind for permission in grant.permissions}))
-
-
-def _believe(result: InstanceResult, contract: Contract, limits: Limits, checked: Checked) -> InstanceResult:
-    """The result, or output_invalid for one that is not strict JSON or breaks the output schema."""
-    if result.outcome is not Outcome.OK:
-        return replace(result, output_json=None)
-    problem = output_problem(contract, result.output_json or b"", limits.output_bytes, checked.calls)
-    if not problem:
-        return result
-    return replace(result, outcome=Outcome.OUTPUT_INVALID, detail=problem, output_json=None)
-
-
-def _without_result(outcome: Outcome, detail: str) -> InstanceResult:
-    return InstanceResult(outcome, detail, None, None, b"", b"", Usage(), ())

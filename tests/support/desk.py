@@ -46,7 +46,7 @@ class Desk:
         return self.catalog.activate(name, version, by_uid=1)
 
     async def run(self, payload=1, **fields):
-        given = {"caller": CALLER, "plugin": "echo", "version": "", "input_json": json.dumps(payload).encode()}
+        given = {"caller": CALLER, "plugin": "echo", "version": "", "input": json.dumps(payload).encode()}
         return await self.runner.run(RunRequest(**(given | fields)))
 
     async def kill(self, target="echo"):

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from plugind.errors import IsolationUnavailableError
 from plugind.model import Outcome, Usage
-from plugind.sandbox.client import InstanceRequest, InstanceResult
+from plugind.sandbox.client import InstanceRequest, InstanceResult, Talk
 
 Behaviour = Callable[[InstanceRequest], Awaitable[InstanceResult]]
 
@@ -19,12 +19,28 @@ def result(outcome=Outcome.OK, output=b"{}", detail="", stdout=b"", stderr=b"", 
 
 
 async def echo(request: InstanceRequest) -> InstanceResult:
-    return result(output=request.input_json)
+    return result(output=request.input)
 
 
 async def forever(request: InstanceRequest) -> InstanceResult:
     await asyncio.Event().wait()
     raise AssertionError
+
+
+class Echo:
+    """Frames of an instance that gives back what it gets; a test may say what it gives instead, in their order."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self.instead: list[tuple[bytes, bytes]] = []
+        self.hangs = False
+
+    def ask(self, text: bytes) -> asyncio.Future[tuple[bytes, bytes]]:
+        self.asked.append(text)
+        answer = asyncio.get_running_loop().create_future()
+        if not self.hangs:
+            answer.set_result(self.instead.pop(0) if self.instead else (b"V", text))
+        return answer
 
 
 class FakeLauncher:
@@ -35,6 +51,8 @@ class FakeLauncher:
         self.loads: list[str] = []
         self.requests: list[InstanceRequest] = []
         self.kills: list[tuple[str, str]] = []
+        self.frames = Echo()
+        """What sessions talk with."""
         self.running = 0
         self._have: set[str] = set()
         self._evicted = False
@@ -50,7 +68,9 @@ class FakeLauncher:
         """The next run finds its bundle gone."""
         self._evicted = True
 
-    async def run(self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None) -> InstanceResult:
+    async def run(
+        self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None, talk: Talk | None = None
+    ) -> InstanceResult:
         self.requests.append(request)
         if self._evicted:
             self._evicted = False
@@ -59,7 +79,7 @@ class FakeLauncher:
         killed = self._killed[request.run] = asyncio.get_running_loop().create_future()
         self.running += 1
         on_started()
-        work = asyncio.ensure_future(self.behaviour(request))
+        work = asyncio.ensure_future(self._talked(talk) if talk else self.behaviour(request))
         try:
             await asyncio.wait([work, killed], return_when=asyncio.FIRST_COMPLETED)
             if killed.done():
@@ -69,6 +89,10 @@ class FakeLauncher:
             work.cancel()
             self.running -= 1
             del self._killed[request.run]
+
+    async def _talked(self, talk: Talk) -> InstanceResult:
+        await talk(self.frames)
+        return result(output=b"")
 
     def kill_many(self, runs, cause):
         for run in runs:

@@ -73,7 +73,7 @@ class Jail:
             limits=effective_limits(Limits(**limits), profile),
             interface="json",
             entrypoint="plugin:run",
-            input_json=json.dumps(payload).encode(),
+            input=json.dumps(payload).encode(),
             context={"stage": "", "plan_id": ""},
             stdio_bytes=profile.stdio_bytes,
         )

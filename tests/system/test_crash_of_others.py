@@ -60,14 +60,14 @@ class Sandbox:
         self.killer.at("load")
         await self.inner.load(digest, read)
 
-    async def run(self, request, on_started=lambda: None):
+    async def run(self, request, on_started=lambda: None, talk=None):
         self.killer.at("start")
 
         def started():
             on_started()
             self.killer.at("started")
 
-        result = await self.inner.run(request, started)
+        result = await self.inner.run(request, started, talk)
         self.killer.at("result")
         return result
 

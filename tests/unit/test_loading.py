@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from plugind.provenance import bundle
-from plugind.sandbox.inside.runner import describe
+from plugind.sandbox.inside.functions import describe
 from plugind_client import AsyncClient, Client, Conflict, Denied, InvalidSource, LimitExceeded, NotAllowed, PluginFailed
 from plugind_client.loading import original_of
 from plugind_proto.v1 import governance_pb2, runtime_pb2

@@ -76,6 +76,8 @@ def test_the_kernel_tells_who_is_at_the_other_end():
 
 NEEDED = {
     "Run": Role.CALLER,
+    "Map": Role.CALLER,
+    "Session": Role.CALLER,
     "Cancel": Role.CALLER,
     "ListRuns": Role.CALLER,
     "Why": Role.CALLER,

@@ -20,7 +20,7 @@ async def test_a_run_has_its_intent_before_and_its_outcome_after(desk):
 
     async def look(request):
         assert [record["event"] for record in desk.events()] == ["INTENT"]
-        return result(output=request.input_json)
+        return result(output=request.input)
 
     desk.sandbox.behaviour = look
     answer = await desk.run({"a": 1})

@@ -12,7 +12,7 @@ import textwrap
 import pytest
 
 from plugind.model import Limits, Outcome
-from plugind.sandbox.inside import runner
+from plugind.sandbox.inside import functions, runner
 from plugind.sandbox.outcome import judge
 from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.protocol import Ended
@@ -31,8 +31,8 @@ def call(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(code))
         monkeypatch.delitem(sys.modules, name, raising=False)
         chosen = entrypoint or name + (function if interface == "json" else "")
-        told = {"interface": interface, "entrypoint": chosen, "stage": "durations", "plan_id": "plan-1"}
-        kind, body = runner._outcome(told, json.dumps(payload).encode())
+        told = {"interface": interface, "entrypoint": chosen, "stage": "durations", "plan_id": "plan-1", "mode": "run"}
+        kind, body = runner._outcome(lambda: runner._answer(told, json.dumps(payload).encode()))
         return kind, json.loads(body)
 
     return called
@@ -151,7 +151,7 @@ def test_an_item_that_is_no_call_is_that_items_error(call, item) -> None:
 
 
 def test_a_long_story_is_cut() -> None:
-    told = runner.describe(type("N" * 999, (Exception,), {})("x" * 99_999))
+    told = functions.describe(type("N" * 999, (Exception,), {})("x" * 99_999))
     assert {key: len(text) for key, text in told.items()} == {"type": 256, "message": 4096, "traceback": 16384}
 
 
@@ -161,7 +161,7 @@ def test_the_traceback_shows_the_plugins_own_frames_only() -> None:
     exec(code, names)
     with pytest.raises(ValueError, match="x") as caught:
         names["run"]()
-    told = runner.describe(caught.value)
+    told = functions.describe(caught.value)
     assert '/plugin/mine.py", line 2, in run' in told["traceback"]
     assert __file__ not in told["traceback"]
 
@@ -183,7 +183,9 @@ RUN = "import sys; sys.path.insert(0, sys.argv[3]); from plugind.sandbox.inside 
 )
 def test_a_whole_run_from_the_memfd_to_the_verdict(tmp_path, code, outcome, output, stdout) -> None:
     (tmp_path / "plugin.py").write_text(code)
-    head = json.dumps({"interface": "json", "entrypoint": "plugin:run", "stage": "", "plan_id": ""}).encode()
+    head = json.dumps(
+        {"interface": "json", "entrypoint": "plugin:run", "stage": "", "plan_id": "", "mode": "run"}
+    ).encode()
     memfd = sealed_memfd("input", NONCE + len(head).to_bytes(4, "big") + head + b"21")
     reader, writer = os.pipe()
     command = [sys.executable, "-c", RUN, str(memfd), str(writer), str(tmp_path)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from plugind.sandbox.inside.runner import public_functions
+from plugind.sandbox.inside.functions import public_functions
 from plugind.schema import Schema
 from plugind_client import InvalidRequest, InvalidSource
 from plugind_client.bundling import input_schema

@@ -12,7 +12,7 @@ from plugind.api.accept import Callers
 from plugind.api.calls import Refusals, call, matching, plugin_name, version_text
 from plugind.api.messages import hold_message, limits_of, permissions_of, reason_message, version_message
 from plugind.api.roles import Role
-from plugind.api.runtime import explained_request
+from plugind.api.runs import explained_request
 from plugind.catalog import Catalog
 from plugind.errors import ConflictError, InvalidRequestError
 from plugind.governance.killswitch import KillSwitch

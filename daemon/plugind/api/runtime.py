@@ -1,18 +1,34 @@
-"""plugind.v1.Runtime: Run, Cancel, ListRuns."""
+"""plugind.v1.Runtime: Run, Map, Session, Cancel, ListRuns, Why."""
 
 from __future__ import annotations
 
-from plugind.answers import Governance, RunAnswer, RunRequest
-from plugind.api.accept import Callers
-from plugind.api.calls import PLAN_ID, RUN_ID, STAGE, Refusals, call, matching, plugin_name, version_text
-from plugind.api.messages import printable, reason_message
-from plugind.api.roles import Role
-from plugind.errors import InvalidRequestError, NotFoundError
-from plugind.model import SENSITIVITIES, Caller
-from plugind.run import Runner
-from plugind_proto.v1 import common_pb2, governance_pb2, runtime_pb2, runtime_pb2_grpc
+import asyncio
+import re
+import traceback
+from collections.abc import AsyncIterator
+from typing import Final
 
-MOST_TIMEOUT_MS = 24 * 3600 * 1000
+import grpc
+
+from plugind.answers import RunAnswer, RunRequest
+from plugind.api import batches
+from plugind.api.accept import Callers
+from plugind.api.calls import RUN_ID, Refusals, admitted, call, matching
+from plugind.api.errors import Context, abort
+from plugind.api.messages import reason_message
+from plugind.api.roles import Role
+from plugind.api.runs import answer_message, governance_message, map_request, run_request, session_request
+from plugind.config import log
+from plugind.errors import InvalidRequestError, NotFoundError, PlugindError
+from plugind.model import Caller
+from plugind.repeats import Repeats
+from plugind.run import Runner
+from plugind.session import Conversation
+from plugind_proto.v1 import runtime_pb2, runtime_pb2_grpc
+
+IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_Requests = AsyncIterator[runtime_pb2.SessionRequest]
+_Responses = AsyncIterator[runtime_pb2.SessionResponse]
 
 
 class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
@@ -22,11 +38,47 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         self.callers = callers
         self.refusals = refusals
         self._runner = runner
+        self._repeats = Repeats(lambda request: runner.run(request))
 
     @call(Role.CALLER)
     async def Run(self, request: runtime_pb2.RunRequest, caller: Caller) -> runtime_pb2.RunResponse:  # noqa: N802
         """One input to one instance."""
-        return _answer(await self._runner.run(_parse(request, caller)))
+        return answer_message(await self._once(run_request(request, caller), request.idempotency_key))
+
+    @call(Role.CALLER)
+    async def Map(self, request: runtime_pb2.MapRequest, caller: Caller) -> runtime_pb2.MapResponse:  # noqa: N802
+        """Many inputs to one instance."""
+        # In a thread: what it copies may be as large as an input may be.
+        wanted = await asyncio.to_thread(map_request, request, caller)
+        answer = await self._once(wanted, request.run.idempotency_key)
+        results = await asyncio.to_thread(batches.results, answer.items)
+        return runtime_pb2.MapResponse(run=answer_message(answer), results=results)
+
+    async def _once(self, request: RunRequest, key: str) -> RunAnswer:
+        if not key:
+            return await self._runner.run(request)
+        matching("idempotency_key", key, IDEMPOTENCY_KEY, "1 to 128 printable characters of ASCII, no spaces")
+        return await self._repeats.run(request, key)
+
+    async def Session(self, requests: _Requests, context: Context) -> _Responses:  # noqa: N802
+        """One instance, inputs as they come."""
+        conversation: Conversation | None = None
+        try:
+            caller = await admitted(self, context, Role.CALLER, "Session")
+            first = await anext(aiter(requests), None)
+            if first is None:
+                raise InvalidRequestError("session: expected a message that opens it, got the end of the stream")
+            conversation = self._runner.open(*session_request(first, caller))
+            async for response in _talk(conversation, requests):
+                yield response
+        except PlugindError as error:
+            await abort(context, error)
+        except Exception:  # noqa: BLE001 - as in calls.call, which is for calls with one answer
+            log(f"fault in Session:\n{traceback.format_exc()}")
+            await context.abort(grpc.StatusCode.INTERNAL, "a fault of plugind in Session; see its log")
+        finally:
+            if conversation is not None:
+                conversation.cancel()  # when it has ended, there is nothing to cancel
 
     @call(Role.CALLER)
     async def Cancel(self, request: runtime_pb2.CancelRequest, caller: Caller) -> runtime_pb2.CancelResponse:  # noqa: N802
@@ -80,82 +132,60 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         return None if Role.OPERATOR in caller.roles else caller
 
 
-def _parse(request: runtime_pb2.RunRequest, caller: Caller) -> RunRequest:
-    """The request, each field checked. Raises InvalidRequestError."""
-    sensitivity = request.sensitivity or "internal"
-    if sensitivity not in SENSITIVITIES:
-        expected = ", ".join(SENSITIVITIES)
-        raise InvalidRequestError(f"sensitivity: expected one of {expected}, got {sensitivity[:80]!r}")
-    if request.timeout_ms > MOST_TIMEOUT_MS:
-        raise InvalidRequestError(f"timeout_ms: expected at most {MOST_TIMEOUT_MS}, got {request.timeout_ms}")
-    if not request.input_json:
-        raise InvalidRequestError('input_json: expected a JSON text, got nothing; for no input send "null"')
-    return RunRequest(
-        caller=caller,
-        plugin=plugin_name(request.plugin),
-        version=version_text(request.version, required=False),
-        input_json=request.input_json,
-        stage=request.stage and matching("stage", request.stage, STAGE, "a stage's name, 1 to 64 of [a-z0-9_]"),
-        plan_id=request.plan_id
-        and matching("plan_id", request.plan_id, PLAN_ID, "1 to 256 characters without control characters"),
-        sensitivity=sensitivity,
-        timeout_ms=request.timeout_ms,
-        run_id=request.run_id and matching("run_id", request.run_id, RUN_ID, "1 to 64 of [A-Za-z0-9_-]"),
+async def _talk(conversation: Conversation, requests: _Requests) -> _Responses:
+    """The answers to a stream of inputs, from the opening to the end."""
+    if await conversation.opened():
+        yield runtime_pb2.SessionResponse(opened=_opened(conversation))
+        async for answer in _answers(conversation, requests):
+            yield runtime_pb2.SessionResponse(answer=answer)
+    end = await conversation.close()
+    ended = runtime_pb2.SessionEnded(
+        run=answer_message(end),
+        answered=conversation.answered,
+        frames_sha256=end.frames_sha256,
+        why=conversation.why,
+    )
+    yield runtime_pb2.SessionResponse(ended=ended)
+
+
+def _opened(conversation: Conversation) -> runtime_pb2.SessionOpened:
+    return runtime_pb2.SessionOpened(
+        governance=governance_message(conversation.governance),
+        run_id=conversation.run_id,
+        version=conversation.version,
     )
 
 
-def explained_request(request: governance_pb2.ExplainRequest, caller: Caller) -> RunRequest:
-    """A request that is not run. Raises InvalidRequestError."""
-    return _parse(
-        runtime_pb2.RunRequest(
-            plugin=request.plugin,
-            version=request.version,
-            input_json=b"null",
-            stage=request.stage,
-            sensitivity=request.sensitivity,
-            timeout_ms=request.timeout_ms,
-        ),
-        caller,
-    )
+async def _answers(conversation: Conversation, requests: _Requests) -> AsyncIterator[runtime_pb2.SessionAnswer]:
+    """Until the caller or the session has had enough. Its end interrupts the waiting for the caller's next input."""
+    waiting = asyncio.current_task()
+    assert waiting is not None  # noqa: S101 - gRPC runs each call in a task
+    reading = interrupted = False
 
+    def interrupt() -> None:
+        nonlocal interrupted
+        if reading:  # and not within gRPC, which would take it for the end of the call
+            interrupted = True
+            waiting.cancel()
 
-def _answer(answer: RunAnswer) -> runtime_pb2.RunResponse:
-    response = runtime_pb2.RunResponse(
-        decision="allow" if answer.outcome is not None else "deny",
-        reasons=[reason_message(reason) for reason in answer.reasons],
-        governance=_governance(answer.governance),
-        run_id=answer.run_id,
-        version=answer.version,
-    )
-    if answer.outcome is None:
-        return response
-    response.outcome = str(answer.outcome)
-    response.outcome_detail = printable(answer.detail)
-    response.output_json = answer.output_json
-    response.usage.wall_ms = answer.usage.wall_ms
-    response.usage.cpu_ms = answer.usage.cpu_ms
-    response.usage.memory_peak_bytes = answer.usage.memory_peak_bytes
-    response.usage.SetInParent()
-    response.violations.extend(
-        common_pb2.Violation(kind=each.kind, name=each.name, count=each.count, detail=each.detail)
-        for each in answer.violations
-    )
-    response.stdout, response.stderr = answer.stdout, answer.stderr
-    if answer.error is not None:
-        error = answer.error
-        response.error.CopyFrom(
-            runtime_pb2.PluginError(
-                type=printable(error.type), message=printable(error.message), traceback=printable(error.traceback)
-            )
-        )
-    return response
-
-
-def _governance(governance: Governance) -> common_pb2.GovernanceRecord:
-    return common_pb2.GovernanceRecord(
-        plugin_id=governance.plugin_id,
-        tier=governance.tier,
-        permissions=governance.permissions,
-        execution_limit_ms=governance.execution_limit_ms,
-        audit_log=governance.audit_log,
-    )
+    conversation.on_end = interrupt
+    inputs = aiter(requests)
+    try:
+        while not conversation.over:
+            reading = True
+            request = await anext(inputs, None)
+            reading = False
+            if request is None:
+                return
+            if request.WhichOneof("kind") != "input_json" or not request.input_json:
+                raise InvalidRequestError("session: expected an input, JSON text, got something else or nothing")
+            answer = await conversation.ask(request.input_json)
+            if answer is None:
+                return
+            yield batches.answer(answer)
+    except asyncio.CancelledError:
+        if not interrupted:
+            raise  # the caller is gone
+        waiting.uncancel()
+    finally:
+        conversation.on_end = lambda: None

@@ -56,6 +56,8 @@ class Subject:
     plan_id: str
     sensitivity: str
     input: Stored = Stored()
+    mode: str = "run"
+    """run, map (input and output are batches) or session (the output is its transcript)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,10 @@ class Ended:
     stderr: Stored = Stored()
     usage: Usage = field(default_factory=Usage)
     violations: tuple[Violation, ...] = ()
+    items: int = 0
+    """Of a map, its items; of a session, the inputs that were answered."""
+    items_failed: int = 0
+    """How many of these came to an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +209,11 @@ def stored_of(fields: Mapping[str, Any], name: str) -> Stored:
 def subject_of(fields: Mapping[str, Any]) -> Subject:
     """Who wanted what, out of the fields of an INTENT. Raises ValueError when one is missing."""
     try:
-        given = {name: fields[name] for name in _names(Subject) if name != "input"}
+        given = {name: fields[name] for name in _names(Subject) if name not in ("input", "mode")}
     except KeyError as error:
         raise ValueError(f"expected an INTENT with all its fields, got one without {error}") from None
-    return Subject(**given, input=stored_of(fields, "input"))
+    # An INTENT of before there were others was a run's.
+    return Subject(**given, input=stored_of(fields, "input"), mode=fields.get("mode", "run"))
 
 
 def sha256(data: bytes) -> str:

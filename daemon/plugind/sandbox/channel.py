@@ -63,8 +63,11 @@ def close(descriptors: Sequence[int]) -> None:
         os.close(descriptor)
 
 
-def check_descriptors(descriptors: Sequence[int]) -> None:
-    """Input a sealed memfd, the others write ends of pipes; never a directory. Raises InvalidRequestError."""
+def check_descriptors(descriptors: Sequence[int], *, session: bool = False) -> None:
+    """Input a sealed memfd, the others write ends of pipes, the last of a session the read end of one.
+
+    Never a directory. Raises InvalidRequestError.
+    """
     first, *pipes = descriptors
     try:
         sealed = fcntl.fcntl(first, fcntl.F_GET_SEALS) & codestore.SEALS == codestore.SEALS
@@ -72,10 +75,16 @@ def check_descriptors(descriptors: Sequence[int]) -> None:
         sealed = False
     if not sealed or os.fstat(first).st_size > INPUT_LIMIT_BYTES:
         raise InvalidRequestError(f"input: expected a sealed memfd of at most {INPUT_LIMIT_BYTES} bytes")
+    if session:
+        _check_pipe(pipes.pop(), os.O_RDONLY, "read")
     for pipe in pipes:
-        writable = fcntl.fcntl(pipe, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
-        if not stat.S_ISFIFO(os.fstat(pipe).st_mode) or not writable:
-            raise InvalidRequestError("descriptor: expected the write end of a pipe")
+        _check_pipe(pipe, os.O_WRONLY, "write")
+
+
+def _check_pipe(descriptor: int, access: int, end: str) -> None:
+    right = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == access
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode) or not right:
+        raise InvalidRequestError(f"descriptor: expected the {end} end of a pipe")
 
 
 def is_below(pid: int, ancestor: int, generations: int = 3) -> bool:

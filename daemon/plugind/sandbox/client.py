@@ -10,18 +10,21 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from plugind.errors import InvalidRequestError, IsolationUnavailableError, LauncherGoneError
-from plugind.model import Limits, Outcome, PluginError, Usage, Violation
+from plugind.model import Limits, Mode, Outcome, PluginError, Usage, Violation
 from plugind.sandbox import channel, protocol
+from plugind.sandbox.frames import Frames
 from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES
-from plugind.sandbox.outcome import Verdict, judge
+from plugind.sandbox.outcome import Verdict, judge, judge_session
 from plugind.sandbox.pipes import Capture, sealed_memfd
 
 READY_TIMEOUT_S = 60.0
+HANG_UP_S = 2.0
+"""So long an instance may go on when its session is over."""
 LAUNCHER_S = 0.2
 """So long the launcher may take to report a killed instance of which the kernel says that it is gone."""
 
@@ -36,14 +39,19 @@ class InstanceRequest:
     limits: Limits
     interface: str
     entrypoint: str
-    input_json: bytes
+    input: bytes
+    """JSON text; of a map its batch (inside/batches.py); of a session nothing."""
     context: Mapping[str, str]
     stdio_bytes: int
+    mode: Mode = "run"
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceResult:
-    """What became of it. output_json are the bytes of the frame, not yet parsed; only when outcome is ok."""
+    """What became of it. output_json are the bytes of the frame, not yet parsed; only when outcome is ok.
+
+    Of a map they are its batch, of a session there are none.
+    """
 
     outcome: Outcome
     detail: str
@@ -53,6 +61,13 @@ class InstanceResult:
     stderr: bytes
     usage: Usage
     violations: tuple[Violation, ...]
+
+
+class Talk(Protocol):
+    """What is said in a session."""
+
+    def __call__(self, frames: Frames) -> Coroutine[Any, Any, None]:
+        """Returns when there is nothing more to say. Canceled when nobody is there any more who could hear it."""
 
 
 class LauncherClient:
@@ -91,9 +106,12 @@ class LauncherClient:
             self._loads.pop(digest, None)
             raise IsolationUnavailableError("load", error)
 
-    async def run(self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None) -> InstanceResult:
+    async def run(
+        self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None, talk: Talk | None = None
+    ) -> InstanceResult:
         """One instance from start to end; every process of it is gone when this returns or raises.
 
+        A session is what `talk` says in it: its instance ends when that returns, and ending makes that be canceled.
         Raises IsolationUnavailableError (nothing ran), LauncherGoneError. Cancelling ends the instance first.
         """
         run = _Run(request, on_started, self.kill)
@@ -102,8 +120,10 @@ class LauncherClient:
         try:
             await self._start(run)
             try:
+                if talk is not None and run.frames is not None:
+                    await self._talk(talk, run.frames, run)
                 await asyncio.shield(run.ended)
-            except asyncio.CancelledError:
+            except BaseException:
                 self.kill(request.run, "canceled")
                 await asyncio.wait([run.ended])
                 raise
@@ -116,12 +136,34 @@ class LauncherClient:
         request = run.request
         descriptors = run.open_descriptors()
         try:
-            await self._send(protocol.Start(request.run, request.digest, request.tier, request.limits), descriptors)
+            start = protocol.Start if run.frames is None else protocol.Open
+            await self._send(start(request.run, request.digest, request.tier, request.limits), descriptors)
         finally:
             channel.close(descriptors)
 
+    async def _talk(self, talk: Talk, frames: Frames, run: _Run) -> None:
+        """Until it is said, or there is nobody to say it to. Canceling this cancels that."""
+        begun: list[asyncio.Future[Any]] = [run.begun, run.ended]
+        await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
+        if not run.begun.done():
+            return  # nobody will be there
+        talking = asyncio.ensure_future(talk(frames))
+        either: list[asyncio.Future[Any]] = [talking, run.ended]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            talking.cancel()
+            frames.hang_up()
+            await asyncio.wait([talking])
+        if not talking.cancelled():
+            talking.result()
+        # It should end now, and by itself. Whether it does is the plugin's to say.
+        await asyncio.wait([run.ended], timeout=HANG_UP_S)
+        if not run.ended.done():
+            self.kill(run.request.run, "timeout")
+
     def kill(self, run: str, cause: str) -> None:
-        """End one run; cause is canceled, killed or output_limit. No effect on one that is not there.
+        """End one run; cause is canceled, killed, output_limit or timeout. No effect on one that is not there.
 
         Where the kernel has cgroup.kill its processes are dead when this returns, whatever the launcher does.
         """
@@ -215,7 +257,7 @@ class LauncherClient:
                     channel.close(descriptors)
             case protocol.Started():
                 if run := self._runs.get(message.run):
-                    run.on_started()
+                    run.begin()
             case protocol.Refused() | protocol.Ended():
                 if run := self._runs.get(message.run):
                     if isinstance(message, protocol.Refused) and message.step == protocol.NOT_LOADED:
@@ -258,14 +300,25 @@ class _Run:
         kill: Callable[[str, str], None],
     ) -> None:
         self.request = request
-        self.on_started = on_started
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._on_started = on_started
         self.ended: asyncio.Future[protocol.Ended | protocol.Refused] = asyncio.get_running_loop().create_future()
         self._nonce = secrets.token_bytes(NONCE_BYTES)
         overflow = lambda: kill(request.run, "output_limit")  # noqa: E731
         sizes = (request.limits.output_bytes + HEADER.size, request.stdio_bytes, request.stdio_bytes)
         self._captures = [Capture(size, overflow) for size in sizes]
+        self.frames: Frames | None = None
+        if request.mode == "session":
+            self._captures = self._captures[1:]
+            self.frames = Frames(self._nonce, request.limits.output_bytes, overflow)
         self._reins: tuple[int, int] | None = None
         self._cause = ""
+
+    def begin(self) -> None:
+        """Plugin code runs from here on."""
+        if not self.begun.done():
+            self.begun.set_result(None)
+            self._on_started()
 
     def take_reins(self, kill: int, events: int) -> None:
         """Descriptors of its cgroup.kill and cgroup.events: from here on it can be ended without the launcher."""
@@ -303,10 +356,14 @@ class _Run:
     def open_descriptors(self) -> list[int]:
         """Input memfd and the write ends of the three pipes, to be sent and closed."""
         request = self.request
-        call = {**request.context, "interface": request.interface, "entrypoint": request.entrypoint}
-        head = json.dumps(call).encode()
-        content = self._nonce + len(head).to_bytes(4, "big") + head + request.input_json
-        return [sealed_memfd("input", content), *(capture.open() for capture in self._captures)]
+        kind = {"interface": request.interface, "entrypoint": request.entrypoint, "mode": request.mode}
+        head = json.dumps({**request.context, **kind}).encode()
+        content = self._nonce + len(head).to_bytes(4, "big") + head + request.input
+        opened = [sealed_memfd("input", content)]
+        if self.frames is None:
+            return [*opened, *(capture.open() for capture in self._captures)]
+        requests, result = self.frames.open()
+        return [*opened, result, *(capture.open() for capture in self._captures), requests]
 
     def finish(self, message: protocol.Ended | protocol.Refused) -> None:
         """The launcher's last word on this run."""
@@ -324,8 +381,8 @@ class _Run:
         elif self._cause and not ended.cause and ended.exit_code == -signal.SIGKILL:
             ended = dataclasses.replace(ended, cause=self._cause)  # our SIGKILL was faster than our message
         await asyncio.wait([capture.end for capture in self._captures], timeout=2)
-        result, stdout, stderr = (bytes(capture.data) for capture in self._captures)
-        verdict = self._verdict(ended, result)
+        *result, stdout, stderr = (bytes(capture.data) for capture in self._captures)
+        verdict = self._verdict(ended, b"".join(result))
         return InstanceResult(
             outcome=verdict.outcome,
             detail=verdict.detail,
@@ -343,14 +400,18 @@ class _Run:
             f"result of more than {limits.output_bytes}",
             *(f"{name} of more than {self.request.stdio_bytes}" for name in ("standard output", "standard error")),
         )
-        for capture, name in zip(self._captures, names, strict=True):
+        for capture, name in zip((self.frames or self._captures[0], *self._captures[-2:]), names, strict=True):
             # Also when it ended by itself before the kill came: what was cut off is not a result.
             if capture.overflown and ended.cause in ("", "output_limit"):
                 return Verdict(Outcome.OUTPUT_LIMIT, f"output: {name} bytes")
+        if self.frames is not None:
+            return judge_session(ended, self.frames.problem, self.frames.unanswered, limits)
         return judge(ended, result, self._nonce, limits)
 
     def close(self) -> None:
         """Free the descriptors."""
+        if self.frames is not None:
+            self.frames.close()
         for capture in self._captures:
             capture.close()
         if self._reins is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plugind.model import Limits, Profile
 
@@ -75,9 +75,24 @@ def effective_limits(asked: Limits, profile: Profile) -> Limits:
     return Limits(**{name: value or defaults[name] for name, value in asked.items()})
 
 
-def above_ceiling(limits: Limits, profile: Profile) -> list[tuple[str, int, int]]:
+def session_limits(limits: Limits, session_ms: int) -> Limits:
+    """The limits of a whole session of instances with these: it lasts longer, at the same share of CPU."""
+    if session_ms <= limits.wall_ms:
+        return limits
+    return replace(limits, wall_ms=session_ms, cpu_ms=limits.cpu_ms * session_ms // limits.wall_ms)
+
+
+def limits_of_session(limits: Limits, profile: Profile) -> Limits:
+    """What the launcher holds a session to: as for one run, but for as long as the tier lets a session last."""
+    ceilings = session_limits(profile.ceilings, profile.session_ms)
+    wanted = session_limits(limits, profile.session_ms)
+    return replace(wanted, wall_ms=min(wanted.wall_ms, ceilings.wall_ms), cpu_ms=min(wanted.cpu_ms, ceilings.cpu_ms))
+
+
+def above_ceiling(limits: Limits, profile: Profile, *, session: bool = False) -> list[tuple[str, int, int]]:
     """Name, value and ceiling of each limit that is zero, negative or above what the profile allows."""
-    ceilings = dict(profile.ceilings.items())
+    most = session_limits(profile.ceilings, profile.session_ms) if session else profile.ceilings
+    ceilings = dict(most.items())
     return [(name, value, ceilings[name]) for name, value in limits.items() if not 0 < value <= ceilings[name]]
 
 
@@ -122,7 +137,7 @@ def build(profile: Profile, limits: Limits, digest: str, slice_uid: int, ground:
             _step("proc", "its own processes and nothing else (subset=pid)"),
             _step("hostname", "hides the host's name", name=HOSTNAME),
             _step("cgroup_namespace", "after the launcher moved it into its groups: they look like the root"),
-            _step("descriptors", "0-3 and nothing else: null, stdout, stderr, result"),
+            _step("descriptors", "0-3 and nothing else: null, stdout, stderr, result; in a session 4: inputs"),
             _step("rlimits", "a second net below the groups", limits=_rlimits(profile, limits)),
             _step("identity", "a uid that nothing else on the host has", uid=slice_uid),
             _step("user_namespace", "one uid, and no further namespaces below", outside=slice_uid, inside=INSIDE_UID),

@@ -31,8 +31,8 @@ from plugind.sandbox.words import is_exit_code, log, parse, short
 Build = Callable[[Profile, Limits, str, int], jailspec.JailSpec]
 MOST_IN_SETUP: Final = 16
 """Instances of a tier whose jails are built at one time: more orders do not fit into a zygote's socket buffer."""
-KILL_CAUSES: Final = frozenset({"canceled", "killed", "output_limit"})
-"""Why the front may end an instance; all else is for the launcher to find."""
+KILL_CAUSES: Final = frozenset({"canceled", "killed", "output_limit", "timeout"})
+"""Why the front may end an instance; all else is for the launcher to find. `timeout`: of one input of a session."""
 
 
 class Launcher:
@@ -346,12 +346,13 @@ class Launcher:
         self._check_latch()
         if reason := self._latch.reason(message.digest):
             raise IsolationUnavailableError(protocol.KILLED, reason)
-        for name, value, ceiling in jailspec.above_ceiling(message.limits, profile):
+        session = isinstance(message, protocol.Open)
+        for name, value, ceiling in jailspec.above_ceiling(message.limits, profile, session=session):
             raise InvalidRequestError(f"{name}: expected 1 to {ceiling} in tier {message.tier}, got {value}")
         if message.digest not in self._code:
             raise IsolationUnavailableError(protocol.NOT_LOADED, f"digest {message.digest} was not loaded")
         self._check_places(message.tier)
-        channel.check_descriptors(descriptors)
+        channel.check_descriptors(descriptors, session=session)
         return profile
 
     def _template_of(self, tier: int) -> template.Template:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from plugind.errors import IsolationUnavailableError, LauncherGoneError
-from plugind.sandbox.client import InstanceRequest, InstanceResult, LauncherClient
+from plugind.sandbox.client import InstanceRequest, InstanceResult, LauncherClient, Talk
 from plugind.sandbox.protocol import Ready
 
 RETRY_S: Final = 0.2
@@ -95,9 +95,11 @@ class Link:
         """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
         await self._there().load(digest, read)
 
-    async def run(self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None) -> InstanceResult:
+    async def run(
+        self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None, talk: Talk | None = None
+    ) -> InstanceResult:
         """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
-        return await self._there().run(request, on_started)
+        return await self._there().run(request, on_started, talk)
 
     def kill(self, run: str, cause: str) -> None:
         """End a run. Without a launcher there is none."""

@@ -10,10 +10,15 @@ import dataclasses
 import json
 import signal
 from dataclasses import dataclass
+from typing import Final
 
 from plugind.model import Limits, Outcome, PluginError, Violation
-from plugind.sandbox.inside.runner import HEADER, MESSAGE_CHARS, TRACEBACK_CHARS, TYPE_CHARS
+from plugind.sandbox.inside.functions import MESSAGE_CHARS, TRACEBACK_CHARS, TYPE_CHARS
+from plugind.sandbox.inside.runner import HEADER
 from plugind.sandbox.protocol import Ended
+
+KINDS: Final = (b"V", b"E", b"I")
+"""Of frames: a value, an exception, a value that is no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +34,29 @@ class Verdict:
 
 def judge(ended: Ended, result: bytes, nonce: bytes, limits: Limits) -> Verdict:
     """The one outcome of a run that started."""
-    return dataclasses.replace(_judge(ended, result, nonce, limits), violations=ended.violations)
+    verdict = _end(ended, limits) or _judge_frame(result, nonce)
+    return dataclasses.replace(verdict, violations=ended.violations)
 
 
-def _judge(ended: Ended, result: bytes, nonce: bytes, limits: Limits) -> Verdict:
+def judge_session(ended: Ended, problem: str, unanswered: bool, limits: Limits) -> Verdict:
+    """The one outcome of a session that started. `problem`: what was wrong with its frames, or nothing."""
+    if problem and ended.cause in ("", "output_limit"):  # it was ended for that, or had ended by itself
+        verdict = Verdict(Outcome.OUTPUT_INVALID, problem)
+    elif unanswered:
+        without = Verdict(Outcome.OUTPUT_INVALID, "the plugin's process ended without an answer")
+        verdict = _end(ended, limits) or without
+    else:
+        verdict = _end(ended, limits) or Verdict(Outcome.OK)
+    return dataclasses.replace(verdict, violations=ended.violations)
+
+
+def judge_frame(kind: bytes, body: bytes) -> Verdict:
+    """What one answer of a session is: ok, failed or output_invalid."""
+    return _judge_body(kind, body)
+
+
+def _end(ended: Ended, limits: Limits) -> Verdict | None:
+    """What the end of its process alone says; None: it ended by itself, and well."""
     if ended.cause:
         return Verdict(Outcome(ended.cause), _cause_text(ended, limits))
     if ended.exit_code == -signal.SIGKILL:
@@ -41,7 +65,7 @@ def _judge(ended: Ended, result: bytes, nonce: bytes, limits: Limits) -> Verdict
         return Verdict(Outcome.FAILED, f"died by {_signal_name(-ended.exit_code)}")
     if ended.exit_code > 0:
         return Verdict(Outcome.FAILED, f"ended with exit status {ended.exit_code} and without a result")
-    return _judge_frame(result, nonce)
+    return None
 
 
 def _signal_name(number: int) -> str:
@@ -74,7 +98,10 @@ def _judge_frame(result: bytes, nonce: bytes) -> Verdict:
     if problem:
         return Verdict(Outcome.OUTPUT_INVALID, problem)
     _, kind, _ = HEADER.unpack_from(result)
-    body = result[HEADER.size :]
+    return _judge_body(kind, result[HEADER.size :])
+
+
+def _judge_body(kind: bytes, body: bytes) -> Verdict:
     if kind == b"V":
         return Verdict(Outcome.OK, output_json=body)
     # From here on nothing is taken for granted: the plugin has the nonce too, and could have made the frame itself.
@@ -109,7 +136,7 @@ def _frame_problem(result: bytes, nonce: bytes) -> str:
     claimed, kind, length = HEADER.unpack_from(result)
     if claimed != nonce:
         return "the result frame does not carry this run's nonce"
-    if kind not in (b"V", b"E", b"I"):
+    if kind not in KINDS:
         return "the result frame is of an unknown kind"
     if len(result) != HEADER.size + length:
         return f"expected exactly one result frame of {length} bytes, got {len(result) - HEADER.size}"

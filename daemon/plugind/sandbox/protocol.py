@@ -1,6 +1,6 @@
 """What the front and the launcher say to each other: one JSON object per SOCK_SEQPACKET message, size-checked.
 
-Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors), Kill, Stop.
+Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors), Open (with five), Kill, Stop.
 Launcher to front: Ready, Loaded, Placed, Started, Ended, Refused.
 The launcher trusts none of it: every field is checked here when it is parsed, and against profiles later.
 """
@@ -47,8 +47,16 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Open(Start):
+    """Start an instance for a session: with a fifth descriptor, the pipe that its inputs come by."""
+
+    op: ClassVar[str] = "open"
+    descriptors: ClassVar[int] = 5
+
+
+@dataclass(frozen=True, slots=True)
 class Kill:
-    """End an instance. `cause` comes back in Ended: canceled, killed, output_limit."""
+    """End an instance. `cause` comes back in Ended: canceled, killed, output_limit, timeout (of an input)."""
 
     op: ClassVar[str] = "kill"
     descriptors: ClassVar[int] = 0
@@ -138,11 +146,11 @@ class Ended:
     """Refused system calls, what ended the run first."""
 
 
-ToLauncher = Load | Start | Kill | Stop
+ToLauncher = Load | Start | Open | Kill | Stop
 ToFront = Ready | Loaded | Placed | Started | Refused | Ended
 Message = ToLauncher | ToFront
 _KINDS: dict[str, type[Message]] = {
-    kind.op: kind for kind in (Load, Start, Kill, Stop, Ready, Loaded, Placed, Started, Refused, Ended)
+    kind.op: kind for kind in (Load, Start, Open, Kill, Stop, Ready, Loaded, Placed, Started, Refused, Ended)
 }
 
 

@@ -23,7 +23,8 @@ from plugind.provenance import bundle, contents, dsse, intoto, manifest, ustar
 from plugind.provenance.evidence import RoleKeys, Trust, TrustedKey, tier_of
 from plugind.provenance.keys import PrivateKey, PublicKey
 from plugind.sandbox import codestore, protocol
-from plugind.sandbox.inside.runner import HEADER, MESSAGE_CHARS
+from plugind.sandbox.inside.functions import MESSAGE_CHARS
+from plugind.sandbox.inside.runner import HEADER
 from plugind.sandbox.outcome import judge
 from plugind.schema import Schema
 from plugind_proto.v1 import registry_pb2

@@ -31,6 +31,8 @@ class Context:
     input: int
     control: int
     seccomp: bytes
+    requests: int = -1
+    """Where the inputs of a session come by; -1: it is none."""
     listener: int = field(default=-1)
     """Where the filter tells of refused calls: for the launcher, and closed here before plugin code runs."""
     sysctl: int = field(default=-1)
@@ -75,13 +77,17 @@ def setup_descriptors(context: Context) -> None:
     # Away from the low numbers first, so that dup2 below never overwrites one that is still needed.
     # Opened anew: an open file that siblings share has a state that they can signal each other by.
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    moved = [_move_high(fd) for fd in (null, context.stdout, context.stderr, context.result)]
+    moved = [
+        _move_high(fd) for fd in (null, context.stdout, context.stderr, context.result, context.requests) if fd >= 0
+    ]
     context.input, context.control = _move_high(context.input), _move_high(context.control)
     context.sysctl = _move_high(context.sysctl)
     for target, source in enumerate(moved):
         os.dup2(source, target, inheritable=target < 3)
     context.result = 3
-    syscalls.close_all_but({0, 1, 2, 3, context.input, context.control, context.sysctl})
+    if context.requests >= 0:
+        context.requests = 4
+    syscalls.close_all_but({*range(len(moved)), context.input, context.control, context.sysctl})
     os.chdir("/tmp")  # noqa: S108 - the instance's own tmpfs
     os.environ.clear()
     os.environ.update(

@@ -24,7 +24,8 @@ from plugind.sandbox.inside import runner, setup
 
 CONTROL = 3
 MAX_MESSAGE_BYTES = 64 * 1024
-DESCRIPTORS = ("control", "input", "result", "stdout", "stderr")
+DESCRIPTORS = ("control", "input", "result", "stdout", "stderr", "requests")
+"""Of an instance, in the order in which they come; the last one only of a session's."""
 # A network namespace too, with nothing in it: what is seen of a shared one in /proc/self/net carries signals.
 NAMESPACES = c.CLONE_NEWPID | c.CLONE_NEWNS | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWNET
 
@@ -104,7 +105,7 @@ class Zygote:
 def become_instance(message: dict[str, Any], descriptors: list[int], seccomp: bytes) -> NoReturn:
     """In the clone: build the jail, say so, run the plugin. Never returns to the zygote's loop."""
     try:
-        given = dict(zip(DESCRIPTORS, descriptors, strict=True))
+        given = dict(zip(DESCRIPTORS, descriptors, strict=False))
         context = setup.Context(**given, seccomp=seccomp)
         try:
             syscalls.set_name("plugind-plugin")
@@ -118,7 +119,7 @@ def become_instance(message: dict[str, Any], descriptors: list[int], seccomp: by
             os._exit(1)
         hand_over(context.control, b'{"op":"ready"}', context.listener)
         os.close(context.control)
-        runner.run(context.input, context.result)
+        runner.run(context.input, context.result, context.requests)
     finally:
         os._exit(1)
 

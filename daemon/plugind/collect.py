@@ -1,0 +1,66 @@
+"""Step 10 of a run's life: from what an instance left behind to what may be believed of it; and step 6 of a map's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from plugind import batch
+from plugind.answers import RunRequest
+from plugind.model import Code, Outcome, Profile, Reason, Usage
+from plugind.payload import Checked, Contract, output_problem
+from plugind.sandbox.client import InstanceResult
+from plugind.session import Conversation
+
+_MOST_REASONS = 10
+
+
+def check_batch(contract: Contract, request: RunRequest, profile: Profile) -> Checked:
+    """The items of a map: which are refused, or why all of it is."""
+    if len(request.input) > profile.input_bytes:
+        reason = Reason(
+            Code.INPUT_TOO_LARGE,
+            f"tier.{profile.tier}.input_bytes",
+            expected=f"at most {profile.input_bytes} bytes",
+            actual=f"{len(request.input)} bytes in {len(request.items)} items",
+            remedy="send fewer items at a time",
+        )
+        return Checked((reason,))
+    refused = batch.check(contract, request.items, profile.input_bytes, profile.tier)
+    if len(refused) == len(request.items):  # nothing is left to run
+        return Checked(tuple(reason for reasons in refused.values() for reason in reasons)[:_MOST_REASONS])
+    return Checked(refused=refused)
+
+
+def run_result(contract: Contract, checked: Checked, result: InstanceResult, max_bytes: int) -> InstanceResult:
+    """The result, or output_invalid for one that is not strict JSON or breaks the output schema."""
+    if result.outcome is not Outcome.OK:
+        return replace(result, output_json=None)
+    problem = output_problem(contract, result.output_json or b"", max_bytes, checked.calls)
+    if not problem:
+        return result
+    return replace(result, outcome=Outcome.OUTPUT_INVALID, detail=problem, output_json=None)
+
+
+def map_result(
+    contract: Contract, items: Sequence[batch.Item], checked: Checked, result: InstanceResult
+) -> tuple[InstanceResult, tuple[batch.Answer, ...]]:
+    """The result with what came of each item, or output_invalid for what are not the results of these items."""
+    if result.outcome is not Outcome.OK:
+        return replace(result, output_json=None), ()
+    try:
+        return result, tuple(batch.decode(contract, items, checked.refused, result.output_json or b""))
+    except batch.InvalidBatchError as error:
+        return replace(result, outcome=Outcome.OUTPUT_INVALID, detail=str(error), output_json=None), ()
+
+
+def session_result(conversation: Conversation, result: InstanceResult, wall_ms: int) -> InstanceResult:
+    """The result, with the limit of one input where it was that which was hit."""
+    if result.outcome is Outcome.TIMEOUT and conversation.timed_out:
+        return replace(result, detail=f"wall clock: more than {wall_ms} ms for one input")
+    return result
+
+
+def without_result(outcome: Outcome, detail: str) -> InstanceResult:
+    """How a run ended of which there is nothing but that."""
+    return InstanceResult(outcome, detail, None, None, b"", b"", Usage(), ())
