@@ -10,9 +10,9 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final, Protocol
 
 from plugind.answers import RunAnswer, RunRequest
 from plugind.errors import ConflictError
@@ -36,11 +36,19 @@ class _Known:
     since: float = field(default_factory=time.monotonic)
 
 
+class Runs(Protocol):
+    """A runner, as far as this needs one."""
+
+    def run(self, request: RunRequest) -> Coroutine[Any, Any, RunAnswer]:
+        """One run. Cancelling it ends the instance."""
+        ...
+
+
 class Repeats:
     """The keys of each caller (uid)."""
 
-    def __init__(self, run: Callable[[RunRequest], Awaitable[RunAnswer]]) -> None:
-        self._run = run
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._size_bytes = 0
 
@@ -52,7 +60,7 @@ class Repeats:
         place = (request.caller.uid, key)
         known = self._known_as(place, _digest(request))
         if known is None:
-            known = _Known(_digest(request), asyncio.ensure_future(self._run(request)))
+            known = _Known(_digest(request), asyncio.ensure_future(self._runs.run(request)))
             self._known[place] = known
             known.life.add_done_callback(lambda life: self._ended(place, life))
         known.waiting += 1

@@ -38,7 +38,7 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         self.callers = callers
         self.refusals = refusals
         self._runner = runner
-        self._repeats = Repeats(lambda request: runner.run(request))
+        self._repeats = Repeats(runner)
 
     @call(Role.CALLER)
     async def Run(self, request: runtime_pb2.RunRequest, caller: Caller) -> runtime_pb2.RunResponse:  # noqa: N802
