@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plugind_client.columns import Columns
 from plugind_client.errors import (
     Canceled,
     Conflict,
@@ -28,6 +29,7 @@ from plugind_client.errors import (
     OutputInvalid,
     PlugindError,
     PluginFailed,
+    SessionOver,
     Unavailable,
     Violated,
 )
@@ -54,6 +56,7 @@ from plugind_client.records import (
     Usage,
     Violation,
 )
+from plugind_client.results import ColumnResult, MapResult, SessionResult
 
 if TYPE_CHECKING:
     from plugind_client.aio import AsyncClient
@@ -66,6 +69,8 @@ __all__ = [
     "Change",
     "Check",
     "Client",
+    "ColumnResult",
+    "Columns",
     "Conflict",
     "Denial",
     "Denied",
@@ -78,6 +83,7 @@ __all__ = [
     "Killed",
     "LimitExceeded",
     "Limits",
+    "MapResult",
     "NotAllowed",
     "NotFound",
     "OutputInvalid",
@@ -92,6 +98,8 @@ __all__ = [
     "Reason",
     "RunResult",
     "RunningRun",
+    "SessionOver",
+    "SessionResult",
     "Status",
     "Submission",
     "Unavailable",

@@ -12,8 +12,8 @@ import grpc.aio
 
 from plugind_client.channel import translated
 from plugind_client.client import Connected
-from plugind_client.errors import Canceled, NotFound
-from plugind_client.method import Call
+from plugind_client.errors import Canceled, NotFound, Unavailable
+from plugind_client.method import Call, pauses
 from plugind_client.modules import AwaitsModules
 
 Result = TypeVar("Result")
@@ -45,10 +45,22 @@ class AsyncClient(Connected, AwaitsModules):
         """The answer to the call that `build` makes."""
         made = build()
         try:
-            given = await _awaited(made.on(self._connection())(made.request, timeout=made.deadline_s))
+            given = await self._sent(made)
         except NotFound as error:
             return made.missing(error)
         return made.read(given)
+
+    async def _sent(self, made: Call[Any]) -> Any:
+        left = pauses(made)
+        while True:
+            method = made.on(self._connection())
+            try:
+                return await _awaited(method(made.request, timeout=made.deadline_s))
+            except Unavailable as error:
+                pause_s = next(left, None) if error.code == "UNAVAILABLE" else None
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
 
 
 async def _awaited(call: Any) -> Any:

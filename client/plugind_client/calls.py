@@ -1,20 +1,20 @@
 """Every call of the API: what is sent, how long an answer may take, and what is made of it. Both clients make these.
 
+Those that run plugins are in running.py.
+
 Source: SPEC.md, "Client".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
-from plugind_client import wire
-from plugind_client.errors import InvalidRequest, error_of
+from plugind_client import running, wire
 from plugind_client.method import Call, Method
 from plugind_client.records import (
     Change,
     Check,
-    Denial,
     Hold,
     KillReport,
     Limits,
@@ -23,120 +23,14 @@ from plugind_client.records import (
     PluginSource,
     PluginVersion,
     PolicyReload,
-    RunningRun,
-    RunResult,
     Status,
     Submission,
 )
-from plugind_proto.v1 import governance_pb2, registry_pb2, runtime_pb2
-
-Request = TypeVar("Request")
+from plugind_client.requests import message, named
+from plugind_proto.v1 import governance_pb2, registry_pb2
 
 SUBMIT_S: Final = 120.0
 """Deadline of Submit: up to 32 MiB are checked and written durably."""
-GRACE_S: Final = 30.0
-"""On top of a run's own time: waiting for its turn, setting up the jail, writing the audit ledger."""
-
-
-# --- running ---------------------------------------------------------------------------------------------------------
-
-
-def run(
-    name: str,
-    payload: object,
-    *,
-    version: str | None = None,
-    stage: str | None = None,
-    plan_id: str | None = None,
-    sensitivity: str | None = None,
-    timeout_ms: int | None = None,
-) -> Call[RunResult]:
-    """Runs a plugin once and gives its result.
-
-    `name` is a name, an id or `plugin@version`; `payload` any JSON value. `timeout_ms` lowers the wall limit
-    that was approved, and never raises it. What interrupts the waiting (Ctrl-C, canceling the task) ends the run.
-
-    Raises:
-        Denied: it never ran.
-        PluginFailed, LimitExceeded, OutputInvalid, Violated, Killed, Canceled, Fault: it ran and did not end well.
-        InvalidRequest, Unavailable: the call itself failed.
-    """
-    request, deadline_s = _run_request(
-        name,
-        wire.payload_json(payload),
-        version=version,
-        stage=stage,
-        plan_id=plan_id,
-        sensitivity=sensitivity,
-        timeout_ms=timeout_ms,
-    )
-    return Call("runtime.Run", request, _good_result, deadline_s)
-
-
-def execute(
-    name: str,
-    payload: object = None,
-    *,
-    input_json: bytes | None = None,
-    version: str | None = None,
-    stage: str | None = None,
-    plan_id: str | None = None,
-    sensitivity: str | None = None,
-    timeout_ms: int | None = None,
-) -> Call[RunResult]:
-    """Like `run`, but denials and every outcome are given back and not raised.
-
-    `input_json` takes the place of `payload` where the input already is JSON text; it is sent as it is.
-    """
-    request, deadline_s = _run_request(
-        name,
-        wire.payload_json(payload) if input_json is None else input_json,
-        version=version,
-        stage=stage,
-        plan_id=plan_id,
-        sensitivity=sensitivity,
-        timeout_ms=timeout_ms,
-    )
-    return Call("runtime.Run", request, wire.run_result, deadline_s)
-
-
-def _run_request(
-    name: str, input_json: bytes, *, version: str | None, timeout_ms: int | None, **fields: str | None
-) -> tuple[object, float | None]:
-    """The request, and the deadline of its call: none unless the caller named one."""
-    plugin, version = named(name, version)
-    request = message(
-        runtime_pb2.RunRequest,
-        plugin=plugin,
-        version=version,
-        input_json=input_json,
-        timeout_ms=timeout_ms,
-        **fields,
-    )
-    return request, timeout_ms / 1000 + GRACE_S if timeout_ms else None
-
-
-def _good_result(answer: runtime_pb2.RunResponse) -> RunResult:
-    result = wire.run_result(answer)
-    error = error_of(result)
-    if error is not None:
-        raise error
-    return result
-
-
-def cancel(run_id: str) -> Call[bool]:
-    """Ends a run of the caller's own (an operator: any). False: no such run is in flight."""
-    return Call("runtime.Cancel", message(runtime_pb2.CancelRequest, run_id=run_id), lambda answer: answer.found)
-
-
-def runs() -> Call[list[RunningRun]]:
-    """The runs in flight, oldest first: the caller's own (an operator: all)."""
-    return Call("runtime.ListRuns", runtime_pb2.ListRunsRequest(), wire.running_runs)
-
-
-def why() -> Call[Denial | None]:
-    """The last denial of this caller since the daemon started, with all its reasons. None: there was none."""
-    return Call("runtime.Why", runtime_pb2.WhyRequest(), wire.denial, missing=lambda _: None)
 
 
 # --- registry --------------------------------------------------------------------------------------------------------
@@ -346,13 +240,13 @@ def reload_policy() -> Call[PolicyReload]:
 
 
 class Calls:
-    """The methods that both clients have. What each does is told by the function of its name, above."""
+    """The methods that both clients have. What each does is told by the function of its name."""
 
-    run = Method(run)
-    execute = Method(execute)
-    cancel = Method(cancel)
-    runs = Method(runs)
-    why = Method(why)
+    run = Method(running.run)
+    execute = Method(running.execute)
+    cancel = Method(running.cancel)
+    runs = Method(running.runs)
+    why = Method(running.why)
     get = Method(get)
     submit = Method(submit)
     source = Method(source)
@@ -368,29 +262,5 @@ class Calls:
     status = Method(status)
     explain = Method(explain)
     reload_policy = Method(reload_policy)
-    list = Method(plugins)  # last: in the class body the name hides the builtin
-
-
-# --- requests --------------------------------------------------------------------------------------------------------
-
-
-def message(kind: Callable[..., Request], **fields: object) -> Request:
-    """A message, with Python's complaint about a wrong argument as InvalidRequest."""
-    try:
-        return kind(**{name: value for name, value in fields.items() if value is not None})
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest("INVALID_REQUEST", detail=str(error)) from None
-
-
-def named(name: str, version: str | None) -> tuple[str, str | None]:
-    """A name and version out of "plugin@version".
-
-    Raises:
-        InvalidRequest: the name is empty, or the version is given twice and differs.
-    """
-    plugin, at, said = name.partition("@")
-    if not plugin or (at and not said):
-        raise InvalidRequest("INVALID_REQUEST", detail=f"a plugin is NAME or NAME@VERSION, got {name!r}")
-    if said and version and said != version:
-        raise InvalidRequest("INVALID_REQUEST", detail=f"{name!r} and version {version!r} contradict each other")
-    return plugin, said or version
+    list = Method(plugins)  # last: in the class body these two names hide builtins
+    map = Method(running.map_payloads)

@@ -6,6 +6,7 @@ Source: SPEC.md, "Client".
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -15,8 +16,8 @@ import grpc
 from plugind_client.audit import Audit
 from plugind_client.calls import Calls
 from plugind_client.channel import Connection, call
-from plugind_client.errors import InvalidRequest, NotFound
-from plugind_client.method import Call
+from plugind_client.errors import InvalidRequest, NotFound, Unavailable
+from plugind_client.method import Call, pauses
 from plugind_client.modules import LoadsModules
 
 Result = TypeVar("Result")
@@ -89,7 +90,19 @@ class Client(Connected, LoadsModules):
         """The answer to the call that `build` makes."""
         made = build()
         try:
-            given = call(made.on(self._connection()), made.request, made.deadline_s)
+            given = self._sent(made)
         except NotFound as error:
             return made.missing(error)
         return made.read(given)
+
+    def _sent(self, made: Call[Any]) -> Any:
+        left = pauses(made)
+        while True:
+            method = made.on(self._connection())
+            try:
+                return call(method, made.request, made.deadline_s)
+            except Unavailable as error:
+                pause_s = next(left, None) if error.code == "UNAVAILABLE" else None
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)

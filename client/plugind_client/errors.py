@@ -76,6 +76,7 @@ CALLS: Final[Mapping[str, str]] = MappingProxyType(
         "NOT_FOUND": "plugind knows nothing under that name.",
         "NOT_ALLOWED": "The role of the caller does not allow this.",
         "CONFLICT": "The request contradicts what plugind has stored.",
+        "SESSION_OVER": "plugind has ended the session.",
         "UNSUPPORTED": "This plugind does not offer the call.",
         "BAD_ANSWER": "The answer of plugind cannot be understood.",
         "FAULT": "plugind has a fault.",
@@ -84,7 +85,9 @@ CALLS: Final[Mapping[str, str]] = MappingProxyType(
 """Sentence of each way a call can fail apart from the run itself."""
 
 UNKNOWN_CODE: Final = "plugind reported a condition that this client does not know."
-RETRYABLE: Final = frozenset({"UNAVAILABLE", "NO_ANSWER", "BUSY", "ISOLATION_UNAVAILABLE", "fault", "unknown"})
+RETRYABLE: Final = frozenset(
+    {"UNAVAILABLE", "NO_ANSWER", "SESSION_OVER", "BUSY", "ISOLATION_UNAVAILABLE", "fault", "unknown"}
+)
 """Codes where the same call may pass later although nobody does anything: a place becomes free, or what died is started
 again. Everything else takes a person first: somebody who approves, signs, lifts a hold or frees the ledger's disk."""
 
@@ -163,9 +166,12 @@ class Denied(PlugindError):  # noqa: N818 - the names are the contract's (SPEC.m
 class PluginFailed(PlugindError):  # noqa: N818
     """The plugin ran and failed: it raised, or it ended without a result."""
 
+    exception: PluginException | None = None
+    """What one input of many raised; `result` is then that of the whole."""
+
     @property
     def _raised(self) -> PluginException:
-        return (self.result and self.result.error) or PluginException("", self.detail, "")
+        return self.exception or (self.result and self.result.error) or PluginException("", self.detail, "")
 
     @property
     def type(self) -> str:
@@ -201,6 +207,16 @@ class Killed(PlugindError):  # noqa: N818
 
 class Canceled(PlugindError):  # noqa: N818
     """The run was canceled."""
+
+
+class SessionOver(PlugindError):  # noqa: N818
+    """The daemon ended a session well, without being asked: nothing is wrong with plugin or input.
+
+    `retryable` tells whether the input that met it never reached the plugin: then it can go to another session.
+    """
+
+    why: str = ""
+    """idle, changed (policy or registry) or full; empty where it is not known."""
 
 
 class Fault(PlugindError):  # noqa: N818
@@ -254,11 +270,15 @@ def error_of(result: RunResult) -> PlugindError | None:
     if result.ok:
         return None
     if result.decision != "allow":
-        code = result.reasons[0].code if result.reasons else "POLICY_ERROR"
-        detail = "; ".join(_told(reason) for reason in result.reasons)
-        return Denied(code, detail=detail, reasons=result.reasons, result=result)
+        return denied(result.reasons, result)
     kind = BY_OUTCOME.get(result.outcome, Fault)
     return kind(result.outcome, detail=result.outcome_detail, result=result)
+
+
+def denied(reasons: tuple[Reason, ...], result: RunResult) -> Denied:
+    """The error that tells reasons: of a run, or of one input to it."""
+    code = reasons[0].code if reasons else "POLICY_ERROR"
+    return Denied(code, detail="; ".join(_told(reason) for reason in reasons), reasons=reasons, result=result)
 
 
 def _told(reason: Reason) -> str:

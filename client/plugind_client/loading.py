@@ -56,11 +56,18 @@ class PluginModule(types.ModuleType):
     """
 
     __version__: str
+    __use__: Use
+    """What it was loaded for."""
 
-    def __init__(self, name: str, version: str, doc: str | None) -> None:
+    def __init__(self, name: str, version: str, doc: str | None, use: Use | None = None) -> None:
         super().__init__(name, doc)
         self.__version__ = version
+        self.__use__ = use or Use()
         self.__all__: list[str] = []
+
+    def __deepcopy__(self, _memo: object) -> PluginModule:
+        """Itself: a module is what it is to its client."""
+        return self
 
     def __dir__(self) -> list[str]:
         """The functions."""
@@ -120,9 +127,9 @@ def require_runnable(checks: Iterable[Check]) -> None:
         raise Denied(reasons[0].code, detail=detail, reasons=reasons)
 
 
-def module_of(found: Source, name: str, version: str, run: Callable[[dict[str, Any]], Any]) -> PluginModule:
-    """The module of a plugin whose source was read. `run` makes one run with an input and gives what a call gives."""
-    module = PluginModule(name, version, found.doc)
+def module_of(found: Source, name: str, version: str, use: Use, run: Callable[[dict[str, Any]], Any]) -> PluginModule:
+    """The module of a plugin whose source was read. `run` runs it with an input and gives what a call gives."""
+    module = PluginModule(name, version, found.doc, use)
     for function in found.functions.values():
         setattr(module, function.name, _remote(function, name, run))
         module.__all__.append(function.name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -34,10 +35,27 @@ class Call(Generic[Result]):
     deadline_s: float | None = SHORT_CALL_S
     missing: Callable[[NotFound], Result] = _raised
     """What it gives when the daemon knows of no such thing."""
+    again_s: float = 0.0
+    """For how long it is sent again while no daemon can be reached: only what runs once however often it is sent."""
+    used_up: Mapping[str, object] | None = None
+    """Arguments that making the call has used up, as they were: what an iterator gave."""
 
     def on(self, connection: Connection) -> Any:
         """The callable of this connection that makes the call."""
         return operator.attrgetter(self.method)(connection)
+
+
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 1.0
+
+
+def pauses(made: Call[Any]) -> Iterator[float]:
+    """Seconds to wait before each time that a call is sent again; ends when it is time to give up."""
+    until = time.monotonic() + made.again_s
+    pause_s = FIRST_PAUSE_S
+    while time.monotonic() + pause_s <= until:
+        yield pause_s
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 class Blocking(Protocol):

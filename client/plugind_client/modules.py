@@ -85,7 +85,7 @@ class LoadsModules(Calls):
         def run(call: dict[str, Any]) -> Any:
             return loading.value_of(self.execute(name, call, version=version, **use.of_run))
 
-        return loading.module_of(source, name, version, run)
+        return loading.module_of(source, name, version, use, run)
 
 
 class AwaitsModules(Calls):
@@ -137,4 +137,4 @@ class AwaitsModules(Calls):
         async def run(call: dict[str, Any]) -> Any:
             return loading.value_of(await self.execute(name, call, version=version, **use.of_run))
 
-        return loading.module_of(source, name, version, run)
+        return loading.module_of(source, name, version, use, run)

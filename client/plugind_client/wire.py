@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from plugind_client.errors import Fault, InvalidRequest
 from plugind_client.records import (
     Approval,
     Change,
@@ -33,6 +31,7 @@ from plugind_client.records import (
     Usage,
     Violation,
 )
+from plugind_client.text import output
 from plugind_proto.v1 import common_pb2, governance_pb2, registry_pb2, runtime_pb2
 
 Record = TypeVar("Record")
@@ -44,18 +43,6 @@ def _record(kind: Callable[..., Record], answer: Message, **converted: object) -
     return kind(**{name: getattr(answer, name) for name in names}, **converted)
 
 
-def payload_json(payload: object) -> bytes:
-    """The payload as JSON text. Integers stay exact; whether NaN is allowed is the daemon's decision.
-
-    Raises:
-        InvalidRequest: it holds something that JSON cannot say, refers to itself or is too deep.
-    """
-    try:
-        return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest("PAYLOAD_NOT_JSON", detail=str(error)) from None
-
-
 def run_result(answer: runtime_pb2.RunResponse) -> RunResult:
     """The answer to a run.
 
@@ -63,6 +50,11 @@ def run_result(answer: runtime_pb2.RunResponse) -> RunResult:
         Fault: the outcome is "ok" and the output is no JSON.
     """
     ran_well = answer.decision == "allow" and answer.outcome == "ok"
+    return executed(answer, output(answer.output_json) if ran_well else None)
+
+
+def executed(answer: runtime_pb2.RunResponse, value: object = None) -> RunResult:
+    """How an execution ended whose outputs came another way, or are `value`."""
     error = answer.error
     return RunResult(
         decision=answer.decision,
@@ -70,7 +62,7 @@ def run_result(answer: runtime_pb2.RunResponse) -> RunResult:
         governance=_governance(answer.governance),
         outcome=answer.outcome,
         outcome_detail=answer.outcome_detail,
-        output=_output(answer.output_json) if ran_well else None,
+        output=value,
         usage=_record(Usage, answer.usage),
         violations=tuple(_record(Violation, violation) for violation in answer.violations),
         stdout=answer.stdout.decode(errors="replace"),
@@ -79,14 +71,6 @@ def run_result(answer: runtime_pb2.RunResponse) -> RunResult:
         run_id=answer.run_id,
         version=answer.version,
     )
-
-
-def _output(text: bytes) -> Any:
-    """NaN passes: the daemon lets it through only for the interface `functions`."""
-    try:
-        return json.loads(text.decode())
-    except (ValueError, RecursionError) as error:
-        raise Fault("BAD_ANSWER", detail=f"the output is no JSON: {error}") from None
 
 
 def reasons(items: Iterable[common_pb2.Reason]) -> tuple[Reason, ...]:

@@ -36,6 +36,7 @@ from plugind_proto.v1 import (
     runtime_pb2,
     runtime_pb2_grpc,
 )
+from tests.support.fake_batches import Batches
 
 GOVERNANCE = common_pb2.GovernanceRecord(
     plugin_id="plug_1",
@@ -98,12 +99,17 @@ def echo(request, _context):
 
 @dataclass
 class FakeDaemon(
-    runtime_pb2_grpc.RuntimeServicer, registry_pb2_grpc.RegistryServicer, governance_pb2_grpc.GovernanceServicer
+    Batches,
+    runtime_pb2_grpc.RuntimeServicer,
+    registry_pb2_grpc.RegistryServicer,
+    governance_pb2_grpc.GovernanceServicer,
 ):
     """All services of plugind.v1. `answers` maps a plugin's name to a RunResponse or a function (request, context)."""
 
     socket: str
     answers: dict = field(default_factory=lambda: {"echo": echo})
+    maps: dict = field(default_factory=dict)
+    """By plugin: a function (request, context) that gives what Map answers."""
     plugins: dict = field(default_factory=dict)
     sources: dict = field(default_factory=dict)
     """By plugin: what Source answers."""
@@ -132,7 +138,9 @@ class FakeDaemon(
     """Set when the client of `slow` went away."""
 
     def __enter__(self):
-        self.server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 1 << 26)])
+        self.server = grpc.server(
+            futures.ThreadPoolExecutor(32), options=[("grpc.max_receive_message_length", 1 << 26)]
+        )
         runtime_pb2_grpc.add_RuntimeServicer_to_server(self, self.server)
         registry_pb2_grpc.add_RegistryServicer_to_server(self, self.server)
         governance_pb2_grpc.add_GovernanceServicer_to_server(self, self.server)
@@ -159,6 +167,9 @@ class FakeDaemon(
 
     def Run(self, request, context):
         self._admit(request, context)
+        return self._answered(request, context)
+
+    def _answered(self, request, context):
         answer = self.answers.get(request.plugin)
         if answer is None:
             return denied("PLUGIN_NOT_FOUND")

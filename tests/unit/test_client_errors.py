@@ -179,6 +179,7 @@ RETRYABLE = {
     "NOT_FOUND": (False, PERSON + "somebody has to submit it"),
     "NOT_ALLOWED": (False, PERSON + "somebody has to give the caller the role"),
     "CONFLICT": (False, PERSON + "what is stored contradicts the request until somebody changes one of them"),
+    "SESSION_OVER": (True, "another session can be opened at once"),
     "UNSUPPORTED": (False, PERSON + "another version has to be installed"),
     "BAD_ANSWER": (False, PERSON + "client and daemon do not fit together"),
     "FAULT": (False, PERSON + "a bug, or a damaged state: not asked for again unseen"),
