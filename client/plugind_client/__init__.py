@@ -7,12 +7,13 @@
         print(result.output, result.audit_log)
 
 `AsyncClient` has the same methods, to be awaited. Both are loaded when they are first used: gRPC takes a tenth of a
-second, which errors and records do not need.
+second, which errors and records do not need. Many inputs go to one instance with `map`, or in a `session`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Final
 
 from plugind_client.columns import Columns
 from plugind_client.errors import (
@@ -60,11 +61,15 @@ from plugind_client.results import ColumnResult, MapResult, SessionResult
 
 if TYPE_CHECKING:
     from plugind_client.aio import AsyncClient
+    from plugind_client.aiosession import AsyncSession
     from plugind_client.client import Client
+    from plugind_client.loading import PluginModule
+    from plugind_client.session import Session
 
 __all__ = [
     "Approval",
     "AsyncClient",
+    "AsyncSession",
     "Canceled",
     "Change",
     "Check",
@@ -91,6 +96,7 @@ __all__ = [
     "Plugin",
     "PluginException",
     "PluginFailed",
+    "PluginModule",
     "PluginSource",
     "PluginVersion",
     "PlugindError",
@@ -98,6 +104,7 @@ __all__ = [
     "Reason",
     "RunResult",
     "RunningRun",
+    "Session",
     "SessionOver",
     "SessionResult",
     "Status",
@@ -109,14 +116,17 @@ __all__ = [
 ]
 
 
+_LATER: Final = {
+    "AsyncClient": "plugind_client.aio",
+    "AsyncSession": "plugind_client.aiosession",
+    "Client": "plugind_client.client",
+    "PluginModule": "plugind_client.loading",
+    "Session": "plugind_client.session",
+}
+
+
 def __getattr__(name: str) -> object:
-    """PEP 562: the clients on first use."""
-    if name == "Client":
-        from plugind_client.client import Client  # noqa: PLC0415 - see the module's docstring
-
-        return Client
-    if name == "AsyncClient":
-        from plugind_client.aio import AsyncClient  # noqa: PLC0415
-
-        return AsyncClient
+    """PEP 562: the clients, and what they give to talk to, on first use."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'plugind_client' has no attribute {name!r}")

@@ -10,11 +10,14 @@ from typing import Any, Self, TypeVar
 import grpc
 import grpc.aio
 
+from plugind_client.aiosession import AsyncStream
+from plugind_client.aiostreams import AioStream
 from plugind_client.channel import translated
 from plugind_client.client import Connected
 from plugind_client.errors import Canceled, NotFound, Unavailable
 from plugind_client.method import Call, pauses
 from plugind_client.modules import AwaitsModules
+from plugind_proto.v1 import runtime_pb2
 
 Result = TypeVar("Result")
 
@@ -49,6 +52,9 @@ class AsyncClient(Connected, AwaitsModules):
         except NotFound as error:
             return made.missing(error)
         return made.read(given)
+
+    def _stream(self, request: runtime_pb2.SessionRequest) -> AsyncStream:
+        return AioStream(self._connection(), request)
 
     async def _sent(self, made: Call[Any]) -> Any:
         left = pauses(made)

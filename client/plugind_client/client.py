@@ -19,6 +19,9 @@ from plugind_client.channel import Connection, call
 from plugind_client.errors import InvalidRequest, NotFound, Unavailable
 from plugind_client.method import Call, pauses
 from plugind_client.modules import LoadsModules
+from plugind_client.session import Stream
+from plugind_client.streams import GrpcStream
+from plugind_proto.v1 import runtime_pb2
 
 Result = TypeVar("Result")
 
@@ -94,6 +97,9 @@ class Client(Connected, LoadsModules):
         except NotFound as error:
             return made.missing(error)
         return made.read(given)
+
+    def _stream(self, request: runtime_pb2.SessionRequest) -> Stream:
+        return GrpcStream(self._connection(), request)
 
     def _sent(self, made: Call[Any]) -> Any:
         left = pauses(made)

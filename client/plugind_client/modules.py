@@ -1,4 +1,4 @@
-"""load and load_source of both clients: plugins as modules, over whatever answers the other calls.
+"""session, load and load_source of both clients: what lasts longer than a call, over whatever answers the calls.
 
 Without gRPC, so that the fakes in testing.py have them too. Source: SPEC.md, "Client".
 """
@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from plugind_client import loading
+from plugind_client import loading, running
 from plugind_client.calls import Calls
 from plugind_client.loading import PluginModule, Use
 from plugind_client.method import Call
+from plugind_client.session import Session, Stream
 from plugind_client.source import Source
+from plugind_proto.v1 import runtime_pb2
+
+if TYPE_CHECKING:
+    from plugind_client.aiosession import AsyncSession, AsyncStream
 
 Result = TypeVar("Result")
 
@@ -24,6 +29,40 @@ class LoadsModules(Calls):
     def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""
         raise NotImplementedError
+
+    def _stream(self, request: runtime_pb2.SessionRequest) -> Stream:
+        """The stream that the message opens."""
+        raise NotImplementedError
+
+    def session(
+        self,
+        plugin: str | PluginModule,
+        *,
+        version: str | None = None,
+        stage: str | None = None,
+        plan_id: str | None = None,
+        sensitivity: str | None = None,
+        timeout_ms: int | None = None,
+        idle_ms: int | None = None,
+    ) -> Session:
+        """One instance for many inputs, as they come: `with client.session(…) as session: session.call(payload)`.
+
+        `plugin` and all else are as for `map`, but `timeout_ms` lowers the wall limit of each input. `idle_ms`: the
+        session ends by itself after so long without an input, and no later than the tier allows.
+
+        Raises:
+            InvalidRequest: the arguments do not make a request. All else is raised when it is opened.
+        """
+        request = running.session_request(
+            plugin,
+            version=version,
+            stage=stage,
+            plan_id=plan_id,
+            sensitivity=sensitivity,
+            timeout_ms=timeout_ms,
+            idle_ms=idle_ms,
+        )
+        return Session(self._stream, request)
 
     def load(
         self,
@@ -94,6 +133,35 @@ class AwaitsModules(Calls):
     async def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""
         raise NotImplementedError
+
+    def _stream(self, request: runtime_pb2.SessionRequest) -> AsyncStream:
+        """The stream that the message opens."""
+        raise NotImplementedError
+
+    def session(
+        self,
+        plugin: str | PluginModule,
+        *,
+        version: str | None = None,
+        stage: str | None = None,
+        plan_id: str | None = None,
+        sensitivity: str | None = None,
+        timeout_ms: int | None = None,
+        idle_ms: int | None = None,
+    ) -> AsyncSession:
+        """As Client.session: `async with client.session(…) as session: await session.call(payload)`."""
+        from plugind_client.aiosession import AsyncSession  # noqa: PLC0415 - loads asyncio
+
+        request = running.session_request(
+            plugin,
+            version=version,
+            stage=stage,
+            plan_id=plan_id,
+            sensitivity=sensitivity,
+            timeout_ms=timeout_ms,
+            idle_ms=idle_ms,
+        )
+        return AsyncSession(self._stream, request)
 
     async def load(
         self,

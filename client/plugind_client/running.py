@@ -131,6 +131,16 @@ def map_payloads(
     return Call("runtime.Map", request, read, **_patience(run), used_up={"payloads": given})
 
 
+def session_request(plugin: str | PluginModule, *, idle_ms: int | None, **fields: Any) -> runtime_pb2.SessionRequest:
+    """The message that opens a session.
+
+    Raises:
+        InvalidRequest: the arguments do not make one.
+    """
+    run = _run_request(plugin, **fields)
+    return runtime_pb2.SessionRequest(open=message(runtime_pb2.SessionOpen, run=run, idle_ms=idle_ms))
+
+
 def _run_request(plugin: str | PluginModule, **fields: Any) -> runtime_pb2.RunRequest:
     """What a run is asked for; what is None, a module says or nobody."""
     if isinstance(plugin, PluginModule):

@@ -20,6 +20,18 @@ def over(why):
     return runtime_pb2.SessionEnded(why=why)
 
 
+def opened(**fields):
+    """The first message of a session."""
+    return runtime_pb2.SessionResponse(
+        opened=runtime_pb2.SessionOpened(governance=_whole().governance, run_id="r1", version="1.0.0", **fields)
+    )
+
+
+def session_ended(run=None, **fields):
+    """The last message of a session."""
+    return runtime_pb2.SessionResponse(ended=runtime_pb2.SessionEnded(run=run or _whole(), **fields))
+
+
 class Batches:
     """What FakeDaemon answers to many inputs."""
 
@@ -79,17 +91,18 @@ class Batches:
     def Session(self, requests, context):
         opening = next(requests).open
         self._admit(opening, context)
+        if opening.run.plugin in self.streams:
+            yield from self.streams[opening.run.plugin](requests, context)
+            return
         answer = self.answers.get(opening.run.plugin)
         if answer is None or (not callable(answer) and answer.decision == "deny"):
             denial = self._answered(opening.run, context)
             if not {reason.code for reason in denial.reasons} <= OF_AN_INPUT:
-                yield _ended(run=denial)
+                yield session_ended(denial)
                 return
         self.sessions_open += 1
         try:
-            yield runtime_pb2.SessionResponse(
-                opened=runtime_pb2.SessionOpened(governance=_whole().governance, run_id="r1", version="1.0.0")
-            )
+            yield opened()
             yield from self._frames(opening.run, requests, context)
         finally:
             self.sessions_open -= 1
@@ -102,7 +115,7 @@ class Batches:
         for request in requests:
             output, error, whole = self._one(run, request.input_json, context)
             if isinstance(whole, runtime_pb2.RunResponse):
-                yield _ended(run=whole, answered=answered)
+                yield session_ended(whole, answered=answered)
                 return
             if whole:
                 why = whole.why
@@ -113,7 +126,7 @@ class Batches:
             yield runtime_pb2.SessionResponse(
                 answer=runtime_pb2.SessionAnswer(error=error, output_json=None if error else output)
             )
-        yield _ended(run=_whole(), answered=answered, frames_sha256=digest.hexdigest(), why=why)
+        yield session_ended(answered=answered, frames_sha256=digest.hexdigest(), why=why)
 
 
 def rows(columns):
@@ -135,7 +148,3 @@ def _whole():
     from tests.support.fake_daemon import allowed
 
     return allowed(b"")
-
-
-def _ended(**fields):
-    return runtime_pb2.SessionResponse(ended=runtime_pb2.SessionEnded(**fields))

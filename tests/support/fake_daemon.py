@@ -110,6 +110,8 @@ class FakeDaemon(
     answers: dict = field(default_factory=lambda: {"echo": echo})
     maps: dict = field(default_factory=dict)
     """By plugin: a function (request, context) that gives what Map answers."""
+    streams: dict = field(default_factory=dict)
+    """By plugin: a function (requests, context) that gives what Session answers after it was opened."""
     plugins: dict = field(default_factory=dict)
     sources: dict = field(default_factory=dict)
     """By plugin: what Source answers."""
