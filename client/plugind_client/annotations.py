@@ -6,6 +6,8 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from plugind_client.parsing import parse
+
 MAX_LEVELS: Final = 6
 """Deeper parts of an annotation are not checked: a schema has an end, and so has what one may cost."""
 MAX_CHOICES: Final = 20
@@ -50,7 +52,7 @@ def _schema(node: ast.expr, levels: int) -> Any:
 def _quoted(text: str, levels: int) -> Any:
     """An annotation that is written as a string."""
     try:
-        return _schema(ast.parse(text.strip(), mode="eval").body, levels - 1)
+        return _schema(parse(text.strip(), mode="eval").body, levels - 1)
     except (SyntaxError, ValueError, RecursionError, MemoryError, SystemError):
         return True
 

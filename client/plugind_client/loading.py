@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 from plugind_client import bundling, source
 from plugind_client.bundling import Made
 from plugind_client.errors import Denied, PluginFailed, error_of
+from plugind_client.parsing import parse
 from plugind_client.records import Check, PluginSource, RunResult
 from plugind_client.source import Function, Source
 
@@ -203,7 +204,7 @@ def original_of(kind: str, message: str) -> Exception | None:
         return None
     arguments: tuple[Callable[[], tuple[Any, ...]], ...] = (
         lambda: (message,) if message else (),
-        lambda: (literal_eval(message),),  # KeyError shows its key as repr() does
+        lambda: (literal_eval(parse(message, mode="eval")),),  # KeyError shows its key as repr() does
     )
     for given in arguments:
         try:

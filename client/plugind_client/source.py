@@ -11,13 +11,13 @@ import ast
 import inspect
 import io
 import tokenize
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from plugind_client.annotations import schema_of
 from plugind_client.errors import InvalidSource
+from plugind_client.parsing import parse
 
 MAX_BYTES: Final = 128 * 1024
 """Of the source, in UTF-8. The daemon's own static check has the same limit."""
@@ -109,12 +109,11 @@ def _check_text(text: str, where: str) -> None:
 
 def _parse(text: str, where: str) -> ast.Module:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as a dubious escape: its author is not there to hear it
-            return ast.parse(text, where)
+        tree: ast.Module = parse(text, where)
+        return tree
     except SyntaxError as error:
         _refuse(where, error.lineno or 1, error.offset or 1, "Python source", error.msg)
-    # Which one it is for nesting depends on the interpreter; SystemError is that of 3.11.2 (gh-106905).
+    # Which one it is for nesting depends on the interpreter.
     except (ValueError, RecursionError, MemoryError, SystemError) as error:
         _refuse(where, 1, 1, "source that is nested less deeply", f"{type(error).__name__} from the parser")
 
