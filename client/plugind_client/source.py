@@ -184,7 +184,8 @@ class _Reader:
     def _forget(self, targets: list[ast.expr]) -> None:
         for target in targets:
             for node in ast.walk(target):
-                if isinstance(node, ast.Name):
+                # Of `f.unit = "EUR"` and `table[f] = 1` nothing is bound to f.
+                if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
                     self._found.pop(node.id, None)
 
     # -- one function

@@ -86,6 +86,14 @@ del gone
 def shadowed(x): return x
 class shadowed: pass
 not_a_function = 5
+def marked(x): return x
+marked.unit = "EUR"
+del marked.unit
+table = {}
+table[marked] = marked.__doc__ = "text"
+first, (*rest, unpacked) = 1, (2, 3)
+def unpacked_over(x): return x
+first, (*unpacked_over, second) = 1, (2, 3)
 if __name__ == "__main__":
     def script(x): return x
 """
@@ -98,7 +106,7 @@ def test_what_the_module_defines_is_what_the_jail_would_offer():
     vars(module).update(namespace)
     found = set(read(NAMES).functions)
     assert found - {"fallback"} == set(public_functions(module)) - {"fallback", "otherwise"} | {"otherwise"}
-    assert found == {"kept", "conditional", "fallback", "otherwise", "doubled", "other_name", "typed"}
+    assert found == {"kept", "conditional", "fallback", "otherwise", "doubled", "other_name", "typed", "marked"}
 
 
 def test_parameters_of_every_kind():
