@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 from plugind_client.errors import InvalidRequest, InvalidSource
 from plugind_client.source import Function, Source
@@ -90,7 +91,7 @@ def files(plan: Plan) -> dict[str, bytes]:
 
 def input_schema(source: Source) -> dict[str, Any]:
     """JSON Schema of interface "functions": one call of one of the functions, or a list of calls."""
-    calls = [{"$ref": f"#/$defs/{name}"} for name in source.functions]
+    calls = [{"$ref": f"#/$defs/{quote(name)}"} for name in source.functions]  # a URI is ASCII, a name need not be
     return {
         "$schema": DIALECT,
         "title": "One call, or a list of calls",
@@ -169,8 +170,9 @@ def _manifest(plan: Plan) -> dict[str, Any]:
 
 
 def module_name(name: str) -> str:
-    """The module of a plugin: it hides none of the standard library, and can be imported."""
-    return f"{name}_plugin" if name in sys.stdlib_module_names or keyword.iskeyword(name) else name
+    """The module of a plugin: neither hides another one nor is hidden in the jail, and can be imported."""
+    taken = name in sys.stdlib_module_names or name == "plugind" or keyword.iskeyword(name)
+    return f"{name}_plugin" if taken else name
 
 
 def _summary(source: Source) -> str:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugind.provenance import bundle, manifest
+from plugind.schema import Schema
 from plugind_client import InvalidRequest, InvalidSource
 from plugind_client.bundling import Plan, example, files, input_schema, make
 from plugind_client.source import read
@@ -62,6 +63,22 @@ def test_stage_that_cannot_be():
     with pytest.raises(InvalidRequest, match="does not accept") as raised:
         make(read(SIMPLE), "sums", ("Report",))
     assert raised.value.detail == "'Report': expected the name of a stage"
+
+
+@pytest.mark.parametrize("name", ["f", "größe", "\u0441apacity", "\U00020000"])
+def test_daemon_takes_functions_with_names_of_any_script(name):
+    source = read(f"def {name}(x: int): ...\ndef other(): ...")
+    made = Schema.parse(json.dumps(input_schema(source)).encode(), "input.json")
+    assert made.errors({"function": name, "arguments": {"x": 1}}) == []
+    assert made.errors({"function": name, "arguments": {"x": "1"}})
+
+
+@pytest.mark.parametrize(
+    "name,module",
+    [("sums", "sums"), ("json", "json_plugin"), ("lambda", "lambda_plugin"), ("plugind", "plugind_plugin")],
+)
+def test_module_is_the_one_that_is_imported_in_the_jail(name, module):
+    assert bundle.read(make(read(SIMPLE), name).data).manifest.entrypoint == module
 
 
 def test_functions_whose_schema_is_too_long():
