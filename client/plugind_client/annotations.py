@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -90,7 +91,8 @@ def _is_plain(value: object) -> bool:
 def _any_of(schemas: list[Any]) -> Any:
     """One of these; anything where one of them is anything."""
     flat = [part for each in schemas for part in (each["anyOf"] if _is_choice(each) else [each])]
-    different = [part for index, part in enumerate(flat) if part not in flat[:index]]
+    # By their text: there are as many as a stranger likes, and to Python 1 and true are the same.
+    different = list({json.dumps(part): part for part in flat}.values())
     if True in different or len(different) > MAX_CHOICES:
         return True
     return different[0] if len(different) == 1 else {"anyOf": different}

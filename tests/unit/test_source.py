@@ -210,6 +210,7 @@ def test_any_text_is_a_module_or_is_refused(text):
         ("typing.Optional[list[str]]", [None, ["a"]], [[1], 1]),
         ("'Union[int, str]'", [1, "a"], [1.5, None]),
         ("Literal['low', 'high']", ["low"], ["mid", 1]),
+        ("Literal[1] | Literal[True] | Literal[1]", [1, True], [0, False]),
         ("tuple[float, float]", [[1, 2]], [1]),
         ("Decimal", [1, "a", None, []], []),
         ("Literal['\\ud800']", ["a", 1], []),
