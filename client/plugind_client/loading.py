@@ -18,13 +18,14 @@ from typing import Any, Final, cast
 
 from plugind_client import bundling, source
 from plugind_client.bundling import Made
-from plugind_client.errors import Denied, PluginFailed, error_of
+from plugind_client.errors import Denied, InvalidSource, PluginFailed, error_of
 from plugind_client.parsing import parse
 from plugind_client.records import Check, PluginSource, RunResult
 from plugind_client.source import Function, Source
 
 _MISSING: Final = object()
 """An argument that was not given: what its default is, the jail knows."""
+_SHOWN: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,12 @@ def _text(given: str | os.PathLike[str]) -> tuple[str, str, str]:
     if isinstance(given, str) and ("\n" in given or not given.endswith(".py")):
         return given, "<source>", "generated"
     path = Path(given)
-    with path.open("rb") as file:
-        data = file.read(source.MAX_BYTES + 4)  # a byte order mark is not counted
+    try:
+        with path.open("rb") as file:
+            data = file.read(source.MAX_BYTES + 4)  # a byte order mark is not counted
+    except ValueError as error:  # a null byte, half a surrogate pair
+        detail = f"{ascii(given)[:_SHOWN]}: expected Python source or the path of a file, got a name for none: {error}"
+        raise InvalidSource("INVALID_SOURCE", detail=detail) from None
     return source.decoded(data, str(path)), str(path), path.stem
 
 

@@ -217,6 +217,14 @@ def test_same_source_again_is_the_same_version(client, daemon):
     assert len(daemon.plugins["margins"].versions) == 2
 
 
+@pytest.mark.parametrize("text", ["x\0.py", "\ud800.py"])
+def test_line_that_can_be_no_path_is_refused_and_nothing_is_sent(client, daemon, text):
+    with pytest.raises(InvalidSource) as raised:
+        client.load_source(text)
+    assert raised.value.detail.startswith(f"{text!a}: expected Python source or the path of a file, got")
+    assert daemon.requests == []
+
+
 def test_source_that_is_none_is_told_with_its_place_before_anything_is_sent(client, daemon, tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("def f(:\n")
