@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-import io
-import tokenize
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -25,6 +24,8 @@ MAX_FUNCTIONS: Final = 200
 MAX_PARAMETERS: Final = 100
 """Of one function."""
 _SHOWN: Final = 200
+_DECLARATION: Final = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+_EMPTY: Final = re.compile(rb"[ \t\f]*(#.*)?")
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -99,12 +100,23 @@ def _check_text(text: str, where: str) -> None:
         _refuse(where, 1, 1, f"at most {MAX_BYTES} bytes of Python source", f"{len(data)}")
     if "\0" in text:
         _refuse_at(where, text, text.index("\0"), "Python source", "a null byte")
-    try:
-        encoding = tokenize.detect_encoding(io.BytesIO(data).readline)[0]
-    except SyntaxError as error:
-        _refuse(where, 1, 1, "UTF-8", str(error)[:_SHOWN])
-    if encoding not in ("utf-8", "utf-8-sig"):
+    encoding = _declared(data)
+    if not (encoding in ("utf-8", "utf8") or encoding.startswith("utf-8-")):
         _refuse(where, 1, 1, "UTF-8", f"a declaration of the encoding {encoding}")
+
+
+def _declared(data: bytes) -> str:
+    """The encoding that one of the first two lines declares, by the interpreter's rule (PEP 263); else UTF-8.
+
+    It is not looked up, as tokenize.detect_encoding does: that imports the module of an encoding that a stranger names.
+    """
+    for line in data.splitlines()[:2]:
+        found = _DECLARATION.match(line)
+        if found:
+            return found[1].decode().lower().replace("_", "-")
+        if not _EMPTY.fullmatch(line):
+            break
+    return "utf-8"
 
 
 def _parse(text: str, where: str) -> ast.Module:
