@@ -15,7 +15,7 @@ from plugind.sandbox.inside.functions import public_functions
 from plugind.schema import Schema
 from plugind_client import InvalidRequest, InvalidSource
 from plugind_client.bundling import input_schema
-from plugind_client.source import MAX_BYTES, MAX_FUNCTIONS, MAX_PARAMETERS, decoded, read
+from plugind_client.source import MAX_BRACES, MAX_BYTES, MAX_FUNCTIONS, MAX_PARAMETERS, decoded, read
 
 MODULES = sorted((Path(__file__).parents[1] / "data/napkin").glob("*/calculations.py"))
 
@@ -166,6 +166,7 @@ def test_text_of_a_file():
         ("", "m.py:1:1: expected at least one public function at the top level, got no function"),
         ("def _f(): ...", "m.py:1:1: expected at least one public function at the top level, got no function"),
         ("x = 1\ndef f(x:\n    return x", "m.py:2:6: expected Python source, got '(' was never closed"),
+        ("x = f'" + "{1}" * (MAX_BRACES + 1) + "'", f"m.py:1:1: expected at most {MAX_BRACES} braces, got {MAX_BRACES + 1}"),
         ("def f(): ...\n\0", "m.py:2:1: expected Python source, got a null byte"),
         ("x = '\ud800'", "m.py:1:6: expected Unicode text, got the lone surrogate '\\ud800'"),
         ("# coding: latin-1\ndef f(): ...", "m.py:1:1: expected UTF-8, got a declaration of the encoding latin-1"),

@@ -167,6 +167,7 @@ def test_without_a_record_of_it_nothing_runs(tmp_path):
         ({"a.py": b"\xff"}, "a.py"),
         ({"a.py": b"-" * 100_000 + b"1"}, "a.py"),
         ({"a.py": b"x" + b".a" * 60_000}, "a.py: cannot be parsed: RecursionError"),
+        ({"a.py": b"{" * staticcheck.MAX_BRACES, "b.py": b"{"}, "expected at most 10000 braces in Python source, got 10001"),
         ({"a.py": b"#" * staticcheck.MAX_BYTES, "b.py": b"#"}, "expected at most 131072 bytes of Python source, got 131073"),
         ({"a.so": b""}, "a.so: expected Python source, JSON and TOML only, and no programs"),
     ],
