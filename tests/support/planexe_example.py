@@ -2,6 +2,7 @@
 
 import sys
 import types
+import warnings
 from array import array
 from math import nan
 from pathlib import Path
@@ -11,15 +12,20 @@ EXAMPLE = ROOT / "client/examples/planexe"
 DATA = EXAMPLE / "data"
 
 sys.path.append(str(EXAMPLE))
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # Luigi tells about an option of its own
+    import luigi  # noqa: F401
 
 import napkin  # noqa: E402
+import pipeline  # noqa: E402
+import prepare  # noqa: E402
 import sampling  # noqa: E402
 import summary  # noqa: E402
 
 from plugind_client import ColumnResult, PluginException, PluginFailed  # noqa: E402
 from plugind_client.testing import FakeClient  # noqa: E402
 
-__all__ = ["DATA", "EXAMPLE", "Here", "module_of", "napkin", "sampling", "summary"]
+__all__ = ["DATA", "EXAMPLE", "Here", "module_of", "napkin", "pipeline", "prepare", "sampling", "summary"]
 
 
 def module_of(source):
