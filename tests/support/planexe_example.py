@@ -20,12 +20,13 @@ import napkin  # noqa: E402
 import pipeline  # noqa: E402
 import prepare  # noqa: E402
 import sampling  # noqa: E402
+import service  # noqa: E402
 import summary  # noqa: E402
 
 from plugind_client import ColumnResult, PluginException, PluginFailed  # noqa: E402
 from plugind_client.testing import FakeClient  # noqa: E402
 
-__all__ = ["DATA", "EXAMPLE", "Here", "module_of", "napkin", "pipeline", "prepare", "sampling", "summary"]
+__all__ = ["DATA", "EXAMPLE", "Here", "module_of", "napkin", "pipeline", "prepare", "sampling", "service", "summary"]
 
 
 def module_of(source):
