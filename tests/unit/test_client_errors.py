@@ -14,22 +14,8 @@ import plugind_client
 from plugind.model import Code, Outcome
 from plugind_client import errors
 from plugind_client.records import Governance, PluginException, Reason, RunResult, Usage, Violation
+from tests.support.sentences import FORBIDDEN
 
-FORBIDDEN = (
-    "timeout",
-    "timed out",
-    "connect",
-    "capacity",
-    "try again",
-    "rate limit",
-    "overloaded",
-    "server error",
-    "internal error",
-    "temporarily unavailable",
-    "network",
-    "auth",
-    "none",
-)
 SENTENCES = {**errors.DENIALS, **errors.OUTCOMES, **errors.CALLS, "anything else": errors.UNKNOWN_CODE}
 CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.PlugindError)]
 SPEC = Path(__file__).parents[2] / "daemon/SPEC.md"
