@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 from array import array
-from pathlib import Path
 
 import numpy
 import pytest
@@ -12,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugind_client import Denied, LimitExceeded
+from tests.support.napkin_plans import EACH_OF_PLANEXE
 from tests.support.planexe_example import DATA, Here, module_of, napkin, sampling, summary
 
-ROOT = Path(__file__).parents[2]
-SHARED = Path(os.environ.get("PLUGIND_SHARED_DATA", ROOT.parent / "shared/data"))
-PLANS = sorted(path.parent for path in (ROOT / "tests/data/napkin").glob("*/calculations.py"))
 SETTINGS = {"n_runs": 10_000, "seed": 1, "distribution_default": "triangular"}
 
 
@@ -287,15 +283,11 @@ def test_what_is_no_fault_of_a_calculation_is_no_missing_value(error):
 # --- what PlanExe published --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    not SHARED.is_dir(), reason=f"PlanExe's data is not at {SHARED}: set PLUGIND_SHARED_DATA to test with it"
-)
-@pytest.mark.parametrize("calculations", PLANS, ids=lambda path: path.name)
-def test_the_figures_are_those_that_planexe_published(calculations):
+@pytest.mark.parametrize("folder,calculations", EACH_OF_PLANEXE)
+def test_the_figures_are_those_that_planexe_published(folder, calculations):
     """Another generator drew PlanExe's trials: they agree as two samples of one distribution do."""
-    folder = SHARED / "napkin" / calculations.name
     published = json.loads((folder / "montecarlo.json").read_text())
-    found = napkin.run_in_process(napkin.read(folder), calculations / "calculations.py")
+    found = napkin.run_in_process(napkin.read(folder), calculations)
     assert found["settings"] == published["settings"]
     assert found["plan_summary"] == published["plan_summary"]
     assert (found["valid"], found["warnings"]) == (True, [])

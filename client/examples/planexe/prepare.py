@@ -10,13 +10,15 @@ to have read the code. What is active already stays as it is.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+from plugind_client import Client
 
 HERE = Path(__file__).parent
 PLUGINS = (
@@ -38,20 +40,29 @@ def prepare(socket: str, admin_socket: str = "") -> bool:
         environment["PLUGIND_ADMIN_SOCKET"] = admin_socket
     try:
         for folder in PLUGINS:
-            submitted = json.loads(plugindctl(environment, "submit", str(folder), "--json"))
-            label, state = f"{submitted['name']}@{submitted['version']}", submitted["state"]
+            manifest = tomllib.loads((folder / "plugin.toml").read_text())
+            name, version = manifest["name"], manifest["version"]
+            plugindctl(environment, "submit", str(folder))
+            state = state_of(socket, name, version)
             if state == "submitted":
-                plugindctl(environment, "approve", label, "--as-declared", "--reason", REASON)
+                plugindctl(environment, "approve", f"{name}@{version}", "--as-declared", "--reason", REASON)
             if state in ("submitted", "approved"):
-                plugindctl(environment, "activate", label)
+                plugindctl(environment, "activate", f"{name}@{version}")
     except CommandFailed as error:
         print(error, file=sys.stderr)
         return False
     return True
 
 
-def plugindctl(environment: dict[str, str], *arguments: str) -> str:
-    """What the command prints. Raises CommandFailed."""
+def state_of(socket: str, name: str, version: str) -> str:
+    """submitted, approved, active, …; every caller may ask."""
+    with Client(socket) as client:
+        found = client.get(name).version(version)
+    return found.state if found else ""
+
+
+def plugindctl(environment: dict[str, str], *arguments: str) -> None:
+    """Shows a command and carries it out. Raises CommandFailed."""
     beside = Path(sys.executable).with_name("plugindctl")  # of the same virtual environment
     command = str(beside) if beside.exists() else shutil.which("plugindctl")
     if command is None:
@@ -60,7 +71,6 @@ def plugindctl(environment: dict[str, str], *arguments: str) -> str:
     done = subprocess.run([command, *arguments], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise CommandFailed(f"{done.stderr.strip()}\nprepare: plugindctl {arguments[0]} ended with {done.returncode}")
-    return done.stdout
 
 
 def main() -> int:
