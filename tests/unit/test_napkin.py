@@ -1,7 +1,9 @@
 """The Monte Carlo of the PlanExe example: what it draws, what it says of it, and that every way of calling gives the same."""
 
+import inspect
 import json
 import math
+import re
 from array import array
 
 import numpy
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from plugind_client import Denied, LimitExceeded
 from tests.support.napkin_plans import EACH_OF_PLANEXE
-from tests.support.planexe_example import DATA, Here, module_of, napkin, sampling, summary
+from tests.support.planexe_example import DATA, EXAMPLE, Here, module_of, napkin, sampling, summary
 
 SETTINGS = {"n_runs": 10_000, "seed": 1, "distribution_default": "triangular"}
 
@@ -278,6 +280,28 @@ def test_what_is_no_fault_of_a_calculation_is_no_missing_value(error):
     module.f = f
     with pytest.raises(type(error)):
         napkin.run_by_call(plan("f", x=bound()), module)
+
+
+def test_the_ten_lines_of_the_readme_do_what_it_says(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (EXAMPLE / "README.md").read_text(), re.DOTALL)
+    (shown,) = [block for block in blocks if "Columns(" in block]
+    path = tmp_path / "calculations.py"
+    path.write_text("def f(x, k):\n    return k / x\n\ndef g(y):\n    return -y\n")
+    drawn = {"x": array("d", [1, 0, 4]), "y": array("d", [1, 2, 3])}
+    known = {"inspect": inspect}
+    exec(shown, known)
+    known["client"] = client = Here()
+    client.load_source = lambda path, stage: named(Here.load_source(client, path))
+    found = known["outputs"](path, drawn, {"k": 2})
+    assert found["g"] == array("d", [-1, -2, -3])
+    assert (found["f"][0], found["f"][2]) == (2.0, 0.5)
+    assert math.isnan(found["f"][1])
+
+
+def named(module):
+    """With the list of its functions, as a module of the client has it."""
+    module.__all__ = [name for name, value in vars(module).items() if inspect.isfunction(value)]
+    return module
 
 
 # --- what PlanExe published --------------------------------------------------------------------------------------------
