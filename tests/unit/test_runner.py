@@ -150,6 +150,38 @@ def test_an_item_that_is_no_call_is_that_items_error(call, item) -> None:
     assert value[1] == 2
 
 
+EVIL = """
+class Evil(Exception):
+    def __str__(self): raise SystemExit(3)
+
+class Worse(Exception):
+    @property
+    def __traceback__(self): raise KeyboardInterrupt
+
+class Odd(dict):
+    def items(self): raise SystemExit(4)
+
+def run(payload, context):
+    if payload == "odd":
+        return Odd(a=1)
+    raise {"evil": Evil, "worse": Worse}[payload]
+"""
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind", "told"),
+    [
+        ("evil", b"E", "<no text: __str__ raised>"),
+        ("worse", b"E", "cannot be described"),
+        ("odd", b"I", "SystemExit: 4"),
+    ],
+)
+def test_what_cannot_even_be_told_is_told_as_that(call, payload, kind, told) -> None:
+    got, body = call(EVIL, payload)
+    assert got == kind
+    assert told in (body["message"] if kind == b"E" else body)
+
+
 def test_a_long_story_is_cut() -> None:
     told = functions.describe(type("N" * 999, (Exception,), {})("x" * 99_999))
     assert {key: len(text) for key, text in told.items()} == {"type": 256, "message": 4096, "traceback": 16384}

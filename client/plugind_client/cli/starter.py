@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
-import sys
 from pathlib import Path
 
 from plugind_client import bundling
@@ -111,7 +109,7 @@ _CASE = """\
 
 def files(name: str) -> dict[str, str]:
     """Path → text of a new plugin's files."""
-    module = f"{name}_plugin" if name in sys.stdlib_module_names or keyword.iskeyword(name) else name
+    module = bundling.module_name(name)
     return {
         "plugin.toml": _MANIFEST.replace("@NAME@", name).replace("@MODULE@", module),
         f"{module}.py": _CODE,

@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from plugind.sandbox.inside.functions import MESSAGE_CHARS, Plugin, describe, encode
+from plugind.sandbox.inside.functions import Plugin, describe, encode
 
 
 def answer(plugin: Plugin, batch: bytes) -> bytes:
@@ -56,7 +56,7 @@ def _input(plugin: Plugin, text: memoryview) -> tuple[dict[str, Any], bytes]:
         return {"error": _raised(error)}, b""
     try:
         shown = plugin.encode(value)
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:
         return {"error": _no_json(error)}, b""
     return {"json": len(shown)}, shown
 
@@ -131,12 +131,12 @@ def _encoded(plugin: Plugin, values: list[Any], errors: dict[int, dict[str, str]
         return "float64", array("d", values).tobytes()
     try:
         return "values", plugin.encode(values)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:
         shown = []
         for row, value in enumerate(values):
             try:
                 shown.append(plugin.encode(value))
-            except (TypeError, ValueError, RecursionError) as error:
+            except Exception as error:
                 errors[row] = _no_json(error)
                 shown.append(b"null")
         return "values", b"[" + b",".join(shown) + b"]"
@@ -148,4 +148,4 @@ def _raised(error: Exception) -> dict[str, str]:
 
 
 def _no_json(error: Exception) -> dict[str, str]:
-    return {"kind": "I", "type": type(error).__name__, "message": str(error)[:MESSAGE_CHARS]}
+    return {**_raised(error), "kind": "I"}

@@ -94,12 +94,19 @@ def encode(value: object, *, non_finite: bool = False) -> bytes:
 
 
 def describe(error: BaseException) -> dict[str, str]:
-    """An exception as data: type, message, traceback of the plugin's own frames."""
+    """An exception as data: type, message, traceback of the plugin's own frames. Raises nothing, whatever it is."""
+    try:
+        return _described(error)
+    except BaseException:  # what it is made of is the plugin's, and could raise anything
+        return {"type": "Exception", "message": "<an exception that cannot be described>", "traceback": ""}
+
+
+def _described(error: BaseException) -> dict[str, str]:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename.startswith("/plugin/")]
     shown = [*traceback.format_list(own), *traceback.format_exception_only(error)]
     return {
-        "type": type(error).__name__[:TYPE_CHARS],
+        "type": str(type(error).__name__)[:TYPE_CHARS],
         "message": _safe_text(error)[:MESSAGE_CHARS],
         "traceback": "".join(shown)[:TRACEBACK_CHARS],
     }
@@ -108,5 +115,5 @@ def describe(error: BaseException) -> dict[str, str]:
 def _safe_text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         return "<no text: __str__ raised>"

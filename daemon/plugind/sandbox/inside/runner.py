@@ -111,8 +111,9 @@ def _outcome(answer: Callable[[], Callable[[], bytes]]) -> tuple[bytes, bytes]:
         return b"E", encode(describe(error))
     try:
         return b"V", text()
-    except (TypeError, ValueError, RecursionError) as error:
-        return b"I", encode(f"{type(error).__name__}: {error}")
+    except BaseException as error:  # of a value that makes its own JSON, so to speak, anything can come
+        shown = describe(error)
+        return b"I", encode(f"{shown['type']}: {shown['message']}")
 
 
 def _give(result: int, nonce: bytes, kind: bytes, body: bytes) -> None:
