@@ -21,7 +21,8 @@ quick: lint ## linters and unit tests; no root, under a minute
 	$(PYTHON_ENV) -m pytest -q -n 2 -m "not root and not slow" --hypothesis-profile=quick tests/unit
 
 test: lint ## everything but the soak; needs root, under a quarter of an hour
-	@$(AS_ROOT) "the tests make real jails and attack them" $(PYTEST_ROOT) --ignore=tests/soak
+	@$(AS_ROOT) "the tests run as they do in CI" $(PYTEST_ROOT) -q -n 2 tests/unit
+	@$(AS_ROOT) "the tests make real jails and attack them" $(PYTEST_ROOT) --ignore=tests/soak --ignore=tests/unit
 
 test-systemd: setup ## install it in a container with systemd and drive it as an operator (needs root, minutes)
 	@$(AS_ROOT) "the tests boot a container over a copy of this machine's files" $(PYTEST_ROOT) tests/systemd
