@@ -20,8 +20,7 @@ from plugind.policy.facts import Grant
 from plugind.sandbox.outcome import judge_frame
 
 INPUT: Final = b"<"
-"""Begins an input in a transcript; an answer begins with the kind of its frame: V, E or I. Then 8 bytes length."""
-_LENGTH_BYTES: Final = 8
+"""Begins an input in a transcript; an answer begins with the kind of its frame: V, E or I."""
 _LAST_MS: Final = 1000
 """So long before the launcher would end it a session takes no more inputs."""
 
@@ -172,7 +171,7 @@ class Conversation:
         self._time_out()
 
     def _note(self, kind: bytes, content: bytes) -> None:
-        self.transcript += kind + len(content).to_bytes(_LENGTH_BYTES, "big") + content
+        self.transcript += b"%s %d\n%s\n" % (kind, len(content), content)
 
     async def close(self) -> RunAnswer:
         """No more inputs. How the execution ended."""

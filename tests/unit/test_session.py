@@ -30,7 +30,7 @@ def with_profile(desk, **changes):
 
 
 def transcript(*frames):
-    return b"".join(kind + len(text).to_bytes(8, "big") + text for kind, text in frames)
+    return b"".join(b"%s %d\n%s\n" % (kind, len(text), text) for kind, text in frames)
 
 
 async def test_a_session_is_one_execution_whose_digest_is_that_of_its_frames(desk):
