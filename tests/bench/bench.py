@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import os
 import re
@@ -31,6 +32,7 @@ from plugind.audit.ledger import Ledger  # noqa: E402
 from plugind.audit.records import Refused  # noqa: E402
 from plugind_client import Client  # noqa: E402
 from plugind_proto.v1 import governance_pb2  # noqa: E402
+from tests.bench import generated, monte_carlo  # noqa: E402
 from tests.support.daemon import Daemon  # noqa: E402
 
 CODE = """import json, sys
@@ -222,6 +224,8 @@ def main() -> int:
             "back to back": measure(found, arguments.rounds, 0),
             "spaced 10 ms": measure(found, arguments.rounds, 0.01),
         }
+        calls = generated.measure(client, folder)
+        trials = monte_carlo.measure(client)
         late = wall_overshoot(client, max(5, arguments.rounds // 6))
         rate = records_per_second(daemon, 64, 3)
     killed = kill_many(200)
@@ -231,9 +235,30 @@ def main() -> int:
     }
     if arguments.json:
         overshoot = {name: {"p50": percentile(values, 50), "max": max(values)} for name, values in late.items()}
-        print(json.dumps({"runs": report, "wall_overshoot_ms": overshoot, "records_per_s": rate, "kill": killed}))
+        print(
+            json.dumps(
+                {
+                    "runs": report,
+                    "generated": dataclasses.asdict(calls),
+                    "monte_carlo": dataclasses.asdict(trials),
+                    "wall_overshoot_ms": overshoot,
+                    "records_per_s": rate,
+                    "kill": killed,
+                }
+            )
+        )
     else:
         show(report, late)
+        print(
+            f"generated code: {calls.session_calls_per_s:.0f} calls/s in a session"
+            f" ({calls.session_calls_per_s / calls.echo_calls_per_s:.2f} of a bare gRPC echo),"
+            f" {calls.map_evaluations_per_s:.0f} evaluations/s by map"
+            f" ({calls.map_evaluations_per_s / calls.in_process_evaluations_per_s:.2f} of in-process)"
+        )
+        print(
+            f"Monte Carlo of 10,000 trials ({trials.plan}): {trials.by_map_ms:.0f} ms by map,"
+            f" {trials.in_process_ms:.0f} ms in process: {trials.ratio:.2f} times"
+        )
         print(
             f"durable records per second, 64 callers: {rate['api']:.0f} through the API, {rate['ledger']:.0f} straight"
         )
