@@ -40,6 +40,7 @@ class AsyncClient(Connected, AwaitsModules):
 
     async def close(self) -> None:
         """Ends calls in flight and this process's connection. Later calls raise InvalidRequest."""
+        await self._close_pools()
         connection = self._leave()
         if connection is not None:
             await connection.channel.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from plugind_client.errors import PlugindError
 from plugind_client.results import SessionResult
 from plugind_client.session import Talk
 from plugind_client.text import payload_json
@@ -93,7 +95,10 @@ class AsyncSession(Talk):
                 self._broken(error)
                 stream.cancel()
                 raise
-            return self._closed(response)
+            result = self._closed(response)
+            with contextlib.suppress(PlugindError):
+                await stream.receive()  # until the daemon has let go: what is closed then interrupts nothing there
+            return result
 
     def cancel(self) -> None:
         """Kills the instance, also while another task waits for an answer. Nothing when it is over."""

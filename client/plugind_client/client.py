@@ -80,6 +80,7 @@ class Client(Connected, LoadsModules):
 
     def close(self) -> None:
         """Ends calls in flight and this process's connection. Later calls raise InvalidRequest."""
+        self._close_pools()
         connection = self._leave()
         if connection is not None:
             connection.channel.close()

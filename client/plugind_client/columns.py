@@ -97,7 +97,7 @@ def column(name: str, values: Values) -> tuple[str, bytes]:
         values = _listed(name, values)
     # Exactly float: a subclass may write itself differently, and an int or a bool is to stay what it is.
     if set(map(type, values)) == {float}:
-        return "float64", _little(array("d", values).tobytes(), sys.byteorder)
+        return "float64", from_doubles(array("d", values))
     return "values_json", payload_json(values)
 
 
@@ -107,6 +107,11 @@ def _listed(name: str, values: memoryview) -> list[Any]:
     except NotImplementedError:
         detail = f"{name}: expected a column of numbers, got items of the format {values.format!r}"
         raise InvalidRequest("INVALID_REQUEST", detail=detail) from None
+
+
+def from_doubles(values: array[float]) -> bytes:
+    """Doubles as the wire has them."""
+    return _little(values.tobytes(), sys.byteorder)
 
 
 def doubles(data: bytes) -> array[float]:

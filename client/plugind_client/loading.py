@@ -1,4 +1,4 @@
-"""Plugins as modules: functions with their true signatures, whose calls are runs in the daemon's jail.
+"""Plugins as modules: functions with their true signatures, whose calls run in the daemon's jail.
 
 Source: SPEC.md, "Client".
 """
@@ -18,9 +18,9 @@ from typing import Any, Final, cast
 
 from plugind_client import bundling, source
 from plugind_client.bundling import Made
-from plugind_client.errors import Denied, InvalidSource, PluginFailed, error_of
+from plugind_client.errors import Denied, InvalidSource, PluginFailed
 from plugind_client.parsing import parse
-from plugind_client.records import Check, PluginSource, RunResult
+from plugind_client.records import Check, PluginSource
 from plugind_client.source import Function, Source
 
 _MISSING: Final = object()
@@ -30,7 +30,7 @@ _SHOWN: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What every run of a loaded module carries; as for `Client.run`."""
+    """What every session of a loaded module is opened for; as for `Client.session`."""
 
     stage: str | None = None
     plan_id: str | None = None
@@ -44,17 +44,19 @@ class Use:
 
     @property
     def of_run(self) -> dict[str, Any]:
-        """Arguments of `execute`."""
+        """Arguments of `session` and `map`."""
         return {**self.explained, "plan_id": self.plan_id}
 
 
 class PluginModule(types.ModuleType):
     """What `load_source` gives: the plugin's public functions as attributes, and no others.
 
-    A call is one run (AsyncClient's is awaited). It gives the function's value, or raises: TypeError, as Python itself
-    says it, for arguments that do not fit the signature, and then nothing was sent; the exception that the function
-    raised, where it is a builtin one, with its own message and the PluginFailed as its cause; every other error as
-    `Client.run` does.
+    A call (AsyncClient's is awaited) goes to a session of the module, which is opened when none is idle; threads that
+    call at the same time have one each. So the plugin's globals live on from call to call, as they would in this
+    process, and are gone when it was not called for a second. A call gives the function's value, or raises: TypeError,
+    as Python itself says it, for arguments that do not fit the signature, and then nothing was sent; the exception that
+    the function raised, where it is a builtin one, with its own message and the PluginFailed as its cause; every other
+    error as `Session.call` does.
     """
 
     __version__: str
@@ -134,7 +136,7 @@ def require_runnable(checks: Iterable[Check]) -> None:
 
 
 def module_of(found: Source, name: str, version: str, use: Use, run: Callable[[dict[str, Any]], Any]) -> PluginModule:
-    """The module of a plugin whose source was read. `run` runs it with an input and gives what a call gives."""
+    """The module of a plugin whose source was read. `run` gives it an input and gives what a call gives."""
     module = PluginModule(name, version, found.doc, use)
     for function in found.functions.values():
         setattr(module, function.name, _remote(function, name, run))
@@ -187,16 +189,9 @@ def _binder(function: Function) -> Callable[..., dict[str, Any]]:
 # --- what came of a call ---------------------------------------------------------------------------------------------
 
 
-def value_of(result: RunResult) -> Any:
-    """The output of a run, or its error raised: the builtin exception itself where the function raised one."""
-    error = error_of(result)
-    if isinstance(error, PluginFailed):
-        original = original_of(error.type, error.message)
-        if original is not None:
-            raise original from error
-    if error is not None:
-        raise error
-    return result.output
+def as_raised(error: PluginFailed) -> Exception:
+    """What a call of a function raises: the builtin exception itself where the function raised one."""
+    return original_of(error.type, error.message) or error
 
 
 def original_of(kind: str, message: str) -> Exception | None:

@@ -5,14 +5,18 @@ Without gRPC, so that the fakes in testing.py have them too. Source: SPEC.md, "C
 
 from __future__ import annotations
 
+import functools
 import os
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from plugind_client import loading, running
 from plugind_client.calls import Calls
+from plugind_client.errors import PluginFailed
 from plugind_client.loading import PluginModule, Use
 from plugind_client.method import Call
+from plugind_client.pools import IDLE_MS, AsyncPool, Pool
 from plugind_client.session import Session, Stream
 from plugind_client.source import Source
 from plugind_proto.v1 import runtime_pb2
@@ -29,6 +33,16 @@ class LoadsModules(Calls):
     def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""
         raise NotImplementedError
+
+    @functools.cached_property
+    def _pools(self) -> weakref.WeakSet[Pool]:
+        """Of the modules that somebody still has."""
+        return weakref.WeakSet()
+
+    def _close_pools(self) -> None:
+        """Ends the idle sessions of all modules well."""
+        for pool in list(self._pools):
+            pool.close()
 
     def _stream(self, request: runtime_pb2.SessionRequest) -> Stream:
         """The stream that the message opens."""
@@ -74,9 +88,10 @@ class LoadsModules(Calls):
         sensitivity: str | None = None,
         timeout_ms: int | None = None,
     ) -> PluginModule:
-        """A plugin with interface "functions" as a module; see `load_source` for what its functions do.
+        """A plugin with interface "functions" as a module; see PluginModule for what its functions do.
 
-        Without a version it is the one that is active now, and stays that one: its signatures are.
+        Without a version it is the one that is active now, and stays that one: its signatures are. Its globals live as
+        long as they would in this process while it is called, and are gone when it was not for a second.
 
         Raises:
             Denied: it may not run; `reasons` tell all that keeps it.
@@ -104,7 +119,8 @@ class LoadsModules(Calls):
         `path_or_text` is the source, or its path: a path object, or one line that ends with .py. It is never imported
         here. `name` is the plugin's: without one it is made of the source, so that the same source has the same. Of two
         sources under one name the later retires the earlier. The plugin is for `stage`, or for all without one; what
-        else is named goes with every run, as for `run`.
+        else is named is as for `session`. What the functions do, and how long the module's globals live, is told by
+        PluginModule: calls share an instance, and with it globals, until none came for a second.
 
         Raises:
             InvalidSource: it cannot be made into a plugin; `detail` tells where and why.
@@ -121,8 +137,17 @@ class LoadsModules(Calls):
         return self._module(ready.source, name, version, use)
 
     def _module(self, source: Source, name: str, version: str, use: Use) -> PluginModule:
+        pool = Pool(functools.partial(self.session, name, version=version, idle_ms=IDLE_MS, **use.of_run))
+        self._pools.add(pool)
+
         def run(call: dict[str, Any]) -> Any:
-            return loading.value_of(self.execute(name, call, version=version, **use.of_run))
+            try:
+                return pool.call(call)
+            except PluginFailed as error:
+                raised = loading.as_raised(error)
+                if raised is error:
+                    raise
+                raise raised from error
 
         return loading.module_of(source, name, version, use, run)
 
@@ -133,6 +158,16 @@ class AwaitsModules(Calls):
     async def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""
         raise NotImplementedError
+
+    @functools.cached_property
+    def _pools(self) -> weakref.WeakSet[AsyncPool]:
+        """Of the modules that somebody still has."""
+        return weakref.WeakSet()
+
+    async def _close_pools(self) -> None:
+        """Ends the idle sessions of all modules well."""
+        for pool in list(self._pools):
+            await pool.close()
 
     def _stream(self, request: runtime_pb2.SessionRequest) -> AsyncStream:
         """The stream that the message opens."""
@@ -202,7 +237,16 @@ class AwaitsModules(Calls):
         return self._module(ready.source, name, version, use)
 
     def _module(self, source: Source, name: str, version: str, use: Use) -> PluginModule:
+        pool = AsyncPool(functools.partial(self.session, name, version=version, idle_ms=IDLE_MS, **use.of_run))
+        self._pools.add(pool)
+
         async def run(call: dict[str, Any]) -> Any:
-            return loading.value_of(await self.execute(name, call, version=version, **use.of_run))
+            try:
+                return await pool.call(call)
+            except PluginFailed as error:
+                raised = loading.as_raised(error)
+                if raised is error:
+                    raise
+                raise raised from error
 
         return loading.module_of(source, name, version, use, run)

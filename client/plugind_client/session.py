@@ -5,6 +5,7 @@ Source: SPEC.md, "Client"; proto/plugind_proto/v1/runtime.proto, Session.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -221,7 +222,10 @@ class Session(Talk):
                 self._broken(error)
                 stream.cancel()
                 raise
-            return self._closed(response)
+            result = self._closed(response)
+            with contextlib.suppress(PlugindError):
+                stream.receive()  # until the daemon has let go: what is closed then interrupts nothing there
+            return result
 
     def cancel(self) -> None:
         """Kills the instance, also while another thread waits for an answer. Nothing when it is over."""

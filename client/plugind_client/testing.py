@@ -14,6 +14,7 @@ same calls, and only what answers them is in memory. What is not there: a jail, 
 schemas and a policy beyond states, stages and holds. `submit`, `approve`, `kill`, the audit and all else work on a
 registry in memory; `audit.tail` ends with the newest record instead of waiting for more. `load_source` hands its code
 in and runs none of it: `fake.answers(module.__name__, answer)` says what a call {"function": …, "arguments": …} gives.
+In `calls` a session that was opened is a call "session", and each of its inputs, also by a module, a "session.call".
 
 A fake belongs to one process: what a forked child calls is not seen in its parent. It imports no gRPC, but for `audit`.
 """
@@ -23,6 +24,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -30,11 +32,13 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from plugind_client.calls import Calls
 from plugind_client.errors import BY_OUTCOME, DENIALS, Denied, InvalidRequest, NotFound, Unavailable
+from plugind_client.memory.answers import Answers
+from plugind_client.memory.batches import AsyncMemoryStream, MemoryStream
 from plugind_client.memory.daemon import Daemon
-from plugind_client.memory.runs import Answers
 from plugind_client.method import Call
 from plugind_client.modules import AwaitsModules, LoadsModules
 from plugind_client.records import Reason
+from plugind_proto.v1 import runtime_pb2
 
 if TYPE_CHECKING:
     # For a type checker a fake is a client, so that it can be handed to what wants one. While running it is none:
@@ -50,6 +54,7 @@ __all__ = ["AsyncFakeClient", "FakeCall", "FakeClient"]
 Result = TypeVar("Result")
 VERSION: Final = "1.0.0"
 """Of a plugin that a test answers for and names no version of."""
+_OF_SESSION: Final = ("plugin", "version", "stage", "plan_id", "sensitivity", "timeout_ms")
 _METHODS: Final = {getattr(Calls, name): name for name in vars(Calls) if not name.startswith("_")}
 """Names of the client's methods, by the functions that make their calls."""
 
@@ -80,7 +85,8 @@ class Scripted:
 
         `plugin` is a name or NAME@VERSION. An answer is a function of the payload, an exception (then the plugin
         raises it; one of this client's errors instead ends the run, or fails the call, so), or a JSON value. The
-        payload is what JSON makes of it, as in the jail: tuples are lists.
+        payload is what JSON makes of it, as in the jail: tuples are lists. Each payload of `map`, each row of `Columns`
+        and each call of a session takes an answer as a run does; SessionOver ends a session before that call.
         """
         if not answers:
             raise TypeError("expected at least one answer")
@@ -120,6 +126,16 @@ class Scripted:
             return made.missing(error)
         return made.read(given)
 
+    def _opened(self, request: runtime_pb2.SessionOpen) -> MemoryStream:
+        run = request.run
+        told = {name: getattr(run, name) or None for name in _OF_SESSION} | {"idle_ms": request.idle_ms or None}
+        self._admit("session", told)
+
+        def seen(text: bytes) -> None:
+            self._admit("session.call", {"plugin": run.plugin, "payload": json.loads(text)})
+
+        return MemoryStream(self._daemon.runs, request, seen)
+
     def _admit(self, method: str, arguments: dict[str, Any]) -> None:
         if self._ended:
             raise InvalidRequest("INVALID_REQUEST", detail=f"this {type(self).__name__} is closed")
@@ -141,6 +157,7 @@ class FakeClient(Scripted, Client):
 
     def close(self) -> None:
         """Later calls raise InvalidRequest."""
+        self._close_pools()
         self._ended = True
 
     @property
@@ -158,6 +175,9 @@ class FakeClient(Scripted, Client):
         """The answer to the call that `build` makes."""
         return self._answered(build)
 
+    def _stream(self, request: runtime_pb2.SessionRequest) -> MemoryStream:
+        return self._opened(request.open)
+
 
 class AsyncFakeClient(Scripted, AsyncClient):
     """An AsyncClient that needs no daemon. Its answers are functions as FakeClient's, not coroutines."""
@@ -172,11 +192,15 @@ class AsyncFakeClient(Scripted, AsyncClient):
 
     async def close(self) -> None:
         """Later calls raise InvalidRequest."""
+        await self._close_pools()
         self._ended = True
 
     async def answer(self, build: Callable[[], Call[Result]]) -> Result:
         """The answer to the call that `build` makes."""
         return self._answered(build)
+
+    def _stream(self, request: runtime_pb2.SessionRequest) -> AsyncMemoryStream:
+        return AsyncMemoryStream(self._opened(request.open))
 
 
 def _named(build: Callable[[], Call[Any]], made: Call[Any]) -> tuple[str, dict[str, Any]]:
@@ -185,7 +209,7 @@ def _named(build: Callable[[], Call[Any]], made: Call[Any]) -> tuple[str, dict[s
         return made.method, {}
     bound = inspect.signature(build.func).bind(*build.args, **build.keywords)
     bound.apply_defaults()
-    return _METHODS.get(build.func, build.func.__name__), dict(bound.arguments)
+    return _METHODS.get(build.func, build.func.__name__), {**bound.arguments, **(made.used_up or {})}
 
 
 # --- a connection's stub of the audit service ------------------------------------------------------------------------

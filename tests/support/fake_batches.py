@@ -9,6 +9,7 @@ how the whole ends.
 import array
 import hashlib
 import json
+import time
 
 from plugind_proto.v1 import runtime_pb2
 
@@ -101,12 +102,14 @@ class Batches:
                 yield session_ended(denial)
                 return
         self.sessions_open += 1
+        told = None
         try:
             yield opened()
-            yield from self._frames(opening.run, requests, context)
+            for told in self._frames(opening.run, requests, context):
+                yield told
         finally:
             self.sessions_open -= 1
-            if not context.is_active():
+            if told is None or not told.HasField("ended"):
                 self.sessions_canceled += 1
                 self.call_ended.set()
 
@@ -126,6 +129,11 @@ class Batches:
             yield runtime_pb2.SessionResponse(
                 answer=runtime_pb2.SessionAnswer(error=error, output_json=None if error else output)
             )
+        # gRPC ends the requests of a canceled call as if it had been half-closed, and tells the difference a bit later.
+        if why == "closed" and context.is_active():
+            time.sleep(0.05)
+        if not context.is_active():
+            return
         yield session_ended(answered=answered, frames_sha256=digest.hexdigest(), why=why)
 
 

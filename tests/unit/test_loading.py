@@ -90,24 +90,30 @@ def test_what_is_submitted_is_a_bundle_of_generated_code(module, daemon):
     assert found.files["margins.py"].decode() == TEXT
 
 
-def test_call_is_one_run_with_what_was_given(module, daemon):
+def sent(daemon, kind):
+    return [request for request in daemon.requests if isinstance(request, kind)]
+
+
+def test_call_is_one_input_with_what_was_given(module, daemon):
     daemon.answers["margins"] = allowed(b"12.5")
     assert module.margin(1.0, cost_eur=2) == 12.5
-    runs = [request for request in daemon.requests if isinstance(request, runtime_pb2.RunRequest)]
+    runs = sent(daemon, runtime_pb2.RunRequest)
     assert len(runs) == 1
     assert (runs[0].plugin, runs[0].version, runs[0].stage) == ("margins", module.__version__, "premortem")
     assert json.loads(runs[0].input_json) == {"function": "margin", "arguments": {"income_eur": 1.0, "cost_eur": 2}}
     module.share(1, 2, note="x")
-    sent = json.loads(daemon.last("RunRequest").input_json)["arguments"]
-    assert sent == {"part": 1, "whole": 2, "note": "x"}
+    given = json.loads(daemon.last("RunRequest").input_json)["arguments"]
+    assert given == {"part": 1, "whole": 2, "note": "x"}
 
 
-def test_everything_named_goes_with_every_run(client, daemon):
+def test_everything_named_goes_with_every_session(client, daemon):
     module = client.load_source(TEXT, name="margins", plan_id="p1", sensitivity="public", timeout_ms=250)
     daemon.answers["margins"] = allowed(b"1")
     module.share(1, 2)
-    sent = daemon.last("RunRequest")
-    assert (sent.plan_id, sent.sensitivity, sent.timeout_ms, sent.stage) == ("p1", "public", 250, "")
+    asked = daemon.last("SessionOpen")
+    told = asked.run
+    assert (told.plan_id, told.sensitivity, told.timeout_ms, told.stage) == ("p1", "public", 250, "")
+    assert asked.idle_ms == 1000
 
 
 def test_non_finite_floats_pass(module, daemon):
@@ -287,8 +293,8 @@ def test_load_gives_the_module_of_a_plugin_that_is_there(client, daemon):
     daemon.answers["margins"] = allowed(b"3")
     module = client.load("margins", stage="premortem")
     assert (dir(module), module.__version__, module.margin(1)) == (["margin", "share"], version, 3)
-    sent = daemon.last("RunRequest")
-    assert (sent.plugin, sent.version, sent.stage) == ("margins", version, "premortem")
+    asked = daemon.last("SessionOpen").run
+    assert (asked.plugin, asked.version, asked.stage) == ("margins", version, "premortem")
     assert daemon.last("ExplainRequest").stage == "premortem"
     assert client.load(f"margins@{version}").__version__ == version
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from plugind_client.errors import NotFound
+from plugind_client.memory.batches import map_all
+from plugind_client.memory.keys import Keys
 from plugind_client.memory.ledger import Ledger, now_ms
 from plugind_client.memory.registry import Registry
 from plugind_client.memory.runs import Flight, Runs
@@ -25,6 +28,7 @@ class Daemon:
         self.ledger: Final = Ledger()
         self.registry: Final = Registry(self.ledger)
         self.runs: Final = Runs(self.registry, self.ledger, self.lock)
+        self._keys: Final = Keys()
         self._started_unix_ms = now_ms()
         registry, ledger, runs = self.registry, self.ledger, self.runs
         self._calls: Final[Mapping[str, Callable[[Any], Any]]] = {
@@ -56,7 +60,10 @@ class Daemon:
     def answer(self, method: str, request: Any) -> Any:
         """The answer to one call. Raises the client's errors, as the real daemon's refusals become them."""
         if method == "runtime.Run":
-            return self.runs.run(request)
+            return self._keys.once(request.idempotency_key, request, self.runs.run)
+        if method == "runtime.Map":
+            answer = functools.partial(map_all, self.runs)
+            return self._keys.once(request.run.idempotency_key, request, answer)
         with self.lock:
             return self._calls[method](request)
 

@@ -5,16 +5,15 @@ Source: SPEC.md, "The life of a run".
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from plugind_client.errors import DENIALS, OUTCOMES, Conflict, PlugindError
+from plugind_client.errors import DENIALS, Conflict, PlugindError
+from plugind_client.memory.answers import OF_AN_INPUT, Answers, Ending, denial, evaluated
 from plugind_client.memory.ledger import Ledger, now_ms
 from plugind_client.memory.registry import Registry, stored
 from plugind_client.records import Reason
@@ -22,28 +21,6 @@ from plugind_proto.v1 import common_pb2, governance_pb2, registry_pb2, runtime_p
 
 WALL_MS: Final = 5000
 """The limit that a governance record tells when neither caller nor manifest names one."""
-
-
-class Answers:
-    """What a test says for one version of a plugin: one answer a run, and the last one ever after."""
-
-    def __init__(self, answers: Sequence[object]) -> None:
-        self._left = list(answers)
-
-    def next(self) -> object:
-        """The answer to the next run."""
-        return self._left.pop(0) if len(self._left) > 1 else self._left[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an answer ends a run. With reasons it is a denial."""
-
-    outcome: str = "ok"
-    detail: str = ""
-    output: bytes = b""
-    error: runtime_pb2.PluginError | None = None
-    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(slots=True)
@@ -81,32 +58,36 @@ class Runs:
             reasons = _reasons(self._checks(plugin, version, request.stage))
             if plugin is None or version is None or reasons:
                 return self._denied(request, plugin, version, reasons)
-            answer = self._answer(plugin.name, version.version)
+            answer = self._answers(plugin.name, version.version).next()
             if isinstance(answer, PlugindError) and answer.code in DENIALS:
-                return self._denied(request, plugin, version, _denial(answer))
-            flight = self._take_off(request, plugin, version)
+                return self._denied(request, plugin, version, denial(answer))
+            flight = self._take_off(request, plugin, version, request.input_json)
         return self._fly(flight, answer)
 
     def _found(self, name: str, wanted: str) -> tuple[registry_pb2.Plugin | None, registry_pb2.PluginVersion | None]:
         plugin = self._registry.find(name)
         return plugin, stored(plugin, wanted or plugin.active_version) if plugin else None
 
-    def _answer(self, name: str, version: str) -> object:
+    def _answers(self, name: str, version: str) -> Answers:
         """Raises AssertionError, which no code under test takes for something that plugind says."""
         answers = self.answers.get((name, version))
         if answers is None:
             raise AssertionError(f"{name}@{version} may run, but this test gave no answer for it: fake.answers(...)")
-        return answers.next()
+        return answers
 
     def _take_off(
-        self, request: runtime_pb2.RunRequest, plugin: registry_pb2.Plugin, version: registry_pb2.PluginVersion
+        self,
+        request: runtime_pb2.RunRequest,
+        plugin: registry_pb2.Plugin,
+        version: registry_pb2.PluginVersion,
+        text: bytes,
     ) -> Flight:
         self._count += 1
         run_id = request.run_id or f"run_{self._count}"
         if run_id in self._flights:
             raise Conflict("CONFLICT", detail=f"run_id: {run_id} is in flight already")
         subject = _subject(request, plugin, version) | {"run": run_id}
-        intent = self._ledger.append("INTENT", subject, input=request.input_json)
+        intent = self._ledger.append("INTENT", subject, input=text)
         flight = Flight(request, plugin, version, run_id, now_ms(), intent)
         self._flights[run_id] = flight
         return flight
@@ -115,7 +96,7 @@ class Runs:
         started = time.monotonic()
         ending = Ending("unknown")  # unless the answer is one: then the call failed, and nobody knows
         try:
-            ending = _evaluated(answer, flight.request.input_json, flight.version.interface)
+            ending = evaluated(answer, flight.request.input_json, flight.version.interface)
         finally:
             wall_ms = int((time.monotonic() - started) * 1000)
             with self._lock:
@@ -163,6 +144,47 @@ class Runs:
             at_unix_ms=now_ms(),
         )
         return runtime_pb2.RunResponse(decision="deny", reasons=told, governance=governance, version=subject["version"])
+
+    # --- an execution of many inputs -------------------------------------------------------------------------------
+
+    def start(self, request: runtime_pb2.RunRequest, text: bytes = b"") -> Flight | runtime_pb2.RunResponse:
+        """What inputs are given to, or the denial. `text` is what is known of them beforehand."""
+        with self._lock:
+            plugin, version = self._found(request.plugin, request.version)
+            reasons = _reasons(self._checks(plugin, version, request.stage))
+            if plugin is None or version is None or reasons:
+                return self._denied(request, plugin, version, reasons)
+            answers = self._answers(plugin.name, version.version)
+            answer = answers.first
+            if isinstance(answer, PlugindError) and answer.code in DENIALS.keys() - OF_AN_INPUT:
+                answers.next()
+                return self._denied(request, plugin, version, denial(answer))
+            return self._take_off(request, plugin, version, text)
+
+    def step(self, flight: Flight, text: bytes, interface: str = "") -> Ending:
+        """What one input gives, or how all of it ended. Raises what the answer says when the call itself is to fail."""
+        with self._lock:
+            if not flight.cause:
+                answer = self._answers(flight.plugin.name, flight.version.version).next()
+        ending = Ending() if flight.cause else evaluated(answer, text, interface or flight.version.interface)
+        return Ending(flight.cause, f"{flight.cause} while it ran") if flight.cause else ending
+
+    def changed(self, flight: Flight) -> bool:
+        """Whether it could not start any more."""
+        with self._lock:
+            return bool(_reasons(self._checks(flight.plugin, flight.version, flight.request.stage)))
+
+    def governance(self, flight: Flight) -> common_pb2.GovernanceRecord:
+        """Its record, while it lasts."""
+        return _governance(flight.plugin, flight.version, flight.request, flight.intent)
+
+    def finish(self, flight: Flight, ending: Ending) -> runtime_pb2.RunResponse:
+        """The record of all of it, and the answer without its outputs."""
+        with self._lock:
+            del self._flights[flight.run_id]
+            answered = self._landed(flight, ending, now_ms() - flight.started_unix_ms)
+        answered.ClearField("output_json")
+        return answered
 
     # --- the other calls -------------------------------------------------------------------------------------------
 
@@ -229,63 +251,6 @@ def _against_state(plugin: registry_pb2.Plugin, version: registry_pb2.PluginVers
 
 def _reasons(checks: Iterator[tuple[str, Reason | None]]) -> list[Reason]:
     return [reason for _, reason in checks if reason]
-
-
-# --- answers ---------------------------------------------------------------------------------------------------------
-
-
-def _evaluated(answer: object, input_json: bytes, interface: str) -> Ending:
-    """What a run gives. An error of the call itself, such as Unavailable, is raised."""
-    floats = interface == "functions"  # the only one where NaN and its like may pass
-    try:
-        payload = json.loads(input_json, parse_constant=None if floats else _no_constant)
-    except ValueError as error:
-        return Ending(reasons=(Reason("INPUT_INVALID", "gate.input", "JSON", str(error)),))
-    try:
-        value = _value(answer, payload)
-    except PlugindError as error:
-        return _ended_by(error)
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises is told and not raised
-        return _failed(error)
-    try:
-        return Ending(output=json.dumps(value, allow_nan=floats, ensure_ascii=False).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        return Ending("output_invalid", f"the result is no JSON: {error}")
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _value(answer: object, payload: object) -> object:
-    if isinstance(answer, type) and issubclass(answer, BaseException):
-        raise answer
-    value = answer(payload) if callable(answer) else answer
-    if isinstance(value, BaseException):
-        raise value
-    return value
-
-
-def _ended_by(error: PlugindError) -> Ending:
-    """How a run ends that this error is to come of."""
-    if error.code in DENIALS:
-        return Ending(reasons=_denial(error))
-    if error.code in OUTCOMES:
-        return Ending(error.code, error.detail)
-    raise error
-
-
-def _denial(error: PlugindError) -> tuple[Reason, ...]:
-    return error.reasons or (Reason(error.code, "test", actual=error.detail),)
-
-
-def _failed(error: Exception) -> Ending:
-    """As an instance tells it."""
-    name = type(error).__name__
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    frames = "".join(traceback.format_list(own))
-    raised = runtime_pb2.PluginError(type=name, message=str(error), traceback=frames)
-    return Ending("failed", f"raised {name}: {error}", error=raised)
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
