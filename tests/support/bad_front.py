@@ -20,7 +20,7 @@ from typing import Any
 from plugind.model import Limits, Outcome
 from plugind.profiles import load_profiles, profiles_dir
 from plugind.sandbox import channel, protocol
-from plugind.sandbox.inside.runner import NONCE_BYTES
+from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES, REQUEST
 from plugind.sandbox.outcome import judge
 from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.spawn import LauncherConfig, start_launcher
@@ -87,8 +87,8 @@ class Front:
         if descriptors is not None:
             self.send(fields, descriptors)
             return
-        with proper_descriptors() as (proper, _):
-            self.send(fields, proper)
+        with proper_descriptors() as (proper, _), session_descriptors() as (of_session, _, _):
+            self.send(fields, of_session if fields["op"] == "open" else proper)
 
     # -- what it hears
 
@@ -126,6 +126,20 @@ class Front:
             assert isinstance(ended, protocol.Ended), ended
             verdict = judge(ended, os.read(result, 65536), NONCE, Limits())
         assert (verdict.outcome, verdict.output_json) == (Outcome.OK, b'"hello"'), verdict
+        return True
+
+    def talks(self, run: str = "talk", tier: int = 2, **limits: int) -> bool:
+        """A proper session answers what it is asked, and ends when its requests do."""
+        with session_descriptors() as (descriptors, result, requests):
+            self.start(run, descriptors, tier=tier, op="open", limits=limits_of(tier, **limits))
+            self.hear_of(protocol.Started, run)
+            for text in (b'"one"', b"[2]"):
+                os.write(requests, REQUEST.pack(len(text)) + text)
+                assert select.select([result], [], [], TIMEOUT_S)[0], "no answer to a request"
+                assert os.read(result, 65536) == HEADER.pack(NONCE, b"V", len(text)) + text
+            os.dup2(result, requests)  # its only write end is closed, and the number stays taken
+            ended = self.hear_of(protocol.Ended, run)
+        assert (ended.cause, ended.exit_code) == ("", 0), ended
         return True
 
     # -- what can be seen of the launcher
@@ -207,15 +221,31 @@ def taken_over(profiles: Path | None = None) -> Iterator[Front]:
 @contextlib.contextmanager
 def proper_descriptors(payload: object = None) -> Iterator[tuple[list[int], int]]:
     """Input and three pipes as a run has them, and the result's read end, which never blocks."""
-    call = {"stage": "", "plan_id": "", "interface": "json", "entrypoint": "plugin:run"}
-    head = json.dumps(call).encode()
-    content = NONCE + len(head).to_bytes(4, "big") + head + json.dumps(payload).encode()
     readers, writers = zip(*(os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) for _ in range(3)), strict=True)
-    given = [sealed_memfd("input", content), *writers]
+    given = [input_memfd("run", json.dumps(payload).encode()), *writers]
     try:
         yield given, readers[0]
     finally:
         channel.close([*given, *readers])
+
+
+@contextlib.contextmanager
+def session_descriptors() -> Iterator[tuple[list[int], int, int]]:
+    """Input, three pipes and the pipe of requests as a session has them; the result's read, the requests' write end."""
+    readers, writers = zip(*(os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) for _ in range(3)), strict=True)
+    theirs, requests = os.pipe2(os.O_CLOEXEC)
+    given = [input_memfd("session"), *writers, theirs]
+    try:
+        yield given, readers[0], requests
+    finally:
+        channel.close([*given, *readers, requests])
+
+
+def input_memfd(mode: str, content: bytes = b"") -> int:
+    """An input as the front makes it."""
+    call = {"stage": "", "plan_id": "", "interface": "json", "entrypoint": "plugin:run", "mode": mode}
+    head = json.dumps(call).encode()
+    return sealed_memfd("input", NONCE + len(head).to_bytes(4, "big") + head + content)
 
 
 @contextlib.contextmanager

@@ -152,6 +152,18 @@ def test_other_descriptors_are_refused(tmp_path, kind) -> None:
     channel.close(sorted(everything))
 
 
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY, os.O_PATH])
+def test_what_is_no_read_end_is_no_pipe_of_requests(tmp_path, flags) -> None:
+    """The access mode of an O_PATH descriptor looks like that of a read end."""
+    given, everything = opened("good", tmp_path)
+    reader, writer = os.pipe()
+    channel.check_descriptors([*given, reader], session=True)
+    other = os.open(f"/proc/self/fd/{reader}", flags)
+    with pytest.raises(InvalidRequestError, match="read end of a pipe"):
+        channel.check_descriptors([*given, other], session=True)
+    channel.close([*sorted(everything), reader, writer, other])
+
+
 def test_pid_of() -> None:
     pidfd = os.pidfd_open(os.getpid())
     null = os.open("/dev/null", os.O_RDONLY)

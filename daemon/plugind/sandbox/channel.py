@@ -82,7 +82,8 @@ def check_descriptors(descriptors: Sequence[int], *, session: bool = False) -> N
 
 
 def _check_pipe(descriptor: int, access: int, end: str) -> None:
-    right = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == access
+    # Of an O_PATH descriptor, which can do neither, the access mode is that of a read end: open(2).
+    right = fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) == access
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode) or not right:
         raise InvalidRequestError(f"descriptor: expected the {end} end of a pipe")
 
