@@ -15,13 +15,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from plugind.answers import RunAnswer, RunRequest
+from plugind.batch import ColumnAnswer, ItemError
 from plugind.errors import ConflictError
-from plugind.model import Outcome
+from plugind.model import Caller, Outcome
 
 KEPT_S: Final = 900.0
 MOST_KEYS: Final = 4096
 MOST_BYTES: Final = 64 * 1024 * 1024
 """Of the outputs that are kept; the oldest go first."""
+_ERROR_BYTES: Final = 512
 _NOT_KEPT: Final = frozenset({Outcome.CANCELED, Outcome.KILLED, Outcome.FAULT, Outcome.UNKNOWN})
 
 _Key = tuple[int, str]
@@ -92,7 +94,7 @@ class Repeats:
             return
         known.since = time.monotonic()
         answer = life.result()
-        known.size_bytes = len(answer.output_json) + len(answer.stdout) + len(answer.stderr)
+        known.size_bytes = _size_bytes(answer)
         self._size_bytes += known.size_bytes
         self._make_room()
 
@@ -109,11 +111,20 @@ class Repeats:
             self._size_bytes -= known.size_bytes
 
 
+def _size_bytes(answer: RunAnswer) -> int:
+    """About what is kept of it. Of a map: its batch, and what came of each item and of each row that failed."""
+    errors = sum(isinstance(item, ItemError) for item in answer.items)
+    errors += sum(len(item.errors) for item in answer.items if isinstance(item, ColumnAnswer))
+    kept = 2 if answer.items else 1
+    return kept * len(answer.output_json) + len(answer.stdout) + len(answer.stderr) + errors * _ERROR_BYTES
+
+
 def _worth_keeping(answer: RunAnswer) -> bool:
     return answer.outcome is not None and answer.outcome not in _NOT_KEPT
 
 
 def _digest(request: RunRequest) -> bytes:
-    """Of all that a request says, but for its own name."""
-    said = repr(replace(request, input=b"", items=(), run_id="")).encode()
-    return hashlib.sha256(said + b"\0" + request.input).digest()
+    """Of all that a request says, but for its name, and for the caller's process, which may have been started anew."""
+    said = repr(replace(request, caller=Caller(0, 0, 0), input=b"", items=(), run_id=""))
+    by = repr((request.caller.uid, request.caller.gid, sorted(request.caller.roles)))
+    return hashlib.sha256(f"{by}{said}\0".encode() + request.input).digest()

@@ -9,8 +9,9 @@ import pytest
 
 from plugind import repeats
 from plugind.answers import Governance, RunAnswer, RunRequest
+from plugind.batch import Column, ColumnAnswer, ItemError
 from plugind.errors import ConflictError
-from plugind.model import Caller, Code, Outcome, Reason
+from plugind.model import Caller, Code, Outcome, PluginError, Reason
 from plugind.repeats import Repeats
 from tests.support.plugins import CALLER
 
@@ -23,6 +24,7 @@ class Runs:
         self.go = asyncio.Event()
         self.go.set()
         self.outcome: Outcome | None = Outcome.OK
+        self.items = ()
 
     async def run(self, request):
         self.begun.append(request)
@@ -33,7 +35,14 @@ class Runs:
             raise
         if self.outcome is None:
             return RunAnswer("r", "1", Governance(), reasons=(Reason(Code.BUSY, "x"),))
-        return RunAnswer(f"r{len(self.begun)}", "1", Governance(), outcome=self.outcome, output_json=request.input)
+        return RunAnswer(
+            f"r{len(self.begun)}",
+            "1",
+            Governance(),
+            outcome=self.outcome,
+            output_json=request.input,
+            items=self.items,
+        )
 
 
 @pytest.fixture
@@ -77,6 +86,17 @@ async def test_keys_are_each_callers_own(runs):
     first = await again.run(REQUEST, "k")
     other = await again.run(replace(REQUEST, caller=Caller(7, 7, 7), input=b"2"), "k")
     assert (first.output_json, other.output_json) == (b"1", b"2")
+
+
+async def test_a_caller_that_was_started_anew_asks_for_the_same(runs):
+    """A key is for whoever does not know whether the first request got through: a new process, above all."""
+    again = Repeats(runs)
+    roles = frozenset({"caller", "operator", "approver", "admin"})
+    first = await again.run(replace(REQUEST, caller=Caller(7, 7, 100, roles)), "k")
+    assert await again.run(replace(REQUEST, caller=Caller(7, 7, 200, frozenset(sorted(roles)))), "k") == first
+    with pytest.raises(ConflictError):
+        await again.run(replace(REQUEST, caller=Caller(7, 7, 200, frozenset({"caller"}))), "k")
+    assert len(runs.begun) == 1
 
 
 @pytest.mark.parametrize("outcome", [None, Outcome.CANCELED, Outcome.KILLED, Outcome.FAULT, Outcome.UNKNOWN])
@@ -142,6 +162,21 @@ async def test_the_oldest_go_when_there_are_too_many_or_too_much(runs, monkeypat
     await again.run(REQUEST, "big")
     await asyncio.sleep(0)
     assert (len(again._known), again._size_bytes) == (0, 0)
+
+
+async def test_what_came_of_the_items_of_a_map_counts_as_well(runs, monkeypatch):
+    """An error of a row is many times what it was in the batch."""
+    again = Repeats(runs)
+    monkeypatch.setattr(repeats, "MOST_BYTES", 1_000_000)
+    failed = ItemError(raised=PluginError("E", "", ""))
+    runs.items = (ColumnAnswer(Column("values", b"[]"), tuple((row, failed) for row in range(3000))),)
+    await again.run(REQUEST, "big")
+    await asyncio.sleep(0)
+    assert len(again._known) == 0
+    runs.items = runs.items[0].errors[0][1:]
+    await again.run(REQUEST, "small")
+    await asyncio.sleep(0)
+    assert len(again._known) == 1
 
 
 async def test_a_key_lapses(runs, monkeypatch):
