@@ -106,10 +106,18 @@ class Flights:
         run = self._runs.get(run_id)
         if run is None or (caller is not None and run.caller.uid != caller.uid):
             return False
+        self._end(run, cause)
+        return True
+
+    def end_flight(self, run: InFlight, cause: str) -> None:
+        """End this run, and not another one that has its id since."""
+        if self._runs.get(run.run_id) is run:
+            self._end(run, cause)
+
+    def _end(self, run: InFlight, cause: str) -> None:
         run.cause = run.cause or cause
         if run.in_sandbox:
-            self._reach.kill(run_id, run.cause)
-        return True
+            self._reach.kill(run.run_id, run.cause)
 
     def end_matching(self, target: str, cause: str) -> list[str]:
         """End every run that a target means; their ids."""

@@ -156,7 +156,7 @@ class Runner:
         try:
             return await asyncio.shield(life)
         except asyncio.CancelledError:
-            self.flights.end(run.flight.run_id, "canceled")
+            self.flights.end_flight(run.flight, "canceled")
             raise
 
     def open(self, request: RunRequest, idle_ms: int = 0) -> Conversation:
@@ -166,7 +166,7 @@ class Runner:
         """
         conversation = Conversation(idle_ms)
         run, conversation.life = self._begin(request, conversation)
-        conversation.cancel = lambda: self.flights.end(run.flight.run_id, "canceled")
+        conversation.cancel = lambda: self.flights.end_flight(run.flight, "canceled")
         return conversation
 
     def _begin(

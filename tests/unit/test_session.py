@@ -14,7 +14,7 @@ from plugind.batch import ItemError
 from plugind.errors import ConflictError
 from plugind.model import Code, Hold, Outcome
 from tests.support.desk import PROFILES, until
-from tests.support.plugins import CALLER, built
+from tests.support.plugins import CALLER, OPERATOR, built
 
 RAISED = json.dumps({"type": "ValueError", "message": "no", "traceback": "t"}).encode()
 
@@ -214,6 +214,19 @@ async def test_two_sessions_of_one_name_are_refused(desk):
     with pytest.raises(ConflictError):
         opened(desk, run_id="same")
     await session.close()
+
+
+async def test_who_leaves_a_session_that_is_over_ends_nobody_else_s_run_of_its_name(desk):
+    """A stream that is never read lasts longer than its session, whose name is free again."""
+    desk.install()
+    session = opened(desk, run_id="same")
+    assert await session.opened()
+    await session.close()
+    other = opened(desk, run_id="same", caller=OPERATOR)
+    assert await other.opened()
+    session.cancel()
+    assert await other.ask(b"1") == b"1"
+    assert (await other.close()).outcome is Outcome.OK
 
 
 async def test_an_answer_that_is_an_error_is_no_output(desk):
