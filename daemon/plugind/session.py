@@ -101,12 +101,17 @@ class Conversation:
             self._idle.cancel()
         if self._asking is not None:
             self._asking.cancel()
-        elif not self._closing.is_set() or self.why == "idle":  # else whoever ended it knows
+        elif self.why != "closed":  # else the caller knows
             self.on_end()
 
     def _wait_for_input(self) -> None:
         assert self._terms is not None  # noqa: S101
-        self._idle = self._loop.call_later(self._terms.idle_ms / 1000, self._end_well, "idle")
+        if self._frames is None:
+            return  # it has ended since it answered
+        until, why = self._loop.time() + self._terms.idle_ms / 1000, "idle"
+        if until > self._last:  # the launcher would end it before, and not well
+            until, why = self._last, "full"
+        self._idle = self._loop.call_at(until, self._end_well, why)
 
     def _end_well(self, why: str) -> None:
         self.why = self.why or why

@@ -124,6 +124,17 @@ async def test_it_takes_no_input_that_the_launcher_would_cut_off(desk):
     assert session.why == "full"
 
 
+async def test_one_that_waits_ends_well_before_the_launcher_would_end_it(desk):
+    desk.install()
+    with_profile(desk, session_ms=1050)
+    session = opened(desk)
+    assert await session.opened()
+    told = []
+    session.on_end = lambda: told.append(session.why)
+    answer = await asyncio.wait_for(asyncio.shield(session.life), 5)
+    assert (answer.outcome, session.why, told) == (Outcome.OK, "full", ["full"])
+
+
 @pytest.mark.parametrize("change", ["another version", "suspended", "policy", "stopping"])
 async def test_what_changes_the_decision_ends_it(desk, change):
     desk.install()
