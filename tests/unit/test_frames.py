@@ -152,6 +152,16 @@ async def test_its_end_between_requests_is_none(instance):
     assert not instance.frames.unanswered
 
 
+async def test_a_request_after_it_has_closed_its_results_has_no_answer(instance):
+    """Such a one may well live on, and end with 0."""
+    os.close(instance.results)
+    await turn()
+    assert not instance.frames.unanswered
+    answer = instance.frames.ask(b"1")
+    assert instance.frames.unanswered
+    assert not answer.done()
+
+
 async def test_hanging_up_is_the_end_of_the_requests(instance):
     instance.frames.hang_up()
     assert os.read(instance.requests, 10) == b""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from plugind.model import Limits, Outcome
 from plugind.sandbox.inside.runner import HEADER
-from plugind.sandbox.outcome import judge
+from plugind.sandbox.outcome import judge, judge_session
 from plugind.sandbox.protocol import Ended
 
 NONCE = bytes(range(16))
@@ -58,6 +58,31 @@ def test_outcomes(end: Ended, result: bytes, outcome: Outcome) -> None:
     verdict = judge(end, result, NONCE, LIMITS)
     assert verdict.outcome is outcome
     assert (verdict.output_json is not None) == (outcome is Outcome.OK)
+    assert bool(verdict.detail) == (outcome is not Outcome.OK)
+
+
+@pytest.mark.parametrize(
+    ("end", "problem", "unanswered", "over", "outcome", "words"),
+    [
+        (ended(), "", False, True, Outcome.OK, ""),
+        (ended(), "", False, False, Outcome.OUTPUT_INVALID, "before its session was over"),
+        (ended(), "", True, True, Outcome.OUTPUT_INVALID, "without an answer"),
+        (ended(), "", True, False, Outcome.OUTPUT_INVALID, "without an answer"),
+        (ended(), "a forged frame", False, True, Outcome.OUTPUT_INVALID, "a forged frame"),
+        (ended("output_limit", -9), "a forged frame", True, False, Outcome.OUTPUT_INVALID, "a forged frame"),
+        (ended("killed", -9), "a forged frame", True, False, Outcome.KILLED, "operator"),
+        (ended("timeout", -9), "", True, False, Outcome.TIMEOUT, "wall clock"),
+        (ended(exit_code=3), "", False, True, Outcome.FAILED, "exit status 3"),
+        (ended(exit_code=3), "", True, False, Outcome.FAILED, "exit status 3"),
+        (ended(exit_code=-9), "", False, False, Outcome.KILLED, "outside"),
+    ],
+)
+def test_outcomes_of_a_session(
+    end: Ended, problem: str, unanswered: bool, over: bool, outcome: Outcome, words: str
+) -> None:
+    verdict = judge_session(end, problem, unanswered, over, LIMITS)
+    assert verdict.outcome is outcome
+    assert words in verdict.detail
     assert bool(verdict.detail) == (outcome is not Outcome.OK)
 
 

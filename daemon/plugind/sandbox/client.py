@@ -152,6 +152,7 @@ class LauncherClient:
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            frames.over = talking.done()
             talking.cancel()
             frames.hang_up()
             await asyncio.wait([talking])
@@ -160,6 +161,7 @@ class LauncherClient:
         # It should end now, and by itself. Whether it does is the plugin's to say.
         await asyncio.wait([run.ended], timeout=HANG_UP_S)
         if not run.ended.done():
+            frames.lingered = True
             self.kill(run.request.run, "timeout")
 
     def kill(self, run: str, cause: str) -> None:
@@ -405,7 +407,12 @@ class _Run:
             if capture.overflown and ended.cause in ("", "output_limit"):
                 return Verdict(Outcome.OUTPUT_LIMIT, f"output: {name} bytes")
         if self.frames is not None:
-            return judge_session(ended, self.frames.problem, self.frames.unanswered, limits)
+            frames = self.frames
+            verdict = judge_session(ended, frames.problem, frames.unanswered, frames.over, limits)
+            if frames.lingered and verdict.outcome is Outcome.TIMEOUT:
+                detail = f"wall clock: more than {HANG_UP_S:.0f} s after its session was over"
+                return dataclasses.replace(verdict, detail=detail)
+            return verdict
         return judge(ended, result, self._nonce, limits)
 
     def close(self) -> None:

@@ -22,7 +22,11 @@ class Frames:
         """`limit_bytes`: of one answer. `end` ends the instance: called once, for what the plugin should not do."""
         self.problem = ""
         self.unanswered = False
-        """Whether it ended in the middle of a request."""
+        """Whether its results ended in the middle of a request, or before it."""
+        self.over = False
+        """Whether the session was over before its instance was: set by whoever talks."""
+        self.lingered = False
+        """Whether it had to be ended after that."""
         self.overflown = False
         self._nonce = nonce
         self._limit_bytes = limit_bytes
@@ -48,6 +52,7 @@ class Frames:
         When the instance is gone nothing comes of it, and the session is canceled (LauncherClient.run).
         """
         self._answer = self._loop.create_future()
+        self.unanswered = self._results < 0  # it has closed them, and lives on: nothing can come
         self._unsent = memoryview(REQUEST.pack(len(text)) + text)
         self._send()
         return self._answer

@@ -38,13 +38,16 @@ def judge(ended: Ended, result: bytes, nonce: bytes, limits: Limits) -> Verdict:
     return dataclasses.replace(verdict, violations=ended.violations)
 
 
-def judge_session(ended: Ended, problem: str, unanswered: bool, limits: Limits) -> Verdict:
-    """The one outcome of a session that started. `problem`: what was wrong with its frames, or nothing."""
+def judge_session(ended: Ended, problem: str, unanswered: bool, over: bool, limits: Limits) -> Verdict:
+    """The one outcome of a session that started.
+
+    `problem`: what was wrong with its frames, or nothing; `unanswered`: a request; `over`: it was to end.
+    """
     if problem and ended.cause in ("", "output_limit"):  # it was ended for that, or had ended by itself
         verdict = Verdict(Outcome.OUTPUT_INVALID, problem)
-    elif unanswered:
-        without = Verdict(Outcome.OUTPUT_INVALID, "the plugin's process ended without an answer")
-        verdict = _end(ended, limits) or without
+    elif unanswered or not over:
+        when = "without an answer" if unanswered else "before its session was over"
+        verdict = _end(ended, limits) or Verdict(Outcome.OUTPUT_INVALID, f"the plugin's process ended {when}")
     else:
         verdict = _end(ended, limits) or Verdict(Outcome.OK)
     return dataclasses.replace(verdict, violations=ended.violations)
