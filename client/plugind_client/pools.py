@@ -110,6 +110,7 @@ class Pool:
             with contextlib.suppress(PlugindError):  # it has ended in another way, and nobody needs it any more
                 session.close()
         late.cancel()
+        late.join()  # at once: no thread is to be there at a fork
 
 
 _POOLS: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()

@@ -41,9 +41,9 @@ def run(
     `name` is a name, an id or `plugin@version`; `payload` any JSON value. `timeout_ms` lowers the wall limit
     that was approved, and never raises it. What interrupts the waiting (Ctrl-C, canceling the task) ends the run.
 
-    With an `idempotency_key` (1 to 128 printable characters of ASCII) the same request, sent again, gives the answer of
-    the first time, and nothing runs twice. So the client itself sends it again, for ten seconds, while no daemon can be
-    reached.
+    With an `idempotency_key` (1 to 128 printable characters of ASCII, no spaces) the same request, sent again, gives
+    the answer of the first time, and nothing runs twice. So the client itself sends it again, for ten seconds, while no
+    daemon can be reached. The daemon knows a key for a quarter of an hour, and forgets it when it is started again.
 
     Raises:
         Denied: it never ran.

@@ -45,7 +45,21 @@ import asyncio
 from collections.abc import Sequence
 from typing import assert_type
 
-from plugind_client import AsyncClient, Client, Denied, PlugindError, PluginFailed, Reason, RunResult, Status
+from plugind_client import (
+    AsyncClient,
+    Client,
+    ColumnResult,
+    Columns,
+    Denied,
+    MapResult,
+    PlugindError,
+    PluginFailed,
+    PluginModule,
+    Reason,
+    RunResult,
+    SessionResult,
+    Status,
+)
 from plugind_client.testing import AsyncFakeClient, FakeClient
 
 
@@ -64,6 +78,17 @@ def cost(client: Client, amounts: Sequence[float]) -> float:
     assert_type(result, RunResult)
     assert_type(client.status(), Status)
     return float(result.output)
+
+
+def costs(client: Client, module: PluginModule, amounts: Sequence[float]) -> SessionResult:
+    many = client.map(module, [Columns("cost", {"amount": amounts, "rate": 1.5})], idempotency_key="plan_7")
+    assert_type(many, MapResult)
+    column = many[0]
+    assert isinstance(column, ColumnResult)
+    assert_type(column.errors, dict[int, PlugindError])
+    with client.session(module, idle_ms=500) as session:
+        session.call({"function": "cost", "arguments": {"amount": 1.0, "rate": 1.5}})
+    return session.close()
 
 
 async def condition(client: AsyncClient) -> Status:

@@ -27,12 +27,12 @@ def calls(client, key):
 
 def test_key_is_sent_as_it_is_given(tmp_path, kind):
     with FakeDaemon(str(tmp_path / "d.sock")) as daemon, kind(daemon.socket) as client:
-        for call in calls(client, "plan 7/durations"):
+        for call in calls(client, "plan_7/durations"):
             assert call() == 1
         client.run("echo", 1)
         runs = [getattr(request, "run", request) for request in daemon.requests]
         # A map's own request, and the one that the fake makes of its item.
-        assert [run.idempotency_key for run in runs] == ["plan 7/durations"] * 4 + [""]
+        assert [run.idempotency_key for run in runs] == ["plan_7/durations"] * 4 + [""]
 
 
 @pytest.mark.parametrize("which", range(3))

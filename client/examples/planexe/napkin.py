@@ -95,7 +95,7 @@ def run_in_process(plan: Plan, path: Path) -> dict[str, Any]:
 
 
 def run_by_call(plan: Plan, module: ModuleType) -> dict[str, Any]:
-    """montecarlo.json of a plan, trial by trial. With a module of `load_source` each call is a run in the jail.
+    """montecarlo.json of a plan, trial by trial. With a module of `load_source` each call goes into the jail.
 
     Raises PlugindError for what is no fault of the calculation: a denial, a limit, a daemon that is away.
     """

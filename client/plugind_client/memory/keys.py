@@ -37,8 +37,10 @@ class Keys:
         """
         if not key:
             return answer(request)
-        if len(key) > LONGEST or not (key.isascii() and key.isprintable()):
-            detail = f"idempotency_key: expected 1 to {LONGEST} printable characters of ASCII, got {key[:200]!r}"
+        if len(key) > LONGEST or not (key.isascii() and key.isprintable()) or " " in key:
+            detail = (
+                f"idempotency_key: expected 1 to {LONGEST} printable characters of ASCII, no spaces, got {key[:200]!r}"
+            )
             raise InvalidRequest("INVALID_REQUEST", detail=detail)
         content = _content(request)
         entry = self._entries.setdefault(key, _Entry(content))
