@@ -44,6 +44,9 @@ def appends(a: float, kept: list):
     kept.append(a)
     return kept
 
+def seven() -> int:
+    return 7
+
 def quits(a: float):
     raise SystemExit(int(a))
 """
@@ -145,6 +148,14 @@ def test_parameters_by_name_only_get_their_column(plugin):
 def test_a_missing_argument_is_every_rows_own_type_error(plugin):
     (answer,) = evaluated(plugin, calls("divide", 2, b=floats(1, 2)))
     assert [error.raised.type for _, error in answer.errors] == ["TypeError", "TypeError"]
+
+
+def test_a_function_without_parameters_has_rows_without_columns(plugin):
+    answers = evaluated(plugin, calls("seven", 3), calls("divide", 2), contract=FREE)
+    assert json.loads(answers[0].values.content) == [7, 7, 7]
+    assert [error.raised.type for _, error in answers[1].errors] == ["TypeError", "TypeError"]
+    (answer,) = evaluated(plugin, calls("seven", 1), contract=generated())
+    assert answer.values == values(7)
 
 
 def test_a_constant_that_can_be_changed_is_each_rows_own(plugin):

@@ -74,7 +74,7 @@ def _columns(plugin: Plugin, item: dict[str, Any], reader: _Reader) -> tuple[dic
         return {"error": _raised(error)}, b""
     values: list[Any] = []
     errors: dict[int, dict[str, str]] = {}
-    for value in _each(_by_position(function, columns), rows, values):
+    for value in _each(_by_position(function, columns, rows), rows, values):
         errors[len(values)] = _raised(value)
         values.append(None)
     kind, text = _encoded(plugin, values, errors)
@@ -94,8 +94,10 @@ def _values(kind: str, text: bytes, rows: int) -> Iterable[Any]:
     return itertools.repeat(value, rows)
 
 
-def _by_position(function: Callable[..., object], columns: dict[str, Iterable[object]]) -> Iterator[object]:
+def _by_position(function: Callable[..., object], columns: dict[str, Iterable[object]], rows: int) -> Iterator[object]:
     """Calls of the function, row by row. An exception ends one call, and the next one may be asked for."""
+    if not columns:
+        return map(lambda _: function(), range(rows))
     code = function.__code__
     names = code.co_varnames[: code.co_argcount]
     if code.co_posonlyargcount == 0 and set(names[: len(columns)]) == set(columns):
