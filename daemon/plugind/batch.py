@@ -20,6 +20,13 @@ from plugind.payload import Contract, call_problem, check_input, invalid, output
 
 MOST_ITEMS: Final = 1_000_000
 MOST_ROWS: Final = 2_000_000
+"""In all items."""
+MOST_TOLD: Final = 4096
+"""Reasons why items are refused, and outputs that are none. Of more the whole fails: to find one takes longer than to
+pass what is well, and all of them have to fit into one answer."""
+_PROBLEM_CHARS: Final = 512
+_CALL_BYTES: Final = 32
+"""Of a call as JSON, without what it names."""
 _FLOAT_BYTES: Final = 8
 _ERROR_CHARS: Final = 4096
 
@@ -90,21 +97,43 @@ def encode(items: Sequence[Item], refused: Collection[int] = ()) -> bytes:
 
 
 def check(contract: Contract, items: Sequence[Item], max_bytes: int, tier: int) -> dict[int, tuple[Reason, ...]]:
-    """Why items are refused, by their places; of one that is not there all is well."""
-    found = {}
+    """Why items are refused, by their places; of one that is not there all is well.
+
+    Not all of them where there are more than MOST_TOLD reasons (`too_many`).
+    """
+    found: dict[int, tuple[Reason, ...]] = {}
+    room = _Room(MOST_ROWS, max_bytes)
+    told = 0
     for place, item in enumerate(items):
         reasons = (
             check_input(contract, item, max_bytes, tier).reasons
             if isinstance(item, bytes)
-            else _columns_reasons(contract, item, max_bytes)
+            else _columns_reasons(contract, item, max_bytes, room)
         )
         if reasons:
             found[place] = reasons
+            told += len(reasons)
+            if told > MOST_TOLD:
+                break
     return found
 
 
-def _columns_reasons(contract: Contract, item: ColumnCalls, max_bytes: int) -> tuple[Reason, ...]:
-    problem = _shape_problem(contract, item)
+def too_many(refused: Mapping[int, tuple[Reason, ...]]) -> bool:
+    """Whether so much is refused that nothing is to run."""
+    return sum(map(len, refused.values())) > MOST_TOLD
+
+
+@dataclass(slots=True)
+class _Room:
+    """How much more there may be in the items of one batch."""
+
+    rows: int
+    single_bytes: int
+    """Of calls that are held against the schema one by one, as the JSON that they would be."""
+
+
+def _columns_reasons(contract: Contract, item: ColumnCalls, max_bytes: int, room: _Room) -> tuple[Reason, ...]:
+    problem = _shape_problem(contract, item, room)
     if problem:
         return (invalid("input.columns", "columns of as many values as there are rows", problem),)
     columns: dict[str, list[JsonValue] | array[float]] = {}
@@ -126,15 +155,28 @@ def _columns_reasons(contract: Contract, item: ColumnCalls, max_bytes: int) -> t
     return tuple(invalid("input.schema", "arguments that fit the schema", each) for each in found)
 
 
-def _shape_problem(contract: Contract, item: ColumnCalls) -> str:
+def _shape_problem(contract: Contract, item: ColumnCalls, room: _Room) -> str:
     if contract.interface != "functions":
         return "columns for a plugin that has no functions: its interface is json"
-    if not 0 < item.rows <= MOST_ROWS:
-        return f"{item.rows} rows: 1 to {MOST_ROWS} are possible"
+    if not 0 < item.rows <= room.rows:
+        return f"{item.rows} rows: 1 to {MOST_ROWS} are possible, in all items of a map"
+    room.rows -= item.rows
+    if contract.columns.row_by_row:
+        room.single_bytes -= _single_bytes(item)
+        if room.single_bytes < 0:
+            return "more, as single calls, than an input may have bytes: its schema can only be held against these"
     for name, column in item.arguments.items():
         if column.kind == "float64" and len(column.content) != item.rows * _FLOAT_BYTES:
             return f"{len(column.content)} bytes of {item.rows} doubles in the column {name[:60]}"
     return call_problem({"function": item.function, "arguments": {}}, "/")
+
+
+def _single_bytes(item: ColumnCalls) -> int:
+    """About as many as its calls would have as JSON, each with all its arguments."""
+    total = item.rows * (_CALL_BYTES + len(item.function))
+    for column in item.arguments.values():
+        total += len(column.content) * (item.rows if column.kind == "constant" else 1)
+    return total
 
 
 def _value(column: Column, max_bytes: int) -> Any:
@@ -155,14 +197,20 @@ class _Results:
     """The parts of a batch of results, one after the other."""
 
     content: bytes
-    heads: list[Any]
     at: int = field(default=0)
+    told: int = field(default=0)
 
     def take(self, length: object) -> bytes:
         if type(length) is not int or not 0 <= length <= len(self.content) - self.at:
             raise InvalidBatchError("the results of the batch are cut off")
         self.at += length
         return self.content[self.at - length : self.at]
+
+    def invalid(self, problem: str) -> ItemError:
+        self.told += 1
+        if self.told > MOST_TOLD:
+            raise InvalidBatchError(f"more than {MOST_TOLD} of its results are no outputs; one of them: {problem}")
+        return ItemError(output_invalid=problem[:_PROBLEM_CHARS])
 
 
 def decode(
@@ -171,14 +219,15 @@ def decode(
     """What came of each item. Raises InvalidBatchError for what are not exactly the results of these items."""
     head, newline, content = text.partition(b"\n")
     try:
-        # A line for each row that failed, and each a few values.
-        value = jsontext.loads(head, max_bytes=max(len(head), 1), max_values=8 * (MOST_ITEMS + MOST_ROWS))
+        # An entry for each item, and for each row that failed, of a few values each.
+        entries = 1 + sum(1 if isinstance(item, bytes) else 1 + item.rows for item in items)
+        value = jsontext.loads(head, max_bytes=max(len(head), 1), max_values=8 * entries)
     except InvalidJsonError as error:
         raise InvalidBatchError(f"the results of the batch: {error}") from error
     heads = value.get("items") if isinstance(value, dict) else None
     if not newline or not isinstance(heads, list) or len(heads) != len(items):
         raise InvalidBatchError(f"expected the results of {len(items)} items")
-    results = _Results(content, heads)
+    results = _Results(content)
     answers = [
         ItemError(refused=refused[place]) if place in refused else _answer(contract, item, results, heads[place])
         for place, item in enumerate(items)
@@ -191,16 +240,22 @@ def decode(
 def _answer(contract: Contract, item: Item, results: _Results, head: Any) -> Answer:
     match head:
         case {"error": error}:
-            return _error(error)
+            return _error(error, results)
         case {"json": length} if isinstance(item, bytes):
             text = results.take(length)
-            problem = output_problem(contract, text, max(len(text), 1), None)
-            return ItemError(output_invalid=problem) if problem else text
+            problem = output_problem(contract, text, max(len(text), 1), _calls(contract, item))
+            return results.invalid(problem) if problem else text
         case {"rows": rows, "values": dict(values), "errors": list(errors)} if (
             isinstance(item, ColumnCalls) and rows == item.rows and len(values) == 1
         ):
             return _column_answer(contract, item.rows, results, values, errors)
     raise InvalidBatchError("a result of the batch is malformed")
+
+
+def _calls(contract: Contract, item: bytes) -> int | None:
+    """Of how many function calls an input is a list; None: it is none. It was let through, so it is JSON."""
+    listed = contract.interface == "functions" and item.lstrip().startswith(b"[")
+    return len(json.loads(item)) if listed else None
 
 
 def _column_answer(
@@ -211,13 +266,13 @@ def _column_answer(
     found: dict[int, ItemError] = {}
     for entry in errors:
         match entry:
-            case [int(row), error] if 0 <= row < rows and row not in found:
-                found[row] = _error(error)
+            case [row, error] if type(row) is int and 0 <= row < rows and row not in found:
+                found[row] = _error(error, results)
             case _:
                 raise InvalidBatchError("an error of a row is malformed")
     value = _results_of(column, kind, rows)
-    for row, problem in contract.columns.result_problems(value):
-        found.setdefault(row, ItemError(output_invalid=problem))
+    for row, problem in contract.columns.result_problems(value, found):
+        found[row] = results.invalid(problem)
     return ColumnAnswer(column, tuple(sorted(found.items(), key=lambda each: each[0])))
 
 
@@ -234,14 +289,12 @@ def _results_of(column: Column, kind: str, rows: int) -> list[JsonValue] | array
     raise InvalidBatchError(f"expected a column of {rows} results")
 
 
-def _error(error: Any) -> ItemError:
+def _error(error: Any, results: _Results) -> ItemError:
     match error:
         case {"kind": "E", "type": str(kind), "message": str(message)}:
             return ItemError(raised=PluginError(_text(kind), _text(message), ""))
         case {"kind": "I", "type": str(kind), "message": str(message)}:
-            return ItemError(
-                output_invalid=f"the plugin returned something that is no JSON: {_text(f'{kind}: {message}')}"
-            )
+            return results.invalid(f"the plugin returned something that is no JSON: {_text(f'{kind}: {message}')}")
     raise InvalidBatchError("an error of the batch is malformed")
 
 

@@ -27,7 +27,7 @@ def check_batch(contract: Contract, request: RunRequest, profile: Profile) -> Ch
         )
         return Checked((reason,))
     refused = batch.check(contract, request.items, profile.input_bytes, profile.tier)
-    if len(refused) == len(request.items):  # nothing is left to run
+    if len(refused) == len(request.items) or batch.too_many(refused):
         return Checked(tuple(reason for reasons in refused.values() for reason in reasons)[:_MOST_REASONS])
     return Checked(refused=refused)
 

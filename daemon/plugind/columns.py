@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from plugind.errors import InvalidSchemaError
@@ -60,12 +60,17 @@ class ColumnChecks:
         finite = isinstance(values, array) and math.isfinite(sum(values))
         return schema.errors(list(values), _MOST, non_finite=not finite)
 
-    def result_problems(self, values: Values) -> Iterator[tuple[int, str]]:
-        """Rows whose result breaks the output schema, each with why."""
+    @property
+    def row_by_row(self) -> bool:
+        """Whether arguments have to be put together as calls, one after the other, to be checked."""
+        return self._input is not None and self._calls is None
+
+    def result_problems(self, values: Values, without: Container[int] = ()) -> Iterator[tuple[int, str]]:
+        """Rows whose result breaks the output schema, each with why. `without`: rows that have none."""
         if self._output is None:
             return
         for row, value in enumerate(values):
-            if found := self._output.errors(value, non_finite=True):
+            if row not in without and (found := self._output.errors(value, non_finite=True)):
                 yield row, "output: " + "; ".join(found)
 
 

@@ -214,6 +214,40 @@ def test_what_does_not_fit_is_refused_alone_and_told(plugin, item, told):
     assert answer == b"3"
 
 
+BY_HAND = Contract("functions", Schema.parse(b'{"type": "object"}', "input"), None)
+"""A schema that can be held against single calls only."""
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [calls("add", 100, a=constant(list(range(40_000))))],
+        [calls("add", 1_000_000, a=constant(1))],
+        [calls("add", 1, a=constant("x" * 6_000_000))] * 2,
+        [calls("add", 61_000, a=floats(*[1.0] * 61_000))] * 4,
+    ],
+)
+def test_few_bytes_are_not_held_against_the_schema_a_million_times(items):
+    """One constant of 7 MB and two million rows would have taken a thread for two weeks."""
+    refused = batch.check(BY_HAND, items, MOST, 2)
+    assert "more, as single calls" in refused[len(items) - 1][0].actual
+    assert batch.check(FREE, items, MOST, 2) == {}
+    assert batch.check(BY_HAND, items[:-1], MOST, 2) == {}
+    assert batch.check(BY_HAND, [calls("add", 1000, a=constant(1), b=floats(*[1.0] * 1000))], MOST, 2) == {}
+
+
+def test_the_rows_of_all_items_count_together():
+    items = [calls("add", batch.MOST_ROWS // 2, a=constant(1))] * 3
+    assert list(batch.check(FREE, items, MOST, 2)) == [2]
+
+
+def test_when_too_much_is_refused_it_is_not_looked_on_and_nothing_runs():
+    refused = batch.check(FREE, [b"{", b"["] * batch.MOST_TOLD, MOST, 2)
+    assert len(refused) == batch.MOST_TOLD + 1
+    assert batch.too_many(refused)
+    assert not batch.too_many(batch.check(FREE, [b"{"] * batch.MOST_TOLD, MOST, 2))
+
+
 def test_what_is_refused_is_not_in_the_batch():
     items = [b'{"function": "add", "arguments": {"a": "secret"}}', calls("add", 1, a=constant("secret"))]
     refused = batch.check(generated(), items, MOST, 2)
@@ -276,6 +310,8 @@ def test_the_forged_results_below_are_forged():
         GOOD.replace(b'"errors":[]', b'"errors":[[2,{"kind":"E","type":"a","message":"b"}]]'),
         GOOD.replace(b'"errors":[]', b'"errors":[[-1,{"kind":"E","type":"a","message":"b"}]]'),
         GOOD.replace(b'"errors":[]', b'"errors":[[0,{"kind":"E","type":"a","message":"b"}],[0,{}]]'),
+        GOOD.replace(b'"errors":[]', b'"errors":[[true,{"kind":"E","type":"a","message":"b"}]]'),
+        GOOD.replace(b'"errors":[]', b'"errors":[[1.0,{"kind":"E","type":"a","message":"b"}]]'),
         GOOD.replace(b'"errors":[]', b'"errors":[0]'),
         GOOD.replace(b'"errors":[]', b'"errors":{}'),
     ],
@@ -283,6 +319,49 @@ def test_the_forged_results_below_are_forged():
 def test_forged_results_are_none(text):
     with pytest.raises(InvalidBatchError):
         batch.decode(FREE, ITEMS, {}, text)
+
+
+def test_a_head_of_more_values_than_its_items_can_have_is_not_parsed():
+    """16 MB of small objects would take twenty times as much memory."""
+    head = b'{"items":[' + b",".join([b'{"":{}}'] * 1000) + b"]}\n"
+    with pytest.raises(InvalidBatchError, match="expected at most"):
+        batch.decode(FREE, ITEMS, {}, head)
+    failed = [[row, {"kind": "E", "type": "", "message": ""}] for row in range(2)]
+    error = {"error": {"kind": "E", "type": "", "message": ""}}
+    text = json.dumps({"items": [error, {"rows": 2, "values": {"values": 11}, "errors": failed}]}).encode()
+    _, answer = batch.decode(FREE, ITEMS, {}, text + b"\n[null,null]")
+    assert len(answer.errors) == 2, "all that there can be"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_list_of_calls_has_as_many_results(count):
+    items = [b' [{"function": "f"}, {"function": "g"}]']
+    shown = json.dumps([1] * count).encode()
+    (answer,) = batch.decode(FREE, items, {}, b'{"items":[{"json":%d}]}\n' % len(shown) + shown)
+    assert "expected a list of 2" in answer.output_invalid
+
+
+def test_more_outputs_that_are_none_than_can_be_told_are_no_results():
+    contract = Contract("functions", None, Schema.parse(b'{"type": "number"}', "output"))
+    for rows in (batch.MOST_TOLD, batch.MOST_TOLD + 1):
+        shown = json.dumps(["x" * 2000] * rows).encode()
+        text = b'{"items":[{"rows":%d,"values":{"values":%d},"errors":[]}]}\n' % (rows, len(shown)) + shown
+        items = [calls("add", rows, a=constant(1))]
+        if rows > batch.MOST_TOLD:
+            with pytest.raises(InvalidBatchError, match=f"more than {batch.MOST_TOLD}"):
+                batch.decode(contract, items, {}, text)
+        else:
+            (answer,) = batch.decode(contract, items, {}, text)
+            assert len(answer.errors) == rows
+            assert max(len(error.output_invalid) for _, error in answer.errors) <= 512
+
+
+def test_a_row_that_failed_is_not_held_against_the_schema(plugin):
+    contract = Contract("functions", None, Schema.parse(b'{"type": "number"}', "output"))
+    (answer,) = evaluated(plugin, calls("odd", 2, a=values(2, 5)), contract=contract)
+    assert [(row, "no JSON" in error.output_invalid) for row, error in answer.errors] == [(0, True)]
+    (answer,) = evaluated(plugin, calls("divide", 2, a=values(2, "x"), b=constant(0)), contract=contract)
+    assert [error.raised.type for _, error in answer.errors] == ["ZeroDivisionError", "TypeError"]
 
 
 @given(st.binary(max_size=300))

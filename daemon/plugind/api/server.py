@@ -31,6 +31,8 @@ SOCKET_NAME = "grpc.sock"
 BUNDLE_BYTES = 40 * 1024 * 1024
 """Room for the largest bundle with its attestations."""
 _ENVELOPE_BYTES = 1024 * 1024
+_ERRORS_BYTES = 8 * 1024 * 1024
+"""Room for what a map's answer tells of inputs and outputs that are none (plugind.batch)."""
 _MOST_CALLS = 1024
 _SERVICES = (
     runtime_pb2.DESCRIPTOR.services_by_name["Runtime"].full_name,
@@ -87,6 +89,6 @@ def _options(profiles: Mapping[int, Profile]) -> list[tuple[str, int]]:
     largest_answer = max(each.ceilings.output_bytes + 2 * each.stdio_bytes for each in profiles.values())
     return [
         ("grpc.max_receive_message_length", max(largest_input, BUNDLE_BYTES)),
-        ("grpc.max_send_message_length", largest_answer + _ENVELOPE_BYTES),
+        ("grpc.max_send_message_length", largest_answer + _ERRORS_BYTES + _ENVELOPE_BYTES),
         ("grpc.so_reuseport", 0),
     ]
