@@ -270,20 +270,21 @@ def _column_answer(
                 found[row] = _error(error, results)
             case _:
                 raise InvalidBatchError("an error of a row is malformed")
-    value = _results_of(column, kind, rows)
+    try:
+        value = _results_of(column, kind, rows)
+    except InvalidJsonError as error:
+        return results.invalid(f"a column of results: {error}")
     for row, problem in contract.columns.result_problems(value, found):
         found[row] = results.invalid(problem)
     return ColumnAnswer(column, tuple(sorted(found.items(), key=lambda each: each[0])))
 
 
 def _results_of(column: Column, kind: str, rows: int) -> list[JsonValue] | array[float]:
+    """Raises InvalidJsonError for what a function can give that is no strict JSON, such as half a surrogate pair."""
     if kind == "float64" and len(column.content) == rows * _FLOAT_BYTES:
         return array("d", column.content)
     if kind == "values":
-        try:
-            value = jsontext.loads(column.content, max_bytes=max(len(column.content), 1), non_finite=True)
-        except InvalidJsonError as error:
-            raise InvalidBatchError(f"a column of results: {error}") from error
+        value = jsontext.loads(column.content, max_bytes=max(len(column.content), 1), non_finite=True)
         if isinstance(value, list) and len(value) == rows:
             return value
     raise InvalidBatchError(f"expected a column of {rows} results")

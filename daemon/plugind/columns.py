@@ -26,9 +26,9 @@ class ColumnChecks:
     """What the schemas of one version say of columns. Compiles a parameter's schema when it first meets it."""
 
     def __init__(self, input_schema: Schema | None, output_schema: Schema | None) -> None:
-        self._input = input_schema
+        self._input = None if input_schema is None or _says_nothing(input_schema.document) else input_schema
         self._output = None if output_schema is None or _says_nothing(output_schema.document) else output_schema
-        self._calls = None if input_schema is None else _calls(input_schema.document)
+        self._calls = None if self._input is None else _calls(self._input.document)
         self._compiled: dict[tuple[str, str], Schema | None] = {}
 
     def argument_problems(

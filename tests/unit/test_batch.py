@@ -44,6 +44,9 @@ def appends(a: float, kept: list):
     kept.append(a)
     return kept
 
+def half() -> str:
+    return "\\ud800"
+
 def seven() -> int:
     return 7
 
@@ -161,6 +164,12 @@ def test_a_function_without_parameters_has_rows_without_columns(plugin):
 def test_a_constant_that_can_be_changed_is_each_rows_own(plugin):
     (answer,) = evaluated(plugin, calls("appends", 3, a=floats(1, 2, 3), kept=constant([])))
     assert json.loads(answer.values.content) == [[1.0], [2.0], [3.0]]
+
+
+def test_a_column_of_what_is_no_strict_json_is_that_items_error_alone(plugin):
+    one, two = evaluated(plugin, calls("half", 2), calls("odd", 1, a=values(0)))
+    assert "lone surrogate" in one.output_invalid
+    assert two == ColumnAnswer(values(0))
 
 
 def test_what_ends_a_program_ends_the_batch(plugin):
@@ -304,7 +313,6 @@ def test_the_forged_results_below_are_forged():
         GOOD.replace(b'"rows":2', b'"rows":1'),
         GOOD.replace(b'"rows":2', b'"rows":3'),
         GOOD.replace(b'"float64":16', b'"float64":8'),
-        GOOD.replace(b'"float64":16', b'"values":16'),
         GOOD.replace(b'"float64":16', b'"constant":16'),
         GOOD.replace(b'"float64":16', b'"float64":16,"values":0'),
         GOOD.replace(b'"errors":[]', b'"errors":[[2,{"kind":"E","type":"a","message":"b"}]]'),

@@ -87,9 +87,12 @@ def test_a_reference_of_a_parameter_is_followed():
 
 
 @pytest.mark.parametrize("text", [b"true", b'{"title": "x"}', b"{}"])
-def test_an_output_schema_that_says_nothing_costs_nothing(text):
-    checks = ColumnChecks(None, Schema.parse(text, "output"))
+def test_a_schema_that_says_nothing_costs_nothing(text):
+    says_nothing = Schema.parse(text, "any")
+    checks = ColumnChecks(says_nothing, says_nothing)
     assert checks._output is None
+    assert not checks.row_by_row
+    assert checks.argument_problems("f", 2, {"a": [1, "x"]}, {}) == []
     assert list(checks.result_problems([1, "x"])) == []
 
 
