@@ -90,7 +90,10 @@ class Box:
 
     def run_plugin(self, name: str, payload: Any) -> Ran:
         """Run a plugin of any kind, and fetch what the audit says of it."""
-        result = self.client.execute(name, payload)
+        return self.ran(self.client.execute(name, payload))
+
+    def ran(self, result: RunResult) -> Ran:
+        """A result with what the audit says of it, which has to be the same."""
         assert result.decision == "allow", result.reasons
         other = self.client.audit.get(result.audit_log).other
         assert other is not None

@@ -147,3 +147,9 @@ def return_text(text):
     os.write(1, text.encode("utf-8", "surrogatepass"))
     os.write(2, text.encode("utf-8", "surrogatepass"))
     return {text: text}
+
+
+def results_of_a_map(text):
+    """In a map: a batch of results of its own making, and not another word."""
+    _write(frame(text.encode("latin-1")))
+    os._exit(0)
