@@ -91,7 +91,7 @@ class LoadsModules(Calls):
         """A plugin with interface "functions" as a module; see PluginModule for what its functions do.
 
         Without a version it is the one that is active now, and stays that one: its signatures are. Its globals live as
-        long as they would in this process while it is called, and are gone when it was not for a second.
+        long as they would in this process while it is called, and are gone when it was not for half a second.
 
         Raises:
             Denied: it may not run; `reasons` tell all that keeps it.
@@ -120,7 +120,7 @@ class LoadsModules(Calls):
         here. `name` is the plugin's: without one it is made of the source, so that the same source has the same. Of two
         sources under one name the later retires the earlier. The plugin is for `stage`, or for all without one; what
         else is named is as for `session`. What the functions do, and how long the module's globals live, is told by
-        PluginModule: calls share an instance, and with it globals, until none came for a second.
+        PluginModule: calls share an instance, and with it globals, until none came for half a second.
 
         Raises:
             InvalidSource: it cannot be made into a plugin; `detail` tells where and why.

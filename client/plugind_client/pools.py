@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 Kind = TypeVar("Kind", "Session", "AsyncSession")
 
-IDLE_MS: Final = 1000
-"""After so long without a call the daemon ends a session, and its place is free again."""
+IDLE_MS: Final = 500
+"""After so long without a call the daemon ends a session, and its place is free again.
+
+Half as long as a run waits for a place: who holds one and does nothing is nobody's reason to be told BUSY.
+"""
 TRIES: Final = 3
 """Sessions that one call may meet just when the daemon ends them."""
 CLOSING_S: Final = 2.0

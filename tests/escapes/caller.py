@@ -37,10 +37,15 @@ def state() -> dict[str, Any]:
         "signals": [signal.getsignal(number) for number in signal.valid_signals()],
         "at the end": atexit._ncallbacks(),
         "place": [Path.cwd(), os.listdir(), dict(os.environ), _umask()],
-        "threads": {each.ident for each in threading.enumerate() if "channel_spin" not in each.name},  # gRPC's
+        "threads": {each.ident for each in threading.enumerate() if not _is_of_grpc(each)},
         "children": {each.pid for each in psutil.Process().children()},
         "left behind": [place / MARK for place in PLACES if (place / MARK).exists()],
     }
+
+
+def _is_of_grpc(thread: threading.Thread) -> bool:
+    """One for each channel in use and one for each stream, such as a module's session: they end with it."""
+    return "channel_spin" in thread.name or thread.name.endswith("(_run)")
 
 
 def _umask() -> str:

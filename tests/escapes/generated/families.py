@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tests.escapes.generated import exceptions, hidden_imports, import_time, patched, shapes, texts, values
+from dataclasses import replace
+
+from tests.escapes.generated import exceptions, hidden_imports, import_time, in_session, patched, shapes, texts, values
 from tests.escapes.generated.variant import Variant
 
-ALL: list[tuple[str, Variant]] = [
+VARIANTS: list[tuple[str, Variant]] = [
     *import_time.VARIANTS,
     *hidden_imports.VARIANTS,
     *shapes.VARIANTS,
@@ -14,3 +16,4 @@ ALL: list[tuple[str, Variant]] = [
     *exceptions.VARIANTS,
     *texts.VARIANTS,
 ]
+ALL = [(name, replace(each, in_session=in_session.BY_NAME.get(name))) for name, each in VARIANTS]

@@ -66,7 +66,15 @@ class Ends:
     text: str = ""
 
 
-Expected = Refused | Unsent | Denied | Gives | Raises | Fails | Ends
+@dataclass(frozen=True)
+class Either:
+    """One of the two: a limit that is found while it goes on ends it before its answer, or after."""
+
+    one: Gives | Raises
+    other: Ends
+
+
+Expected = Refused | Unsent | Denied | Gives | Raises | Fails | Ends | Either
 ENDLESS: Final = Ends(("timeout", "cpu_exceeded"))
 NO_JSON: Final = Ends(("output_invalid",), "no JSON")
 NO_FRAME: Final = Ends(("output_invalid",), "without a result")
@@ -83,6 +91,8 @@ class Variant:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     timeout_ms: int | None = None
     name: str | None = None
+    in_session: Expected | None = None
+    """What comes of it in a module's session instead, which gives an answer before the process has ended."""
 
 
 def variant(title: str, source: str, expected: Expected, **more: Any) -> Variant:

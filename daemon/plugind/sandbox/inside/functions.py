@@ -98,7 +98,7 @@ def describe(error: BaseException) -> dict[str, str]:
     try:
         return _described(error)
     except BaseException:  # what it is made of is the plugin's, and could raise anything
-        return {"type": "Exception", "message": "<an exception that cannot be described>", "traceback": ""}
+        return {"type": "Indescribable", "message": "<an exception that cannot be described>", "traceback": ""}
 
 
 def _described(error: BaseException) -> dict[str, str]:
