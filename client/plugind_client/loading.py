@@ -54,9 +54,9 @@ class PluginModule(types.ModuleType):
     A call (AsyncClient's is awaited) goes to a session of the module, which is opened when none is idle; threads that
     call at the same time have one each. So the plugin's globals live on from call to call, as they would in this
     process, and are gone when it was not called for half a second. A call gives the function's value, or raises:
-    TypeError, as Python itself says it, for arguments that do not fit the signature, and then nothing was sent; the exception that
-    the function raised, where it is a builtin one, with its own message and the PluginFailed as its cause; every other
-    error as `Session.call` does.
+    TypeError, as Python itself says it, for arguments that do not fit the signature, and then nothing was sent; the
+    exception that the function raised, where it is a builtin one, with its own message and the PluginFailed as its
+    cause; every other error as `Session.call` does.
     """
 
     __version__: str
