@@ -175,7 +175,9 @@ class Runner:
         run_id = request.run_id or f"run-{secrets.token_hex(8)}"
         flight = InFlight(run_id, request.caller, request.stage, time.time_ns() // 1_000_000)
         self.flights.enter(flight)
-        run = _Run(request, flight, self._ledger.keep(request.input), conversation)
+        # Of a map it is kept when it is known what of it is refused.
+        stored = Stored() if request.mode == "map" else self._ledger.keep(request.input)
+        run = _Run(request, flight, stored, conversation)
         life = asyncio.get_running_loop().create_task(self._life(run))
         self._lives.add(life)
         life.add_done_callback(self._lived)
@@ -209,6 +211,8 @@ class Runner:
             run.decision = decision
             # 6. Also of a run that is denied already: a denial tells all its reasons.
             checked = await self._check_input(run, found.contract)
+            if run.request.mode == "map":
+                run.stored_input = self._ledger.keep(run.request.input)
             if reasons := (*decision.reasons, *checked.reasons, *self._stopping_reason()):
                 return await self._deny(run, reasons)
             # The policy allows nothing without both.
@@ -259,7 +263,6 @@ class Runner:
         if checked.refused and not checked.reasons:
             # What was refused does not reach the plugin, and is not what it was given.
             run.request = replace(run.request, input=batch.encode(run.request.items, checked.refused))
-            run.stored_input = self._ledger.keep(run.request.input)
         return checked
 
     def _stopping_reason(self) -> tuple[Reason, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 
 import pytest
 
+from plugind import batch
 from plugind.audit import segments
 from plugind.errors import ConflictError, IsolationUnavailableError, LauncherGoneError
 from plugind.model import Hold, Outcome, PluginError, Violation
@@ -251,3 +253,24 @@ async def test_stopping_denies_what_comes_and_ends_what_runs(desk):
     assert await desk.runner.stop(2)
     assert (await run).outcome is Outcome.KILLED
     assert codes(await desk.run()) == ["BUSY"]
+
+
+async def test_what_is_refused_of_a_map_is_kept_nowhere(desk):
+    desk.install(input_schema={"type": "integer"})
+    items = (b'"a secret text"', b"1")
+    await desk.run(input=batch.encode(items), items=items, mode="map")
+    intent, outcome = desk.events()
+    assert (intent["event"], outcome["outcome"]) == ("INTENT", "ok")
+    assert desk.sandbox.requests[0].input == batch.encode(items, {0})
+    assert intent["input_sha256"] == hashlib.sha256(batch.encode(items, {0})).hexdigest()
+    (pack,) = (desk.folder / "ledger/payloads").iterdir()
+    assert b"secret" not in pack.read_bytes()
+
+
+async def test_a_map_of_which_all_is_refused_is_denied_with_what_it_was(desk):
+    desk.install(input_schema={"type": "integer"})
+    items = (b'"text"', b"{")
+    answer = await desk.run(input=batch.encode(items), items=items, mode="map")
+    assert codes(answer) == ["INPUT_INVALID"] * 2
+    (denied,) = desk.events()
+    assert (denied["event"], denied["input_sha256"]) == ("DENIED", hashlib.sha256(batch.encode(items)).hexdigest())
