@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from plugind_client.errors import PlugindError
 from plugind_client.results import SessionResult
-from plugind_client.session import Talk
+from plugind_client.session import AHEAD, Talk
 from plugind_client.text import payload_json
 from plugind_proto.v1 import runtime_pb2
 
@@ -80,6 +80,27 @@ class AsyncSession(Talk):
                 stream.cancel()
                 raise
             return self._value(response)
+
+    async def call_many(self, payloads: Iterable[object]) -> list[Any]:
+        """As Session.call_many."""
+        requests = [runtime_pb2.SessionRequest(input_json=payload_json(payload)) for payload in payloads]
+        self._require_own_process()
+        async with self._turn:
+            stream = await self._ready()
+            results: list[Any] = []
+            try:
+                for request in requests[:AHEAD]:
+                    await stream.send(request)
+                for place in range(len(requests)):
+                    response = await stream.receive()
+                    for request in requests[place + AHEAD : place + AHEAD + 1]:
+                        await stream.send(request)
+                    results.append(self._result(response, results))
+            except BaseException as error:
+                self._broken(error)
+                stream.cancel()
+                raise
+            return results
 
     async def close(self) -> SessionResult:
         """As Session.close."""

@@ -6,9 +6,9 @@ look like a condition of somebody else's service. Source: SPEC.md, "Client".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from plugind_client.records import Governance, PluginException, Reason, RunResult, Usage, Violation
 
@@ -217,6 +217,8 @@ class SessionOver(PlugindError):  # noqa: N818
 
     why: str = ""
     """idle, changed (policy or registry) or full; empty where it is not known."""
+    results: Sequence[Any] = ()
+    """Of `Session.call_many`: what came of the inputs that were answered before."""
 
 
 class Fault(PlugindError):  # noqa: N818

@@ -252,6 +252,7 @@ def main() -> int:
         print(
             f"generated code: {calls.session_calls_per_s:.0f} calls/s in a session"
             f" ({calls.session_calls_per_s / calls.echo_calls_per_s:.2f} of a bare gRPC echo),"
+            f" {calls.session_calls_ahead_per_s:.0f} when sent ahead,"
             f" {calls.map_evaluations_per_s:.0f} evaluations/s by map"
             f" ({calls.map_evaluations_per_s / calls.in_process_evaluations_per_s:.2f} of in-process)"
         )

@@ -34,6 +34,7 @@ class Measured:
     """The best round of each, per second: others share the machine, and only ratios within a round matter."""
 
     session_calls_per_s: float
+    session_calls_ahead_per_s: float
     echo_calls_per_s: float
     map_evaluations_per_s: float
     in_process_evaluations_per_s: float
@@ -66,10 +67,11 @@ def measure(client: Client, folder: Path) -> Measured:
         call()
         for _ in range(ROUNDS):
             timed("session", CALLS, lambda: [session.call(CALL) for _ in range(CALLS)])
+            timed("ahead", CALLS, lambda: session.call_many([CALL] * CALLS))
             timed("echo", CALLS, lambda: [call() for _ in range(CALLS)])
             timed("map", COLUMNS * ROWS, by_map)
             timed("in process", COLUMNS * ROWS, in_process)
-    return Measured(best["session"], best["echo"], best["map"], best["in process"])
+    return Measured(best["session"], best["ahead"], best["echo"], best["map"], best["in process"])
 
 
 @contextmanager

@@ -206,6 +206,18 @@ def test_a_session_is_one_instance_and_one_execution(client):
     assert transcript.count(b"\nE ") == 1
 
 
+def test_many_inputs_ahead_of_their_answers(client):
+    with client.session("functions") as session:
+        given = [call("scale", x=float(x)) if x % 3 else call("invert", x=0.0) for x in range(1, 500)]
+        results = session.call_many(given)
+        assert [each for each in results if not isinstance(each, PluginFailed)] == [
+            2.0 * x for x in range(1, 500) if x % 3
+        ]
+        assert {each.type for each in results if isinstance(each, PluginFailed)} == {"ZeroDivisionError"}
+        assert session.call(call("count")) == 1
+        assert session.close().answered == 500
+
+
 def test_two_sessions_share_nothing(client):
     with client.session("functions") as one, client.session("functions") as two:
         assert [one.call(call("count")), one.call(call("count")), two.call(call("count"))] == [1, 2, 1]

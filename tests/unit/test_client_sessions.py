@@ -27,6 +27,7 @@ from plugind_client import (
     Unavailable,
     Violated,
 )
+from plugind_client.session import AHEAD
 from plugind_proto.v1 import runtime_pb2
 from tests.support.fake_batches import opened, over, session_ended
 from tests.support.fake_daemon import FakeDaemon, allowed, denied, ended
@@ -61,6 +62,9 @@ class TalkingSession:
 
     def call(self, payload):
         return self._runner.run(self._session.call(payload))
+
+    def call_many(self, payloads):
+        return self._runner.run(self._session.call_many(payloads))
 
     def close(self):
         return self._runner.run(self._session.close())
@@ -198,6 +202,44 @@ def test_session_goes_on_after_the_error_of_one_input(daemon, client):
             session.call({4})
         assert session.call(5) == 5
     assert session.result.answered == 3
+
+
+@pytest.mark.parametrize("count", [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, 5 * AHEAD])
+def test_many_inputs_are_answered_in_their_order(daemon, client, count):
+    with client.session("echo") as session:
+        assert session.call_many({"n": number} for number in range(count)) == [{"n": number} for number in range(count)]
+        assert session.call("after") == "after"
+    assert session.result.answered == count + 1
+
+
+def test_of_many_inputs_those_that_have_no_output_have_their_error(daemon, client):
+    daemon.answers["p"] = by_input({b"1": ended("failed", error=ZERO_DIVISION), b"3": denied("INPUT_INVALID")})
+    with client.session("p") as session:
+        zero, failed, two, refused, four = session.call_many(range(5))
+        assert (zero, two, four) == (0, 2, 4)
+        assert (type(failed), failed.type) == (PluginFailed, "ZeroDivisionError")
+        assert (type(refused), refused.code) == (Denied, "INPUT_INVALID")
+        assert session.call(5) == 5
+
+
+def test_an_end_amid_many_inputs_gives_what_was_answered(daemon, client):
+    daemon.answers["p"] = by_input({b"2": over("full")})
+    with client.session("p") as session:
+        with pytest.raises(SessionOver) as raised:
+            session.call_many(range(5))
+        assert raised.value.results == [0, 1]
+        assert (raised.value.why, raised.value.retryable) == ("full", True)
+    daemon.answers["q"] = by_input({b"2": ended("timeout", "70 ms")})
+    with client.session("q") as session, pytest.raises(LimitExceeded):
+        session.call_many(range(5))
+
+
+def test_nothing_is_sent_when_one_of_many_is_no_json(daemon, client):
+    with client.session("echo") as session:
+        with pytest.raises(InvalidRequest):
+            session.call_many([1, {2}])
+        assert session.call(3) == 3
+    assert session.result.answered == 1
 
 
 # --- ends ----------------------------------------------------------------------------------------------------------
