@@ -13,6 +13,7 @@ from plugind.provenance import bundle
 from plugind.sandbox.inside.functions import describe
 from plugind_client import AsyncClient, Client, Conflict, Denied, InvalidSource, LimitExceeded, NotAllowed, PluginFailed
 from plugind_client.loading import original_of
+from plugind_client.pools import IDLE_MS
 from plugind_proto.v1 import governance_pb2, runtime_pb2
 from tests.support.fake_daemon import FakeDaemon, allowed, denied, ended
 
@@ -113,7 +114,7 @@ def test_everything_named_goes_with_every_session(client, daemon):
     asked = daemon.last("SessionOpen")
     told = asked.run
     assert (told.plan_id, told.sensitivity, told.timeout_ms, told.stage) == ("p1", "public", 250, "")
-    assert asked.idle_ms == 1000
+    assert asked.idle_ms == IDLE_MS
 
 
 def test_non_finite_floats_pass(module, daemon):
