@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from plugind.errors import ConflictError
 from plugind.model import Caller
 
+MOST_STREAMS: Final = 512
+"""Half of the calls that the server takes at one time (api/server.py): a kill has to get through."""
+MOST_STREAMS_OF_ONE: Final = 128
 _LOOK_S = 0.001
 WAIT_S = 1.0
 """A run waits for a free place of its tier for at most this long, first come, first served."""
@@ -39,6 +44,25 @@ class Places:
     def give_back(self, tier: int) -> None:
         """The instance is gone."""
         self._free[tier].release()
+
+
+class Streams:
+    """The streams of sessions that are open, also those that never say a word or never read one."""
+
+    def __init__(self) -> None:
+        self._of: Counter[int] = Counter()
+
+    @contextlib.contextmanager
+    def one_more(self, caller: Caller) -> Iterator[bool]:
+        """Whether this caller may have one more. It counts until the block is left."""
+        if self._of.total() >= MOST_STREAMS or self._of[caller.uid] >= MOST_STREAMS_OF_ONE:
+            yield False
+            return
+        self._of[caller.uid] += 1
+        try:
+            yield True
+        finally:
+            self._of[caller.uid] -= 1
 
 
 @dataclass(slots=True)

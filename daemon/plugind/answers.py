@@ -13,6 +13,13 @@ from plugind.model import Caller, Code, Mode, Outcome, PluginError, Reason, Usag
 from plugind.sandbox.protocol import KILLED
 
 MOST_DENIALS: Final = 1024
+TOO_MANY_STREAMS: Final = Reason(
+    Code.BUSY,
+    "api.sessions",
+    "fewer open sessions at a time",
+    "as many as one caller, or all together, may have",
+    "close some, or send it again later",
+)
 STOPPING: Final = Reason(
     Code.BUSY, "daemon", "a running daemon", "it is stopping", "send it again when the daemon is up"
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import traceback
 from collections.abc import AsyncIterator
@@ -10,7 +11,8 @@ from typing import Final
 
 import grpc
 
-from plugind.answers import RunAnswer, RunRequest
+from plugind.admission import Streams
+from plugind.answers import TOO_MANY_STREAMS, RunAnswer, RunRequest
 from plugind.api import batches
 from plugind.api.accept import Callers
 from plugind.api.calls import RUN_ID, Refusals, admitted, call, matching
@@ -27,6 +29,10 @@ from plugind.session import Conversation
 from plugind_proto.v1 import runtime_pb2, runtime_pb2_grpc
 
 IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
+FIRST_S: Final = 5.0
+_TOO_MANY: Final = runtime_pb2.SessionEnded(
+    run=runtime_pb2.RunResponse(decision="deny", reasons=[reason_message(TOO_MANY_STREAMS)])
+)
 _Requests = AsyncIterator[runtime_pb2.SessionRequest]
 _Responses = AsyncIterator[runtime_pb2.SessionResponse]
 
@@ -39,6 +45,7 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         self.refusals = refusals
         self._runner = runner
         self._repeats = Repeats(runner)
+        self._streams = Streams()
 
     @call(Role.CALLER)
     async def Run(self, request: runtime_pb2.RunRequest, caller: Caller) -> runtime_pb2.RunResponse:  # noqa: N802
@@ -65,12 +72,13 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         conversation: Conversation | None = None
         try:
             caller = await admitted(self, context, Role.CALLER, "Session")
-            first = await anext(aiter(requests), None)
-            if first is None:
-                raise InvalidRequestError("session: expected a message that opens it, got the end of the stream")
-            conversation = self._runner.open(*session_request(first, caller))
-            async for response in _talk(conversation, requests):
-                yield response
+            with self._streams.one_more(caller) as has_room:
+                if not has_room:
+                    yield runtime_pb2.SessionResponse(ended=_TOO_MANY)
+                    return
+                conversation = self._runner.open(*session_request(await _first(requests), caller))
+                async for response in _talk(conversation, requests):
+                    yield response
         except PlugindError as error:
             await abort(context, error)
         except Exception:  # noqa: BLE001 - as in calls.call, which is for calls with one answer
@@ -130,6 +138,18 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
     def _scope(self, caller: Caller) -> Caller | None:
         """Whose runs this caller may see and end: None is everybody's."""
         return None if Role.OPERATOR in caller.roles else caller
+
+
+async def _first(requests: _Requests) -> runtime_pb2.SessionRequest:
+    """The message that opens a session. Raises InvalidRequestError."""
+    got = f"nothing for {FIRST_S:.0f} s"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_S):
+            first = await anext(aiter(requests), None)
+            if first is not None:
+                return first
+            got = "the end of the stream"
+    raise InvalidRequestError(f"session: expected a message that opens it, got {got}")
 
 
 async def _talk(conversation: Conversation, requests: _Requests) -> _Responses:
