@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from tests.soak.fuzz.batches import BATCHES
 from tests.soak.fuzz.launcher_side import LAUNCHER_SIDE
 from tests.soak.fuzz.parsers import PARSERS
 
-TARGETS = {target.name: target for target in (*PARSERS, *LAUNCHER_SIDE)}
+TARGETS = {target.name: target for target in (*PARSERS, *BATCHES, *LAUNCHER_SIDE)}
