@@ -15,6 +15,7 @@ from plugind.errors import (
     ConflictError,
     InvalidBundleError,
     InvalidRequestError,
+    NotAllowedError,
     NotFoundError,
     StateError,
 )
@@ -195,16 +196,23 @@ class Catalog:
         by_uid: int,
         narrower_follows: bool = False,
         synthesized_runs: bool | None = False,
+        generated_only: bool = False,
     ) -> PluginVersion:
         """Check a bundle in full, keep it, and register it.
 
         With `narrower_follows` a version that asks for nothing wider than the one approved before, on evidence that is
         no worse, is approved by that rule. With `synthesized_runs` (None: in a development daemon) so is generated code
-        that asks for nothing, and it becomes active.
-        Raises InvalidBundleError with every problem, InvalidRequestError, ConflictError.
+        that asks for nothing, and it becomes active. With `generated_only` nothing else is taken: whoever hands it in
+        may not do more.
+        Raises InvalidBundleError with every problem, InvalidRequestError, ConflictError, NotAllowedError.
         """
+        runs_at_once = self._development if synthesized_runs is None else synthesized_runs
+        if generated_only and not runs_at_once:
+            raise NotAllowedError("Submit: expected role operator, or a policy with synthesized.run_unapproved_tier2")
         keys = self._development_keys(development_keys)
         read = bundle.read(data)
+        if generated_only and (why := self._objection_to_caller(read, by_uid, attested=bool(attestations or keys))):
+            raise NotAllowedError(f"Submit: expected role operator, or generated code that may run at once: {why}")
         dsse.parse_lines(attestations)
         if keys:
             self._registry.trust_for_development(key.raw for key in keys)
@@ -223,15 +231,31 @@ class Catalog:
                 at_unix_ms=self._now_ms(),
             )
         )
-        if self._development if synthesized_runs is None else synthesized_runs:
+        if runs_at_once:
             record = self._run_at_once(record, read)
         return self._follow(record, by_uid) if narrower_follows else record
+
+    def _objection_to_caller(self, read: Bundle, by_uid: int, *, attested: bool) -> str:
+        """Why this is nothing that a caller may hand in without the role for it; empty: it may."""
+        try:
+            known = self._registry.get(read.manifest.name)
+            decisions = self._decisions(known.plugin_id)
+        except NotFoundError:
+            known, decisions = None, []
+        versions = known.versions if known else ()
+        if any(each.digest == read.digest for each in versions):
+            return ""  # it is here, and nothing comes of it
+        found = staticcheck.look(read.files, read.executable)
+        return synthesized.objection_to_caller(read.manifest, versions, decisions, by_uid, attested) or found.problem
+
+    def _decisions(self, plugin: str) -> list[int]:
+        """Who made each change to a plugin, but for handing in."""
+        return [each.by_uid for each in self._registry.history(plugin) if each.action not in _HANDED_IN]
 
     def _run_at_once(self, record: PluginVersion, read: Bundle) -> PluginVersion:
         """Approved and active by the policy, which is recorded in the place of a person; or left as it is."""
         versions = self._registry.get(record.plugin_id).versions
-        decisions = [each.by_uid for each in self._registry.history(record.plugin_id) if each.action not in _HANDED_IN]
-        if synthesized.objection(record, versions, decisions):
+        if synthesized.objection(record, versions, self._decisions(record.plugin_id)):
             return record
         found = staticcheck.look(read.files, read.executable)
         if found.problem:

@@ -5,11 +5,13 @@ import inspect
 import json
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from plugind_client import Conflict, Denied, LimitExceeded, PluginFailed
+from plugind_client import Client, Conflict, Denied, LimitExceeded, PluginFailed
 from tests.support.daemon import Daemon
 
 pytestmark = pytest.mark.root
@@ -137,6 +139,45 @@ def test_history_and_audit_name_the_rule(daemon, raising):
     recorded = [json.loads(line) for line in daemon.state.glob("ledger/*.jsonl").__next__().read_text().splitlines()]
     activated = [each for each in recorded if each["event"] == "CHANGE" and each["plugin"] == "raising"][-1]
     assert (activated["action"], activated["by_uid"], activated["why"]) == ("activate", 2**32 - 1, changes[2].why)
+
+
+AS_A_CALLER = """
+import json, os, sys
+from plugind_client import Client, NotAllowed  # before: the interpreter may live where only root can read
+import encodings.idna, plugind_client.streams
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+with Client(sys.argv[1]) as client:
+    module = client.load_source("def double(x: float) -> float:\\n    return 2 * x\\n")
+    told = [module.double(21.0)]
+    try:
+        client.load_source("def f():\\n    return 1\\n", name="taken")
+    except NotAllowed as error:
+        told.append(error.detail)
+print(json.dumps(told))
+"""
+
+
+def test_in_production_a_caller_of_the_run_socket_loads_code_where_the_policy_says_so(tmp_path):
+    """PlanExe's own process: no group of plugind's, no admin socket, somebody else's uid."""
+    policy = tmp_path / "policy.toml"
+    shipped = (Path(__file__).parents[2] / "profiles/policy.toml").read_text()
+    policy.write_text(shipped.replace("# run_unapproved_tier2 = false", "run_unapproved_tier2 = true"))
+    (tmp_path / "plugind.toml").write_text(f'policy = "{policy}"\n')
+    tmp_path.chmod(0o755)
+    with Daemon("--config", str(tmp_path / "plugind.toml"), production=True) as daemon:
+        admin = Client(daemon.admin_socket)
+        admin.load_source("def f():\n    return 2\n", name="taken")
+        done = subprocess.run(
+            [sys.executable, "-c", AS_A_CALLER, daemon.socket], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        value, refused = json.loads(done.stdout)
+        assert value == 42.0
+        assert "somebody else has handed in a plugin of this name" in refused
+        records = admin.audit.query(limit=50).records
+        admin.close()
+    assert [each.fields["by_uid"] for each in records if each.event == "REFUSED"] == [65534]
+    assert {each.fields["caller_uid"] for each in records if each.event == "OUTCOME"} == {65534}
 
 
 def test_loaded_again_it_is_the_same_version_and_edited_another(daemon, raising):

@@ -2,18 +2,24 @@
 
 import json
 
+import grpc
 import pytest
 
+from plugind.api.accept import PEER_PREFIX, Callers
+from plugind.api.registry import RegistryService
 from plugind.catalog import Catalog
-from plugind.errors import AuditUnavailableError
+from plugind.errors import AuditUnavailableError, NotAllowedError
 from plugind.model import POLICY_UID, Hold
 from plugind.policy import synthesized
+from plugind.policy.rules import Policy, Synthesized
 from plugind.provenance import staticcheck
 from plugind.provenance.evidence import Trust
+from plugind.provenance.keys import PrivateKey
 from plugind.registry.database import Registry
 from plugind.registry.store import Store
 from plugind_client.cli import words
-from tests.support.plugins import approval, built
+from plugind_proto.v1 import registry_pb2
+from tests.support.plugins import CALLER, ECHO, approval, attested, built
 
 READ = '[[permissions.file_read]]\npath = "wbs.json"\n'
 IMPORTS = "import math, json as j\nfrom collections.abc import Mapping\ndef run(p, c):\n    import re\n    return p\n"
@@ -191,3 +197,92 @@ def test_imports_are_listed_wherever_they_stand():
 def test_reason_stays_short():
     assert synthesized.reason(()).endswith("; imports nothing")
     assert synthesized.reason(tuple(f"m{number}" for number in range(500))).endswith("m19 and 480 more")
+
+
+# --- handed in by a caller ---------------------------------------------------------------------------------------------
+
+
+def by_a_caller(catalog, data, rule=True, uid=7, attestations=b""):
+    return catalog.submit(data, attestations, [], by_uid=uid, synthesized_runs=rule, generated_only=True)
+
+
+def test_a_caller_hands_in_what_runs_at_once_and_its_next_version(tmp_path, catalog):
+    first = generated(tmp_path)
+    assert by_a_caller(catalog, first).state == "active"
+    assert by_a_caller(catalog, generated(tmp_path, version="2.0.0")).state == "active"
+    assert by_a_caller(catalog, first, uid=8).submitted_by_uid == 7, "the same bytes again change nothing"
+
+
+@pytest.mark.parametrize("rule", [False, None])
+def test_without_the_rule_a_caller_hands_in_nothing(tmp_path, catalog, rule):
+    with pytest.raises(NotAllowedError, match="expected role operator, or a policy with synthesized"):
+        by_a_caller(catalog, b"not even looked at", rule)
+    assert catalog.plugins() == []
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        ({"origin": "authored"}, 'its origin is "authored"'),
+        ({"extra": READ}, "asks for permissions"),
+        ({"code": f"{ECHO}#{'x' * staticcheck.MAX_BYTES}"}, "bytes of Python source"),
+    ],
+)
+def test_a_caller_hands_in_nothing_else(tmp_path, catalog, named, why):
+    with pytest.raises(NotAllowedError, match=why):
+        by_a_caller(catalog, generated(tmp_path, **named))
+    assert catalog.plugins() == []
+
+
+def test_a_caller_brings_no_attestations(tmp_path, catalog):
+    data = generated(tmp_path)
+    with pytest.raises(NotAllowedError, match="attestations or keys"):
+        by_a_caller(catalog, data, attestations=attested(data, PrivateKey.generate()))
+
+
+def test_a_caller_takes_no_name_that_is_somebody_elses(tmp_path, catalog):
+    handed_in(catalog, generated(tmp_path, "written", origin="authored"), rule=False)
+    with pytest.raises(NotAllowedError, match="not generated throughout"):
+        by_a_caller(catalog, generated(tmp_path, "written", "2.0.0"))
+    by_a_caller(catalog, generated(tmp_path, "theirs"), uid=8)
+    with pytest.raises(NotAllowedError, match="somebody else has handed in"):
+        by_a_caller(catalog, generated(tmp_path, "theirs", "2.0.0"))
+    by_a_caller(catalog, generated(tmp_path, "looked_at"))
+    catalog.reject("looked_at", "1.0.0", by_uid=9, why="a person looked")
+    with pytest.raises(NotAllowedError, match="a person has decided"):
+        by_a_caller(catalog, generated(tmp_path, "looked_at", "2.0.0"))
+    assert {plugin.name: len(plugin.versions) for plugin in catalog.plugins()} == {
+        "written": 1,
+        "theirs": 1,
+        "looked_at": 1,
+    }
+
+
+async def test_a_caller_that_is_refused_is_recorded(tmp_path, catalog):
+    told = []
+
+    class Refusals:
+        async def refused(self, caller, call, role):
+            told.append((caller.uid, call, role))
+
+    policy = Policy(synthesized=Synthesized(run_unapproved_tier2=True))
+    callers = Callers()
+    callers.enter("plugind-x", CALLER)
+    service = RegistryService(callers, Refusals(), catalog, lambda: policy)
+
+    class Context:
+        def peer(self):
+            return f"{PEER_PREFIX}plugind-x"
+
+        async def abort(self, code, details="", trailing_metadata=()):
+            raise grpc.RpcError(code, details)
+
+    fine = registry_pb2.SubmitRequest(bundle=generated(tmp_path))
+    assert (await service.Submit(fine, Context())).state == "active"
+    assert told == []
+    with pytest.raises(grpc.RpcError) as refused:
+        await service.Submit(
+            registry_pb2.SubmitRequest(bundle=generated(tmp_path, "other", origin="authored")), Context()
+        )
+    assert refused.value.args[0] is grpc.StatusCode.PERMISSION_DENIED
+    assert told == [(CALLER.uid, "Submit", "operator")]

@@ -10,6 +10,7 @@ from plugind.api.calls import Refusals, call, plugin_name, version_text
 from plugind.api.messages import change_message, plugin_message
 from plugind.api.roles import Role
 from plugind.catalog import Catalog
+from plugind.errors import NotAllowedError
 from plugind.model import Caller
 from plugind.policy.rules import Policy
 from plugind_proto.v1 import registry_pb2, registry_pb2_grpc
@@ -24,19 +25,24 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
         self._catalog = catalog
         self._policy = policy
 
-    @call(Role.OPERATOR)
+    @call(Role.CALLER)
     async def Submit(self, request: registry_pb2.SubmitRequest, caller: Caller) -> registry_pb2.SubmitResponse:  # noqa: N802
-        """Check a bundle in full and keep it."""
+        """Check a bundle in full and keep it: an operator's any, a caller's generated code that may run at once."""
         policy = self._policy()
-        version = await asyncio.to_thread(
-            self._catalog.submit,
-            request.bundle,
-            request.attestations,
-            list(request.development_public_keys),
-            by_uid=caller.uid,
-            narrower_follows=policy.settings.narrower_updates == "automatic",
-            synthesized_runs=policy.synthesized.run_unapproved_tier2,
-        )
+        try:
+            version = await asyncio.to_thread(
+                self._catalog.submit,
+                request.bundle,
+                request.attestations,
+                list(request.development_public_keys),
+                by_uid=caller.uid,
+                narrower_follows=policy.settings.narrower_updates == "automatic",
+                synthesized_runs=policy.synthesized.run_unapproved_tier2,
+                generated_only=Role.OPERATOR not in caller.roles,
+            )
+        except NotAllowedError:
+            await self.refusals.refused(caller, "Submit", Role.OPERATOR)
+            raise
         return registry_pb2.SubmitResponse(
             plugin_id=version.plugin_id,
             name=version.manifest.name,

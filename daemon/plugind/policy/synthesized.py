@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from plugind.model import POLICY_UID, PluginVersion
+from plugind.model import POLICY_UID, Manifest, PluginVersion
 
 _MOST_IMPORTS: Final = 20
 """Named in a reason; the others are counted."""
@@ -29,6 +29,29 @@ def objection(record: PluginVersion, versions: Iterable[PluginVersion], decision
         # Whoever approves, rejects, rolls back or holds it has taken the plugin over.
         (any(uid != POLICY_UID for uid in decisions), "a person has decided about the plugin"),
         (newest > record.sequence, "a later version is active"),
+    )
+    return next((why for holds, why in against if holds), "")
+
+
+def objection_to_caller(
+    manifest: Manifest, versions: Iterable[PluginVersion], decisions: Iterable[int], by_uid: int, attested: bool
+) -> str:
+    """Why a caller without the operator's role may not hand this in; empty: it may.
+
+    `versions` and `decisions`: of the plugin that has this name already. What is let through runs at once
+    (`objection`), so it must not come into the way of what others have handed in or decided.
+    """
+    versions = list(versions)
+    against = (
+        (manifest.origin != "synthesized", f'its origin is "{manifest.origin}"'),
+        (bool(manifest.permissions), "it asks for permissions"),
+        (attested, "it has attestations or keys"),
+        (any(each.manifest.origin != "synthesized" for each in versions), "the plugin is not generated throughout"),
+        (
+            any(each.submitted_by_uid != by_uid for each in versions),
+            "somebody else has handed in a plugin of this name",
+        ),
+        (any(uid != POLICY_UID for uid in decisions), "a person has decided about the plugin"),
     )
     return next((why for holds, why in against if holds), "")
 
