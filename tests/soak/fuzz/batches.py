@@ -129,7 +129,9 @@ async def _talk(data: bytes) -> None:
                 asked, answer = part[1:], frames.ask(part[1:])
             else:
                 framed = part[:1] == b"\x01"
-                content = HEADER.pack(examples.NONCE, part[1:2], max(len(part) - 2, 0)) + part[2:] if framed else part
+                content = (
+                    HEADER.pack(examples.NONCE, part[1:2] or b"V", max(len(part) - 2, 0)) + part[2:] if framed else part
+                )
                 with contextlib.suppress(BlockingIOError):
                     os.write(results, content)
             for _ in range(3):
