@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -51,6 +52,8 @@ MORE = {
     "tries": (TRIES, "ok", {"socket": 10, "chroot": 10, "io_uring_setup": 10}),
 }  # fmt: skip
 """Code, outcome, and the system calls that have to be named, with how often."""
+TALKS = "import os\ndef run(p, c):\n    if p == 'exit': os._exit(0)\n    return p"
+"""Of sessions and maps."""
 SLEEPERS = ("killed", "canceled", "orphaned")
 DEAD_CLIENT = """
 import sys, threading
@@ -77,6 +80,7 @@ class Mix:
             daemon.install(folder(parent, f"kind_{name}", code=code, extra=limits, stages=stages))
         for name, (code, _, _) in MORE.items():
             daemon.install(folder(parent, f"kind_{name}", code=code))
+        daemon.install(folder(parent, "kind_talks", code=TALKS))
         for name in SLEEPERS:
             daemon.install(folder(parent, f"kind_{name}", code=SLEEPER, extra="[limits]\nwall_ms = 60000\n"))
 
@@ -84,7 +88,7 @@ class Mix:
         """One of each kind; of dead clients less often."""
         jobs: list[Callable[[], None]] = [lambda name=name: self.ends_as_it_should(name) for name in KINDS]  # type: ignore[misc]
         jobs += [lambda name=name: self.is_named(name) for name in MORE]  # type: ignore[misc]
-        jobs += [self.killed, self.canceled]
+        jobs += [self.killed, self.canceled, self.session, self.session_left, self.session_broken, self.mapped]
         if number % DEAD_EVERY == 0:
             jobs.append(self.orphaned)
         return jobs
@@ -116,6 +120,36 @@ class Mix:
             assert self.client.cancel(asleep.run_id)
             assert asleep.outcome() == "canceled"
         self.count["canceled"] += 1
+
+    def session(self) -> None:
+        """A few inputs, and closed."""
+        with self.client.session("kind_talks") as session:
+            assert [session.call(number) for number in range(5)] == [0, 1, 2, 3, 4]
+        assert session.result is not None
+        assert (session.result.why, session.result.answered) == ("closed", 5), session.result
+        self.count["session"] += 1
+
+    def session_left(self) -> None:
+        """By a caller that is there no more."""
+        session = self.client.session("kind_talks")
+        assert session.call("x") == "x"
+        session.cancel()
+        self.count["session_left"] += 1
+
+    def session_broken(self) -> None:
+        """By the plugin, in the middle of an input."""
+        session = self.client.session("kind_talks")
+        assert session.call(1) == 1
+        with contextlib.suppress(PlugindError):
+            session.call("exit")
+        assert session.result is not None
+        assert session.result.run.outcome == "output_invalid", session.result
+        self.count["session_broken"] += 1
+
+    def mapped(self) -> None:
+        """Many inputs in one execution."""
+        assert self.client.map("kind_talks", list(range(100))).outputs == list(range(100))
+        self.count["map"] += 1
 
     def orphaned(self) -> None:
         """A client with several runs is killed: the daemon sees its connections close, and ends them."""
