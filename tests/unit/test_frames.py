@@ -162,6 +162,16 @@ async def test_a_request_after_it_has_closed_its_results_has_no_answer(instance)
     assert not answer.done()
 
 
+async def test_an_answer_to_one_that_is_gone_is_nobody_s_fault(instance):
+    """It was asked for, and its caller has left in the same moment: that ends it, and for no other reason."""
+    answer = instance.frames.ask(b"1")
+    answer.cancel()
+    instance.give(b"1")
+    instance.give(b"2")
+    await turn()
+    assert (instance.ended, instance.frames.problem) == (0, "")
+
+
 async def test_hanging_up_is_the_end_of_the_requests(instance):
     instance.frames.hang_up()
     assert os.read(instance.requests, 10) == b""

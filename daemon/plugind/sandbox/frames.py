@@ -86,6 +86,9 @@ class Frames:
 
     def _take(self) -> None:
         received = self._received
+        if self._answer is not None and self._answer.cancelled():
+            received.clear()  # whoever asked is gone, and is about to end it
+            return
         if len(received) < HEADER.size:
             return
         nonce, kind, length = HEADER.unpack_from(received)
