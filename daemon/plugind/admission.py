@@ -14,8 +14,8 @@ from plugind.errors import ConflictError
 from plugind.model import Caller
 
 MOST_STREAMS: Final = 512
-"""Half of the calls that the server takes at one time (api/server.py): a kill has to get through."""
 MOST_STREAMS_OF_ONE: Final = 128
+"""Several times as many as there are places: a stream costs memory, also one that waits for nothing."""
 _LOOK_S = 0.001
 WAIT_S = 1.0
 """A run waits for a free place of its tier for at most this long, first come, first served."""

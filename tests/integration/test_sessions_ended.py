@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from plugind.policyfile import shipped_policy
 from plugind.profiles import load_profiles, profiles_dir
@@ -199,20 +200,30 @@ def outcomes_of_one_that_started(client: Client) -> list[str]:
     return told
 
 
-def test_streams_that_say_nothing_keep_nobody_out(daemon: Daemon, client: Client) -> None:
-    """Not from the kill switch, above all: the server takes so many calls at a time and no more."""
+def test_calls_that_never_end_keep_nobody_out(daemon: Daemon, client: Client) -> None:
+    """Not from the kill switch, above all. As many as a connection takes, on more than a dozen of them."""
     with contextlib.ExitStack() as stack:
-        channel = stack.enter_context(grpc.insecure_channel(f"unix:{daemon.socket}"))
-        silent = [stack.enter_context(Stream(daemon, channel=channel)) for _ in range(1100)]
+        channels = [stack.enter_context(_connection(daemon)) for _ in range(13)]
+        silent = [stack.enter_context(Stream(daemon, channel=channels[number % 2])) for number in range(160)]
         (reason,) = silent[-1].ended().run.reasons
         assert (reason.code, reason.rule) == ("BUSY", "api.sessions")
+        for channel in channels[2:]:
+            health = health_pb2_grpc.HealthStub(channel)
+            watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(100)]
+            assert next(watches[-1]).status == health_pb2.HealthCheckResponse.SERVING
+            stack.callback(lambda watches=watches: [watch.cancel() for watch in watches])
         assert client.runs() == []
         assert client.execute("talker", 1).outcome == "ok"
         assert client.kill("other", "a test").unconfirmed_runs == 0
         client.lift_kill("other", "a test")
         assert silent[0].code() is grpc.StatusCode.INVALID_ARGUMENT, "after a while they are ended"
-        with Stream(daemon, "talker", channel=channel) as stream:
+        with Stream(daemon, "talker", channel=channels[0]) as stream:
             stream.opened()
+
+
+def _connection(daemon: Daemon) -> grpc.Channel:
+    """One of its own: else all of a process share one."""
+    return grpc.insecure_channel(f"unix:{daemon.socket}", options=[("grpc.use_local_subchannel_pool", 1)])
 
 
 # --- one that breaks the order of messages ---------------------------------------------------------------------------

@@ -33,7 +33,9 @@ BUNDLE_BYTES = 40 * 1024 * 1024
 _ENVELOPE_BYTES = 1024 * 1024
 _ERRORS_BYTES = 8 * 1024 * 1024
 """Room for what a map's answer tells of inputs and outputs that are none (plugind.batch)."""
-_MOST_CALLS = 1024
+_MOST_CALLS = 100
+"""Of one connection at a time; further ones wait in the client. Not of all together: whoever had as many open that
+never end, of the health's for instance, would keep the kill switch out."""
 _SERVICES = (
     runtime_pb2.DESCRIPTOR.services_by_name["Runtime"].full_name,
     registry_pb2.DESCRIPTOR.services_by_name["Registry"].full_name,
@@ -50,7 +52,7 @@ class ApiServer:
         self._directory = os.open(run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.backend = f"/proc/self/fd/{self._directory}/{SOCKET_NAME}"
         (run_directory / SOCKET_NAME).unlink(missing_ok=True)
-        self._server = grpc.aio.server(options=_options(profiles), maximum_concurrent_rpcs=_MOST_CALLS)
+        self._server = grpc.aio.server(options=_options(profiles))
         self._health = HealthServicer()
 
     async def start(
@@ -90,5 +92,6 @@ def _options(profiles: Mapping[int, Profile]) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", max(largest_input, BUNDLE_BYTES)),
         ("grpc.max_send_message_length", largest_answer + _ERRORS_BYTES + _ENVELOPE_BYTES),
+        ("grpc.max_concurrent_streams", _MOST_CALLS),
         ("grpc.so_reuseport", 0),
     ]
