@@ -156,7 +156,7 @@ def run(name, context):
 def frame_of(name: str, nonce: bytes) -> tuple[protocol.Ended, bytes]:
     """How a run of a results attack ended, and all that it wrote to the result pipe; its nonce is the given one."""
     data = bundle_of(**{**MODULES, "plugin": ENTRY})
-    call = {"stage": "", "plan_id": "", "interface": "json", "entrypoint": "plugin:run"}
+    call = {"stage": "", "plan_id": "", "interface": "json", "entrypoint": "plugin:run", "mode": "run"}
     head = json.dumps(call).encode()
     payload = json.dumps({"attack": f"results.{name}", "arguments": {}}).encode()
     readers, writers = zip(*(os.pipe2(os.O_CLOEXEC) for _ in range(3)), strict=True)
