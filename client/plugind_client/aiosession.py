@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 from plugind_client.errors import PlugindError
 from plugind_client.results import SessionResult
-from plugind_client.session import AHEAD, Talk
+from plugind_client.session import Talk
 from plugind_client.text import payload_json
 from plugind_proto.v1 import runtime_pb2
 
@@ -82,20 +82,20 @@ class AsyncSession(Talk):
             return self._value(response)
 
     async def call_many(self, payloads: Iterable[object]) -> list[Any]:
-        """As Session.call_many."""
+        """As Session.call_many, but each is sent when the one before was answered.
+
+        gRPC for asyncio forgets what it has received and was not read yet when a message cannot be sent any more: sent
+        ahead, an input could cost the answers of those before it, and the word of how the session ended.
+        """
         requests = [runtime_pb2.SessionRequest(input_json=payload_json(payload)) for payload in payloads]
         self._require_own_process()
         async with self._turn:
             stream = await self._ready()
             results: list[Any] = []
             try:
-                for request in requests[:AHEAD]:
+                for request in requests:
                     await stream.send(request)
-                for place in range(len(requests)):
-                    response = await stream.receive()
-                    for request in requests[place + AHEAD : place + AHEAD + 1]:
-                        await stream.send(request)
-                    results.append(self._result(response, results))
+                    results.append(self._result(await stream.receive(), results))
             except BaseException as error:
                 self._broken(error)
                 stream.cancel()

@@ -33,7 +33,7 @@ BUNDLE_BYTES = 40 * 1024 * 1024
 _ENVELOPE_BYTES = 1024 * 1024
 _ERRORS_BYTES = 8 * 1024 * 1024
 """Room for what a map's answer tells of inputs and outputs that are none (plugind.batch)."""
-_MOST_CALLS = 1024
+_MOST_CALLS = 256
 """Of one connection at a time; further ones wait in the client. Not of all together: whoever had as many open that
 never end, of the health's for instance, would keep the kill switch out."""
 _SERVICES = (
