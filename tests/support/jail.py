@@ -127,7 +127,14 @@ async def jail(profiles: Path | None = None, unsafe: UnsafeOverrides | None = No
 
 def living_instances(processes: Iterable[int]) -> list[int]:
     """Those of the processes that are instances with a thread that can still run code."""
-    return [pid for pid in processes if any(_runs_code(task) for task in Path("/proc", str(pid)).glob("task/*/stat"))]
+    return [pid for pid in processes if any(map(_runs_code, _threads(pid)))]
+
+
+def _threads(pid: int) -> list[Path]:
+    """Their stat files; none where the process has gone, also while one looks."""
+    with contextlib.suppress(OSError):
+        return [Path(f"/proc/{pid}/task", thread, "stat") for thread in os.listdir(f"/proc/{pid}/task")]
+    return []
 
 
 def _runs_code(stat: Path) -> bool:
