@@ -152,8 +152,9 @@ def _runs_code(stat: Path) -> bool:
 def assert_gone_within_50_ms(processes: Iterable[int]) -> None:
     """No instance is left 50 ms (of hardware) from now, of which time in which we did not run does not count.
 
-    What dies is not always given a CPU at once either: here, on two shared ones, half of all kills take 14 ms and one in
-    some two hundred more than 50. So a few of all kills of a test run may take longer, and none half a second.
+    What dies is not always given a CPU at once either, and a launcher that is a fork of pytest takes longer to die than a
+    real one: here half of all kills take 10 ms, and one in some hundreds takes more than 50. So two of all kills of a
+    test run may, and none may take 100.
     """
     processes = list(processes)
     began = before = time.monotonic()
@@ -164,11 +165,11 @@ def assert_gone_within_50_ms(processes: Iterable[int]) -> None:
         stalled_s += max(0.0, now - before - stretched(0.005))
         before = now
         took_s = now - began - stalled_s
-        assert took_s < stretched(0.5), f"instances outlive it: {living_instances(processes)}"
+        assert took_s < stretched(0.1), f"instances outlive it: {living_instances(processes)}"
     took_ms = round((before - began - stalled_s) * 1000)
     _kills_ms.append(took_ms)
     late = [ms for ms in _kills_ms if ms >= stretched(50)]
-    assert len(late) <= 2 + len(_kills_ms) // 50, f"of {len(_kills_ms)} kills these took longer than 50 ms: {late}"
+    assert len(late) <= 2, f"of {len(_kills_ms)} kills these took longer than 50 ms: {late}"
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -67,7 +67,8 @@ class Launcher:
     def serve(self, driver: str) -> None:
         """Start notifier and templates, say so, and work until the end. Raises IsolationUnavailableError, OSError."""
         self._watch_notifier()
-        for tier in self._templates.tiers():
+        # When this process dies the kernel kills its children in this order: the least trusted ones first.
+        for tier in sorted(self._templates.tiers(), reverse=True):
             self._start_template(tier)
         self._loop.watch(self._front, self._from_front)
         descriptor = self._base.kill_descriptor()
