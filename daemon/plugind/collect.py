@@ -9,7 +9,7 @@ from plugind import batch
 from plugind.answers import RunRequest
 from plugind.model import Code, Outcome, Profile, Reason, Usage
 from plugind.payload import Checked, Contract, output_problem
-from plugind.sandbox.client import InstanceResult
+from plugind.sandbox.running import InstanceResult
 from plugind.session import Conversation
 
 _MOST_REASONS = 10

@@ -18,8 +18,8 @@ PERMISSION_KINDS: Final = ("file_read", "file_write", "network", "external_api",
 POLICY_UID: Final = 2**32 - 1
 """In the place of a uid, where a rule of the policy decided and no person: (uid_t) -1 is nobody's (setreuid(2))."""
 Interface = Literal["json", "functions"]
-Mode = Literal["run", "map", "session"]
-"""One input to one instance, many in one message, or many as they come."""
+Mode = Literal["run", "map", "session", "import"]
+"""One input to one instance, many in one message, or many as they come; and an import ahead of a run, without one."""
 State = Literal["submitted", "approved", "active", "retired", "revoked"]
 """Where a version is in its life; `active` is the one that runs when no version is asked for, `revoked` is final."""
 HoldKind = Literal["killed", "quarantined", "suspended", "revalidation_required"]
@@ -222,6 +222,8 @@ class Profile:
     """Instances of this tier at one time; one more is BUSY."""
     exec_allowed: bool
     """Whether a plugin may execute programs that the jail shows (execve)."""
+    parked: int = 0
+    """Instances at one time that have imported their plugin ahead and wait; 0: each run has a fresh interpreter."""
     file_locks: bool = False
     """Whether a plugin may lock files (fcntl). By a lock on a file that both see, siblings can signal each other."""
     refused_calls: int = 10000

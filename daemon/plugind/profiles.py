@@ -67,13 +67,14 @@ def load_profile(path: Path, tier: Tier) -> Profile:
     reader.keys("", table, ("tier", "default_limits", "ceilings", "jail", "requires", "permissions"))
     if type(table["tier"]) is not int or table["tier"] != tier:
         raise ConfigError(f"{path}: tier: expected {tier}, got {table['tier']!r}")
-    jail = reader.table("jail", table, (*_NUMBERS, "exec_allowed", "file_locks", "seccomp_extra"))
+    jail = reader.table("jail", table, (*_NUMBERS, "parked", "exec_allowed", "file_locks", "seccomp_extra"))
     ceilings = reader.limits("ceilings", table)
     return Profile(
         tier=tier,
         default_limits=reader.limits_within("default_limits", table, ceilings),
         ceilings=ceilings,
         **{name: reader.number("jail", jail, name) for name in _NUMBERS},
+        parked=reader.number("jail", jail, "parked", least=0),
         exec_allowed=reader.boolean("jail", jail, "exec_allowed"),
         file_locks=reader.boolean("jail", jail, "file_locks"),
         seccomp_extra=reader.texts("jail", jail, "seccomp_extra"),
@@ -111,11 +112,11 @@ class _Reader:
         self.keys(name, found, known)
         return found
 
-    def number(self, name: str, table: Mapping[str, Any], key: str) -> int:
-        """A whole number above zero."""
+    def number(self, name: str, table: Mapping[str, Any], key: str, least: int = 1) -> int:
+        """A whole number, `least` or more."""
         value = table[key]
-        if type(value) is not int or not 0 < value < 2**53:
-            raise self._wrong(name, key, "a whole number above 0", value)
+        if type(value) is not int or not least <= value < 2**53:
+            raise self._wrong(name, key, f"a whole number above {least - 1}" if least else "0 or a whole number", value)
         return value
 
     def boolean(self, name: str, table: Mapping[str, Any], key: str) -> bool:

@@ -49,13 +49,15 @@ from plugind.model import (
     Profile,
     Reason,
 )
+from plugind.parking import Parking, Waiting
 from plugind.payload import Checked, Contract, check_input
 from plugind.policy.decide import decide_safely, explain
 from plugind.policy.facts import Decision, Explained, Grant, RunFacts
 from plugind.policy.rules import Policy
 from plugind.sandbox import jailspec
-from plugind.sandbox.client import InstanceRequest, InstanceResult, Talk
-from plugind.sandbox.protocol import NOT_LOADED
+from plugind.sandbox.client import Talk
+from plugind.sandbox.protocol import NOT_LOADED, NOT_PARKED
+from plugind.sandbox.running import InstanceRequest, InstanceResult
 from plugind.session import Conversation, Terms
 
 
@@ -66,9 +68,16 @@ class Sandbox(Protocol):
         """Hand a bundle over, if that was not done. Raises IsolationUnavailableError."""
 
     async def run(
-        self, request: InstanceRequest, on_started: Callable[[], None] = ..., talk: Talk | None = None
+        self,
+        request: InstanceRequest,
+        on_started: Callable[[], None] = ...,
+        talk: Talk | None = None,
+        parked: str = "",
     ) -> InstanceResult:
-        """One instance, from start to end. Raises IsolationUnavailableError, LauncherGoneError."""
+        """One instance, from start to end; the one that waits as `parked`, if that is given.
+
+        Raises IsolationUnavailableError, LauncherGoneError.
+        """
         ...
 
     def kill(self, run: str, cause: str) -> None:
@@ -91,6 +100,8 @@ class _Run:
     stored_input: Stored
     conversation: Conversation | None = None
     """Of a session."""
+    waiting: Waiting | None = None
+    """The instance that has waited for it."""
     record: PluginVersion | None = None
     decision: Decision | None = None
     tier: int = -1
@@ -134,13 +145,15 @@ class Runner:
         sandbox: Sandbox,
         profiles: Mapping[int, Profile],
         policy: Callable[[], Policy],
+        parking: Parking | None = None,
     ) -> None:
-        """`policy` gives the policy in force; it is asked once for each request."""
+        """`policy` gives the policy in force; it is asked once for each request. Without `parking` all start fresh."""
         self._catalog = catalog
         self._ledger = ledger
         self._sandbox = sandbox
         self._profiles = profiles
         self._policy = policy
+        self._parking = parking
         self._places = Places({tier: profile.instances for tier, profile in profiles.items()})
         self._lives: set[asyncio.Task[RunAnswer]] = set()
         self._stopping = False
@@ -310,6 +323,8 @@ class Runner:
         try:
             ended = self._ended(intent, run, result, items)
             await self._ledger.append(ended)
+            if self._parking and run.record and result.outcome is Outcome.OK and run.conversation is None:
+                self._parking.ran(run.record, grant)
         except AuditUnavailableError as error:
             result = without_result(
                 Outcome.FAULT, f"its outcome could not be recorded, the result is withheld: {error}"
@@ -362,12 +377,15 @@ class Runner:
             stdio_bytes=profile.stdio_bytes,
             mode=run.request.mode,
         )
+        if self._parking and request.mode in ("run", "map"):
+            run.waiting = self._parking.take(run.record, grant)
         try:
             return await self._in_sandbox(run, request)
         except IsolationUnavailableError as error:
-            if error.step != NOT_LOADED:
+            if error.step not in (NOT_LOADED, NOT_PARKED):
                 raise
-        # The launcher has made room for other bundles meanwhile, and nothing ran.
+        # The launcher has made room for other bundles meanwhile, or for other instances, and nothing ran.
+        run.waiting = None
         return await self._in_sandbox(run, request)
 
     def _terms(self, run: _Run, contract: Contract, grant: Grant) -> Terms:
@@ -406,6 +424,8 @@ class Runner:
 
         flight.in_sandbox = True
         try:
+            if run.waiting is not None:
+                return await self._sandbox.run(request, started, parked=run.waiting.name)
             return await self._sandbox.run(request, started, run.conversation.talk if run.conversation else None)
         finally:
             flight.in_sandbox = flight.running = False
@@ -437,6 +457,7 @@ class Runner:
             violations=result.violations,
             items=talk.answered if talk else len(items),
             items_failed=talk.failed if talk else sum(isinstance(item, batch.ItemError) for item in items),
+            imported=run.waiting.intent if run.waiting else -1,
         )
 
     def _governance(self, run: _Run, index: int | None) -> Governance:

@@ -30,6 +30,7 @@ from plugind.config import ServeConfig, log
 from plugind.errors import AuditUnavailableError, ConfigError
 from plugind.governance.killswitch import KillSwitch
 from plugind.model import Profile
+from plugind.parking import Parking
 from plugind.policy.rules import Policy
 from plugind.policyfile import load_policy
 from plugind.profiles import builtin_digests, profiles_dir
@@ -95,14 +96,16 @@ class Front:
         await self._meet_the_launcher()
         self._open_ledger()
         self._open_catalog()
-        self._runner = Runner(
-            self._catalog, self._ledger, self._link, self._prepared.profiles, policy=lambda: self.policy
-        )
+        parts = (self._catalog, self._ledger, self._link, self._prepared.profiles, lambda: self.policy)
+        self._parking = Parking(*parts)
+        self._runner = Runner(*parts, parking=self._parking)
+        keeper = asyncio.create_task(self._parking.keep())
         server = await self._open_server()
         self._tell_ready()
         self._notifier.ready(f"serving, {self._prepared.mode}")
         why = await self._wait()
         self._notifier.stopping()
+        keeper.cancel()
         await self._stop(why, server)
         return EXIT_LAUNCHER_GONE if why.startswith("the launcher") else 0
 
@@ -140,7 +143,7 @@ class Front:
     async def _open_server(self) -> ApiServer:
         callers = Callers()
         server = ApiServer(self._prepared.state.run, self._prepared.profiles)
-        kill_switch = KillSwitch(self._catalog.holds.set, self._runner.flights)
+        kill_switch = KillSwitch(self._catalog.holds.set, self._runner.flights, self._parking)
         await server.start(
             RuntimeService(callers, self._trail, self._runner),
             RegistryService(callers, self._trail, self._catalog, lambda: self.policy),
@@ -256,6 +259,7 @@ class Front:
         await server.stopping()
         if not await self._runner.stop(_LIVES_S):
             self._link.kill_all()
+        await self._parking.stop()
         await server.stop(_GRACE_S)
         await self._link.stop(end_launcher=self._standalone)
         try:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from plugind.sandbox.client import InstanceResult
+from plugind.sandbox.running import InstanceResult
 from tests.escapes import plugin
 from tests.support.jail import Jail, jail
 from tests.support.weakened import profiles_of, weakened

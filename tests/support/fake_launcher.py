@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from plugind.errors import IsolationUnavailableError
 from plugind.model import Outcome, Usage
-from plugind.sandbox.client import InstanceRequest, InstanceResult, Talk
+from plugind.sandbox.client import Talk
+from plugind.sandbox.running import InstanceRequest, InstanceResult
 
 Behaviour = Callable[[InstanceRequest], Awaitable[InstanceResult]]
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from plugind.linux import cgroup
 from plugind.model import Limits, Profile
 from plugind.profiles import load_profiles, profiles_dir
-from plugind.sandbox.client import InstanceRequest, InstanceResult, LauncherClient
+from plugind.sandbox.client import LauncherClient
 from plugind.sandbox.jailspec import effective_limits
+from plugind.sandbox.running import InstanceRequest, InstanceResult
 from plugind.sandbox.spawn import LauncherConfig, UnsafeOverrides, start_launcher
 from tests.support.pace import stretched
 

@@ -57,7 +57,7 @@ class Subject:
     sensitivity: str
     input: Stored = Stored()
     mode: str = "run"
-    """run, map (input and output are batches) or session (the output is its transcript)."""
+    """run, map (input and output are batches), session (the output is its transcript), or import: ahead of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,8 @@ class Ended:
     """Of a map, its items; of a session, the inputs that were answered."""
     items_failed: int = 0
     """How many of these came to an error."""
+    imported: int = -1
+    """The INTENT of the import ahead whose instance it used; -1: it had a fresh one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,15 +44,20 @@ class Running(Protocol):
 class KillSwitch:
     """`set_hold` puts a hold in force durably; it blocks, and is called in a thread."""
 
-    def __init__(self, set_hold: Callable[[Hold], Hold], running: Running) -> None:
+    def __init__(self, set_hold: Callable[[Hold], Hold], running: Running, parked: Running | None = None) -> None:
+        """`parked`: instances that wait for runs. They die with the rest, and are nobody's runs."""
         self._set_hold = set_hold
         self._running = running
+        self._parked = parked
 
     async def kill(self, hold: Hold) -> Killed:
         """Put the hold in force and end what it names. Raises NotFoundError, InvalidRequestError, StateError."""
         began = time.perf_counter_ns()
         kept = await asyncio.to_thread(self._set_hold, hold)
         ended = self._running.end_matching(hold.target, "killed")
+        parked = self._parked.end_matching(hold.target, "killed") if self._parked else []
         left = await self._running.wait_gone(ended, CONFIRM_S)
+        if self._parked:
+            left += await self._parked.wait_gone(parked, CONFIRM_S)
         took_us = (time.perf_counter_ns() - began) // 1000
         return Killed(kept, len(ended), took_us if ended else 0, len(left))

@@ -7,12 +7,14 @@ the templates' inits die with it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from plugind.errors import InvalidBundleError, InvalidRequestError, IsolationUnavailableError, PlugindError
@@ -23,7 +25,7 @@ from plugind.sandbox.complaints import Complaints
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.loop import Loop
 from plugind.sandbox.queue import StartQueue
-from plugind.sandbox.supervisor import Instance
+from plugind.sandbox.supervisor import FOREVER_NS, Ahead, Instance
 from plugind.sandbox.templates import Templates
 from plugind.sandbox.tries import Tries
 from plugind.sandbox.words import is_exit_code, log, parse, short
@@ -60,6 +62,8 @@ class Launcher:
         self._build = build
         self._tries = tries
         self._instances: dict[str, Instance] = {}
+        self._done: dict[str, Instance] = {}
+        """Killed after their results, and told of; the kernel is about to take them apart."""
         self._waiting = StartQueue()
         self._complaints = Complaints(log)
         self._loop = Loop()
@@ -88,7 +92,7 @@ class Launcher:
         for instance in self._instances.values():
             instance.kill("killed")
         self._templates.kill()
-        for instance in self._instances.values():
+        for instance in (*self._instances.values(), *self._done.values()):
             instance.finish(-signal.SIGKILL)
         self._templates.remove_groups()
         self._tries.close()
@@ -104,10 +108,9 @@ class Launcher:
             self._start_waiting()
 
     def _patience_s(self) -> float | None:
-        if not self._instances:
-            return None
-        soonest = min(instance.next_check_ns for instance in self._instances.values())
-        return max(0.0, (soonest - time.monotonic_ns()) / 10**9)
+        watched = (*self._instances.values(), *self._done.values())
+        soonest = min((instance.next_check_ns for instance in watched), default=FOREVER_NS)
+        return None if soonest == FOREVER_NS else max(0.0, (soonest - time.monotonic_ns()) / 10**9)
 
     def _check_latch(self) -> None:
         if self._latch.look():
@@ -117,8 +120,8 @@ class Launcher:
 
     def _check_limits(self) -> None:
         now_ns = time.monotonic_ns()
-        for instance in list(self._instances.values()):
-            if self._instances.get(instance.run) is not instance:
+        for instance in [*self._instances.values(), *self._done.values()]:
+            if not any(there.get(instance.run) is instance for there in (self._instances, self._done)):
                 continue  # it went with a template that was lost just now
             if instance.stuck(now_ns):
                 log(f"run {instance.run} outlives its SIGKILL; the template of tier {instance.tier} goes with it")
@@ -171,7 +174,7 @@ class Launcher:
 
     def _instance_of(self, source: template.Template, run: str) -> Instance | None:
         """A zygote speaks for its own instances only: it could have been taken over."""
-        instance = self._instances.get(run)
+        instance = self._instances.get(run) or self._done.get(run)
         return instance if instance is not None and instance.tier == source.tier else None
 
     def _lose_template(self, tier: int) -> None:
@@ -179,7 +182,7 @@ class Launcher:
         running = self._templates.take(tier)
         self._loop.leave(running.sock)
         running.kill()
-        for instance in self._of_tier(tier):
+        for instance in [*self._of_tier(tier), *(each for each in self._done.values() if each.tier == tier)]:
             instance.kill("fault")
             self._finish(instance, -signal.SIGKILL)
         self._start_template(tier)
@@ -240,6 +243,8 @@ class Launcher:
         match message:
             case protocol.Load():
                 self._load(message, descriptors[0])
+            case protocol.Use():
+                self._use(message, descriptors)
             case protocol.Start():
                 self._try(self._wait if self._has_to_wait(message) else self._start, message, descriptors)
             case protocol.Kill():
@@ -281,7 +286,8 @@ class Launcher:
     def _wait(self, message: protocol.Start, descriptors: list[int]) -> None:
         if message.run in self._waiting:
             raise InvalidRequestError(f"run {message.run} is there already")
-        self._check_places(message.tier, self._waiting.count(message.tier))
+        if not isinstance(message, protocol.Park):
+            self._check_places(message.tier, self._waiting.count(message.tier))
         self._waiting.put(message, descriptors)
 
     def _start_waiting(self) -> None:
@@ -302,7 +308,7 @@ class Launcher:
 
     def _check_places(self, tier: int, waiting: int = 0) -> None:
         most = self._profiles[tier].instances
-        if waiting + len(self._of_tier(tier)) >= most:
+        if waiting + sum(each.serves for each in self._of_tier(tier)) >= most:
             raise InvalidRequestError(f"tier {tier} has its {most} instances")
 
     def _start(self, message: protocol.Start, descriptors: list[int]) -> None:
@@ -317,13 +323,22 @@ class Launcher:
     def _start_from(
         self, running: template.Template, profile: Profile, message: protocol.Start, descriptors: list[int]
     ) -> None:
-        uid = self._templates.free_uid(message.tier, {each.uid for each in self._of_tier(message.tier)})
+        taken = {each.uid for each in (*self._instances.values(), *self._done.values()) if each.tier == message.tier}
+        uid = self._templates.free_uid(message.tier, taken)
         limits = message.limits
-        spec = self._build(profile, limits, message.digest, uid)
-        order = json.dumps({"op": "start", "run": message.run, "steps": spec.wire()}).encode()
+        is_ahead = isinstance(message, protocol.Park)
+        # What only a backstop holds counts import and run together, each of which has the whole.
+        backstop = replace(limits, cpu_ms=2 * limits.cpu_ms) if is_ahead else limits
+        spec = self._build(profile, backstop, message.digest, uid)
+        order = json.dumps({"op": "start", "run": message.run, "steps": spec.wire(), "ahead": is_ahead}).encode()
         group = self._base.create(message.run, GroupLimits(limits.memory_bytes, limits.pids, profile.cpu_percent))
         instance = Instance(message.run, message.digest, message.tier, limits, uid, group, self._tries.take())
+        ends: tuple[int, ...] = ()
         try:
+            if is_ahead:
+                instance.ahead, ends = Ahead.make()
+                given, stdout, stderr = descriptors
+                descriptors = [given, ends[0], stdout, stderr, ends[1]]
             control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             instance.control = control
             with theirs:
@@ -331,9 +346,13 @@ class Launcher:
         except OSError:
             instance.finish(1)
             raise
+        finally:
+            channel.close(ends)
         self._code.touch(message.digest)
         self._instances[message.run] = instance
         self._loop.watch(control, lambda: self._from_instance(instance, control))
+        if instance.ahead is not None:
+            self._loop.watch(instance.ahead.word, lambda: self._hear(instance))
 
     def _admit(self, message: protocol.Start, descriptors: list[int]) -> Profile:
         """Whatever the front has decided. Raises InvalidRequestError, IsolationUnavailableError."""
@@ -352,9 +371,76 @@ class Launcher:
             raise InvalidRequestError(f"{name}: expected 1 to {ceiling} in tier {message.tier}, got {value}")
         if message.digest not in self._code:
             raise IsolationUnavailableError(protocol.NOT_LOADED, f"digest {message.digest} was not loaded")
-        self._check_places(message.tier)
+        if isinstance(message, protocol.Park):
+            self._check_parking(profile)
+        else:
+            self._check_places(message.tier)
         channel.check_descriptors(descriptors, session=session)
         return profile
+
+    def _check_parking(self, profile: Profile) -> None:
+        # Twice as many: those that gave way may be on their way out.
+        if sum(not each.serves for each in self._of_tier(profile.tier)) >= 2 * profile.parked:
+            raise InvalidRequestError(f"tier {profile.tier} has its {profile.parked} parked instances")
+
+    # -- instances that import ahead
+
+    def _hear(self, instance: Instance) -> None:
+        """One word of an instance that imports ahead."""
+        assert instance.ahead is not None  # noqa: S101 - only such a one is heard
+        ahead = instance.ahead
+        if instance.control is not None:
+            self._drain(instance, instance.control)  # what was said before the import, and has to be known before this
+        said = os.read(ahead.word, 1)
+        if not said or instance.killed_ns or not instance.started_ns or ahead.waits:
+            # It has ended, or is about to. Or it speaks where it stands still: then somebody has thawed it.
+            self._loop.leave(ahead.word)
+            if ahead.waits:
+                instance.kill("fault")
+            return
+        try:
+            if ahead.orders.fileno() >= 0:
+                self._tell(instance.park())
+            else:
+                self._loop.leave(ahead.word)
+                self._end_early(instance)
+        except ValueError as error:
+            instance.detail = str(error)
+            instance.kill("killed")
+        except OSError as error:
+            instance.failure = ("freezer", short(error))
+            instance.kill("fault")
+
+    def _end_early(self, instance: Instance) -> None:
+        """It is done: the answer need not wait until the kernel has taken it apart."""
+        instance.violations, dangerous = self._tries.of(instance.owner)
+        if dangerous:
+            return  # word of it is on its way here, and ends the run
+        self._tell(instance.done())
+        del self._instances[instance.run]
+        self._done[instance.run] = instance
+
+    def _use(self, message: protocol.Use, descriptors: list[int]) -> None:
+        instance = self._instances.get(message.run)
+        if instance is None or instance.ahead is None or not instance.ahead.waits or instance.killed_ns:
+            self._tell(protocol.Refused(message.run, protocol.NOT_PARKED, "it is not parked any more"))
+            return
+        try:
+            self._check_latch()
+            if instance.killed_ns:
+                raise IsolationUnavailableError(protocol.KILLED, self._latch.reason(instance.digest))
+            most = self._profiles[instance.tier].ceilings.wall_ms
+            if not 0 < message.wall_ms <= most:
+                raise InvalidRequestError(
+                    f"wall_ms: expected 1 to {most} in tier {instance.tier}, got {message.wall_ms}"
+                )
+            channel.check_descriptors(descriptors)
+            self._check_places(instance.tier)
+            instance.use(message.wall_ms, descriptors)
+        except (PlugindError, OSError) as error:
+            instance.failure = (getattr(error, "step", "launcher"), short(error))
+            instance.started_ns = 0  # nothing of the run has begun: it is refused
+            instance.kill("fault")
 
     def _template_of(self, tier: int) -> template.Template:
         if self._templates.may_start(tier):
@@ -436,7 +522,13 @@ class Launcher:
             channel.close(reins)
 
     def _finish(self, instance: Instance, exit_code: int) -> None:
+        if self._done.pop(instance.run, None):
+            instance.finish(exit_code)  # how it ended was told before
+            return
         del self._instances[instance.run]
+        if instance.ahead is not None and instance.ahead.word >= 0:
+            with contextlib.suppress(KeyError):
+                self._loop.leave(instance.ahead.word)
         if instance.control is not None:
             self._drain(instance, instance.control)
         instance.violations, dangerous = self._tries.of(instance.owner)

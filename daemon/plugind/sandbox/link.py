@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from plugind.errors import IsolationUnavailableError, LauncherGoneError
-from plugind.sandbox.client import InstanceRequest, InstanceResult, LauncherClient, Talk
+from plugind.sandbox.client import LauncherClient, Talk
 from plugind.sandbox.protocol import Ready
+from plugind.sandbox.running import InstanceRequest, InstanceResult
 
 RETRY_S: Final = 0.2
 """Until the first new attempt, and twice as long until each further one, up to:"""
@@ -96,10 +97,22 @@ class Link:
         await self._there().load(digest, read)
 
     async def run(
-        self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None, talk: Talk | None = None
+        self,
+        request: InstanceRequest,
+        on_started: Callable[[], None] = lambda: None,
+        talk: Talk | None = None,
+        parked: str = "",
     ) -> InstanceResult:
         """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
-        return await self._there().run(request, on_started, talk)
+        return await self._there().run(request, on_started, talk, parked)
+
+    async def park(self, request: InstanceRequest) -> InstanceResult:
+        """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
+        return await self._there().park(request)
+
+    def is_parked(self, name: str) -> bool:
+        """Whether an instance waits."""
+        return self._client is not None and self._client.is_parked(name)
 
     def kill(self, run: str, cause: str) -> None:
         """End a run. Without a launcher there is none."""

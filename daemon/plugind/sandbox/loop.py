@@ -19,11 +19,11 @@ class Loop:
         self.watch(self._wake, lambda: self._wake.recv(64))
         self.stopping = False
 
-    def watch(self, sock: socket.socket, handler: Callable[[], object]) -> None:
+    def watch(self, sock: socket.socket | int, handler: Callable[[], object]) -> None:
         """Call the handler whenever there is something to read."""
         self._selector.register(sock, selectors.EVENT_READ, handler)
 
-    def leave(self, sock: socket.socket) -> None:
+    def leave(self, sock: socket.socket | int) -> None:
         """No more. Raises KeyError for one that is not watched."""
         self._selector.unregister(sock)
 

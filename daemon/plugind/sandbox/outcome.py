@@ -53,6 +53,14 @@ def judge_session(ended: Ended, problem: str, unanswered: bool, over: bool, limi
     return dataclasses.replace(verdict, violations=ended.violations)
 
 
+def judge_import(ended: Ended, limits: Limits) -> Verdict:
+    """Why an import ahead came to nothing."""
+    verdict = _end(ended, limits) or Verdict(Outcome.FAILED, "it ended while it was imported")
+    if verdict.outcome is Outcome.KILLED and ended.detail:
+        verdict = Verdict(Outcome.FAILED, ended.detail)  # the launcher gave it up
+    return dataclasses.replace(verdict, violations=ended.violations)
+
+
 def judge_frame(kind: bytes, body: bytes) -> Verdict:
     """What one answer of a session is: ok, failed or output_invalid."""
     return _judge_body(kind, body)

@@ -31,18 +31,28 @@ class Capture:
         return write_end
 
     def _on_readable(self) -> None:
+        self._read()
+
+    def _read(self) -> bool:
+        """Whether there was something."""
         try:
             chunk = os.read(self._descriptor, _CHUNK_BYTES)
         except BlockingIOError:
-            return
+            return False
         if not chunk:
             self.close()
-            return
+            return False
         room = self._limit_bytes - len(self.data)
         self.data += chunk[:room]
         if len(chunk) > room and not self.overflown:
             self.overflown = True
             self._overflow()
+        return True
+
+    def drain(self) -> None:
+        """Read all that is there now."""
+        while self._descriptor >= 0 and self._read():
+            pass
 
     def close(self) -> None:
         """Stop reading."""

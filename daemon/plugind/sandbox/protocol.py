@@ -1,7 +1,8 @@
 """What the front and the launcher say to each other: one JSON object per SOCK_SEQPACKET message, size-checked.
 
-Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors), Open (with five), Kill, Stop.
-Launcher to front: Ready, Loaded, Placed, Started, Ended, Refused.
+Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors), Open (with five), Park (with
+three), Use (with four), Kill, Stop.
+Launcher to front: Ready, Loaded, Placed, Parked, Started, Ended, Refused.
 The launcher trusts none of it: every field is checked here when it is parsed, and against profiles later.
 """
 
@@ -21,6 +22,8 @@ KILLED = "killed"
 """The step of a Refused whose digest is killed offline (latch.py)."""
 NOT_LOADED = "not_loaded"
 """The step of a Refused whose digest made room for others: load it and start again."""
+NOT_PARKED = "not_parked"
+"""The step of a Refused whose instance is not there, or not parked, any more: nothing ran, start one."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -52,6 +55,25 @@ class Open(Start):
 
     op: ClassVar[str] = "open"
     descriptors: ClassVar[int] = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Park(Start):
+    """Start an instance that imports its plugin and waits. Descriptors: call (sealed memfd), stdout, stderr (pipes)."""
+
+    op: ClassVar[str] = "park"
+    descriptors: ClassVar[int] = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Have a parked instance do the one run that it is for. Descriptors: input, result, stdout, stderr, as of Start."""
+
+    op: ClassVar[str] = "use"
+    descriptors: ClassVar[int] = 4
+    run: str
+    """The name under which it was parked, and goes on to be known to the launcher."""
+    wall_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +128,18 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """An instance has imported its plugin, is one task, and stands still. What the import used."""
+
+    op: ClassVar[str] = "parked"
+    descriptors: ClassVar[int] = 0
+    run: str
+    wall_ms: int
+    cpu_ms: int
+    memory_peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The jail is complete and plugin code runs from here on."""
 
@@ -146,11 +180,13 @@ class Ended:
     """Refused system calls, what ended the run first."""
 
 
-ToLauncher = Load | Start | Open | Kill | Stop
-ToFront = Ready | Loaded | Placed | Started | Refused | Ended
+ToLauncher = Load | Start | Open | Park | Use | Kill | Stop
+OfARun = Placed | Parked | Started | Refused | Ended
+ToFront = Ready | Loaded | OfARun
 Message = ToLauncher | ToFront
 _KINDS: dict[str, type[Message]] = {
-    kind.op: kind for kind in (Load, Start, Open, Kill, Stop, Ready, Loaded, Placed, Started, Refused, Ended)
+    kind.op: kind
+    for kind in (Load, Start, Open, Park, Use, Kill, Stop, Ready, Loaded, Placed, Parked, Started, Refused, Ended)
 }
 
 

@@ -7,15 +7,18 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from plugind.linux.cgroup import GroupStats
 from plugind.model import Limits, Violation
-from plugind.sandbox.protocol import Ended
+from plugind.sandbox import channel
+from plugind.sandbox.protocol import Ended, Parked
 
 SETUP_NS = 10 * 10**9
 """A jail that is not complete by then never will be."""
+FOREVER_NS = 2**62
 KILL_NS = 5 * 10**9
 """A killed instance that is not gone by then takes its template with it."""
 _TICK_NS = 20 * 10**6
@@ -32,6 +35,18 @@ class InstanceGroup(Protocol):
     def kill(self) -> None:
         """SIGKILL to every process in them."""
 
+    @property
+    def can_freeze(self) -> bool:
+        """Whether they can be made to stand still."""
+        ...
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Have every process stand still, or go on."""
+
+    def tasks(self) -> int:
+        """How many processes and threads there are."""
+        ...
+
     def reins(self) -> tuple[int, int] | None:
         """Descriptors that end the groups, and tell whether they are empty."""
         ...
@@ -42,6 +57,32 @@ class InstanceGroup(Protocol):
 
     def remove(self) -> None:
         """Remove the empty groups."""
+
+
+@dataclass(slots=True)
+class Ahead:
+    """What an instance has that imports ahead: the way its run comes by, and the way its words do."""
+
+    orders: socket.socket
+    word: int
+    waits: bool = False
+    """Whether it is parked."""
+
+    @classmethod
+    def make(cls) -> tuple[Ahead, tuple[int, int]]:
+        """One, and the instance's two ends. Raises OSError."""
+        orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # From there nothing comes, no descriptor either: a socket's queue would take thousands.
+        orders.shutdown(socket.SHUT_RD)
+        word, said = os.pipe2(os.O_CLOEXEC)
+        return cls(orders, word), (theirs.detach(), said)
+
+    def close(self) -> None:
+        """It is over."""
+        self.orders.close()
+        if self.word >= 0:
+            os.close(self.word)
+            self.word = -1
 
 
 @dataclass(slots=True)
@@ -57,6 +98,8 @@ class Instance:
     owner: int
     """Whose refused system calls are counted there (refusals.py)."""
     control: socket.socket | None = None
+    ahead: Ahead | None = None
+    """Of one that imports ahead of its run."""
     created_ns: int = field(default_factory=time.monotonic_ns)
     started_ns: int = 0
     """When plugin code began; 0 while the jail is being built."""
@@ -67,11 +110,18 @@ class Instance:
     detail: str = ""
     """What there is to say of the cause."""
     violations: tuple[Violation, ...] = ()
+    cpu_before_ns: int = 0
+    """What its import used, which was told when it was parked."""
     failure: tuple[str, str] = ("setup", "the instance ended before its jail was complete")
     """Step and detail, should it end before it started."""
 
     def __post_init__(self) -> None:
         self.next_check_ns = self.created_ns + SETUP_NS
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is somebody's run, and does not import ahead or wait."""
+        return self.ahead is None or self.ahead.orders.fileno() < 0
 
     def started(self) -> None:
         """The jail is complete: the clocks of the limits run from here."""
@@ -92,7 +142,41 @@ class Instance:
             if cause:
                 self.kill(cause)
             else:
-                self._schedule(now_ns, stats.cpu_ns)
+                self._schedule(now_ns, stats.cpu_ns - self.cpu_before_ns)
+
+    def park(self) -> Parked:
+        """Its import is over: it stands still from here on, and its clocks too. Raises OSError.
+
+        Raises ValueError where it is more than one task: what the others would do meanwhile nobody asked for.
+        """
+        assert self.ahead is not None  # noqa: S101 - only such a one says so
+        self.group.freeze(frozen=True)
+        if (tasks := self.group.tasks()) != 1:
+            raise ValueError(f"its import left {tasks} processes and threads, and not one")
+        stats = self.group.stats()
+        wall_ms = (time.monotonic_ns() - self.started_ns) // 10**6
+        self.ahead.waits = True
+        self.cpu_before_ns, self.next_check_ns = stats.cpu_ns, FOREVER_NS
+        return Parked(self.run, wall_ms, stats.cpu_ns // 10**6, stats.memory_peak_bytes)
+
+    def use(self, wall_ms: int, descriptors: Sequence[int]) -> None:
+        """Its one run begins. Raises OSError."""
+        assert self.ahead is not None  # noqa: S101 - it is parked
+        self.ahead.waits = False
+        self.limits = replace(self.limits, wall_ms=wall_ms)
+        channel.send(self.ahead.orders, b"run", descriptors)
+        self.ahead.orders.close()
+        self.group.freeze(frozen=False)
+        self.started_ns = time.monotonic_ns()
+        self._schedule(self.started_ns, 0)
+
+    def done(self) -> Ended:
+        """It has said that it is: no code of it runs any more, and its groups go when it is gone. Raises OSError."""
+        now_ns = time.monotonic_ns()
+        self.group.kill()
+        self.killed_ns = self.killed_ns or now_ns
+        self.next_check_ns = now_ns + KILL_NS
+        return self._ended(0, now_ns)
 
     def stuck(self, now_ns: int) -> bool:
         """Whether it outlived its own SIGKILL."""
@@ -113,7 +197,7 @@ class Instance:
             return "out_of_memory"
         if stats.pids_refused:
             return "pids_exceeded"
-        if stats.cpu_ns > self.limits.cpu_ms * 10**6:
+        if stats.cpu_ns - self.cpu_before_ns > self.limits.cpu_ms * 10**6:
             return "cpu_exceeded"
         if now_ns - self.started_ns >= self.limits.wall_ms * 10**6:
             return "timeout"
@@ -137,6 +221,20 @@ class Instance:
             self.detail = detail
         self.kill("violation")
 
+    def _ended(self, exit_code: int, now_ns: int) -> Ended:
+        stats = self.group.stats()
+        cause = self.cause or (self._breach(stats, now_ns) if self.started_ns else "")
+        return Ended(
+            run=self.run,
+            cause=cause,
+            exit_code=exit_code,
+            wall_ms=(now_ns - self.started_ns) // 10**6 if self.started_ns else 0,
+            cpu_ms=(stats.cpu_ns - self.cpu_before_ns) // 10**6,
+            memory_peak_bytes=stats.memory_peak_bytes,
+            detail=self.detail,
+            violations=self.violations,
+        )
+
     def close_control(self) -> None:
         """The conversation with the instance is over: it started, failed or ended."""
         if self.control is not None:
@@ -150,17 +248,9 @@ class Instance:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
-        stats = self.group.stats()
+        if self.ahead is not None:
+            self.ahead.close()
+        ended = self._ended(exit_code, now_ns)
         self.group.kill()  # that it ended is what the zygote says
         self.group.remove()
-        cause = self.cause or (self._breach(stats, now_ns) if self.started_ns else "")
-        return Ended(
-            run=self.run,
-            cause=cause,
-            exit_code=exit_code,
-            wall_ms=(now_ns - self.started_ns) // 10**6 if self.started_ns else 0,
-            cpu_ms=stats.cpu_ns // 10**6,
-            memory_peak_bytes=stats.memory_peak_bytes,
-            detail=self.detail,
-            violations=self.violations,
-        )
+        return ended

@@ -40,7 +40,11 @@ class Plugin:
         self.functions = public_functions(module) if self.non_finite else {}
         if not self.non_finite:
             self._run = _resolve(module, function)
-            self._context = Context(call["stage"], call["plan_id"])
+        self.begin(call)
+
+    def begin(self, call: dict[str, str]) -> None:
+        """What is to come is for this stage and plan: known only when the run comes, of a plugin imported ahead."""
+        self._context = Context(call["stage"], call["plan_id"])
 
     def answer(self, payload: Any) -> object:
         """What it makes of one input. Raises what it raises."""

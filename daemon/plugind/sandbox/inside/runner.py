@@ -44,19 +44,25 @@ def read_input(descriptor: int) -> tuple[bytes, dict[str, str], bytes]:
 def run(input_descriptor: int, result_descriptor: int, requests: int = -1) -> NoReturn:
     """Never returns: ends the process, with 0 after a frame, or when there are no more requests."""
     nonce, call, content = read_input(input_descriptor)
-    _fresh_streams()
+    fresh_streams()
     if requests >= 0:
         _serve(nonce, call, requests, result_descriptor)
-        _flush()
+        flush()
     else:
-        kind, body = _outcome(lambda: _answer(call, content))
-        _flush()
-        _give(result_descriptor, nonce, kind, body)
+        answer_once(lambda: Plugin(call), call, content, nonce, result_descriptor)
     os._exit(0)
 
 
-def _answer(call: dict[str, str], content: bytes) -> Callable[[], bytes]:
-    plugin = Plugin(call)
+def answer_once(
+    imported: Callable[[], Plugin], call: dict[str, str], content: bytes, nonce: bytes, result: int
+) -> None:
+    """The frame of a run or a map, whatever the plugin does."""
+    kind, body = _outcome(lambda: _answer(imported(), call, content))
+    flush()
+    _give(result, nonce, kind, body)
+
+
+def _answer(plugin: Plugin, call: dict[str, str], content: bytes) -> Callable[[], bytes]:
     if call["mode"] == "map":
         results = batches.answer(plugin, content)
         return lambda: results
@@ -122,7 +128,7 @@ def _give(result: int, nonce: bytes, kind: bytes, body: bytes) -> None:
         frame = frame[os.write(result, frame) :]
 
 
-def _fresh_streams() -> None:
+def fresh_streams() -> None:
     # The zygote's stream objects belong to descriptors it had; buffered state must not be shared by siblings.
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
@@ -132,7 +138,7 @@ def _fresh_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def _flush() -> None:
+def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -33,6 +33,9 @@ class Context:
     seccomp: bytes
     requests: int = -1
     """Where the inputs of a session come by; -1: it is none."""
+    word: int = -1
+    """Where an instance that imports ahead says that it has, and later that it is done; -1: it is none. Its `result` is
+    the socket by which its one run comes."""
     listener: int = field(default=-1)
     """Where the filter tells of refused calls: for the launcher, and closed here before plugin code runs."""
     sysctl: int = field(default=-1)
@@ -77,9 +80,8 @@ def setup_descriptors(context: Context) -> None:
     # Away from the low numbers first, so that dup2 below never overwrites one that is still needed.
     # Opened anew: an open file that siblings share has a state that they can signal each other by.
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    moved = [
-        _move_high(fd) for fd in (null, context.stdout, context.stderr, context.result, context.requests) if fd >= 0
-    ]
+    last = context.requests if context.requests >= 0 else context.word
+    moved = [_move_high(fd) for fd in (null, context.stdout, context.stderr, context.result, last) if fd >= 0]
     context.input, context.control = _move_high(context.input), _move_high(context.control)
     context.sysctl = _move_high(context.sysctl)
     for target, source in enumerate(moved):
@@ -87,6 +89,8 @@ def setup_descriptors(context: Context) -> None:
     context.result = 3
     if context.requests >= 0:
         context.requests = 4
+    elif context.word >= 0:
+        context.word = 4
     syscalls.close_all_but({*range(len(moved)), context.input, context.control, context.sysctl})
     os.chdir("/tmp")  # noqa: S108 - the instance's own tmpfs
     os.environ.clear()

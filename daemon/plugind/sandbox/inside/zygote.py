@@ -20,12 +20,14 @@ from typing import Any, NoReturn
 
 from plugind.linux import constants as c
 from plugind.linux import syscalls
-from plugind.sandbox.inside import runner, setup
+from plugind.sandbox.inside import ahead, runner, setup
 
 CONTROL = 3
 MAX_MESSAGE_BYTES = 64 * 1024
 DESCRIPTORS = ("control", "input", "result", "stdout", "stderr", "requests")
 """Of an instance, in the order in which they come; the last one only of a session's."""
+AHEAD = (*DESCRIPTORS[:-1], "word")
+"""The same of one that imports ahead."""
 # A network namespace too, with nothing in it: what is seen of a shared one in /proc/self/net carries signals.
 NAMESPACES = c.CLONE_NEWPID | c.CLONE_NEWNS | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWNET
 
@@ -105,7 +107,7 @@ class Zygote:
 def become_instance(message: dict[str, Any], descriptors: list[int], seccomp: bytes) -> NoReturn:
     """In the clone: build the jail, say so, run the plugin. Never returns to the zygote's loop."""
     try:
-        given = dict(zip(DESCRIPTORS, descriptors, strict=False))
+        given = dict(zip(AHEAD if message.get("ahead") else DESCRIPTORS, descriptors, strict=False))
         context = setup.Context(**given, seccomp=seccomp)
         try:
             syscalls.set_name("plugind-plugin")
@@ -119,6 +121,8 @@ def become_instance(message: dict[str, Any], descriptors: list[int], seccomp: by
             os._exit(1)
         hand_over(context.control, b'{"op":"ready"}', context.listener)
         os.close(context.control)
+        if context.word >= 0:
+            ahead.serve(context.input, context.result, context.word)
         runner.run(context.input, context.result, context.requests)
     finally:
         os._exit(1)
