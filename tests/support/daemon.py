@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any, Self
 
 import grpc
 
+from plugind.profiles import profiles_dir
 from plugind.provenance import bundle
 from plugind_client import Client
 from plugind_proto.v1.governance_pb2_grpc import GovernanceStub
@@ -24,6 +26,15 @@ from tests.support.pace import stretched
 
 BIN = Path(sys.executable).parent
 READY_S = stretched(30)
+
+
+def without_parking(parent: Path) -> Path:
+    """The profiles as shipped, but that no instance waits for a run: for tests that count what a daemon has."""
+    profiles = parent / "profiles"
+    shutil.copytree(profiles_dir(), profiles)
+    for tier in profiles.glob("tier*.toml"):
+        tier.write_text(re.sub(r"(?m)^parked = \d+", "parked = 0", tier.read_text()))
+    return profiles
 
 
 class Daemon:

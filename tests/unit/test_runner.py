@@ -32,7 +32,7 @@ def call(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
         chosen = entrypoint or name + (function if interface == "json" else "")
         told = {"interface": interface, "entrypoint": chosen, "stage": "durations", "plan_id": "plan-1", "mode": "run"}
-        kind, body = runner._outcome(lambda: runner._answer(told, json.dumps(payload).encode()))
+        kind, body = runner._outcome(lambda: runner._answer(runner.Plugin(told), told, json.dumps(payload).encode()))
         return kind, json.loads(body)
 
     return called

@@ -44,7 +44,8 @@ class Plugin:
 
     def begin(self, call: dict[str, str]) -> None:
         """What is to come is for this stage and plan: known only when the run comes, of a plugin imported ahead."""
-        self._context = Context(call["stage"], call["plan_id"])
+        if not self.non_finite:
+            self._context = Context(call["stage"], call["plan_id"])
 
     def answer(self, payload: Any) -> object:
         """What it makes of one input. Raises what it raises."""
