@@ -4,46 +4,84 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from plugind.errors import ConflictError
 from plugind.model import Caller
+from plugind.turns import Full, Line, Ticket
 
 MOST_STREAMS: Final = 512
 MOST_STREAMS_OF_ONE: Final = 128
 """Several times as many as there are places: a stream costs memory, also one that waits for nothing."""
 _LOOK_S = 0.001
 WAIT_S = 1.0
-"""A run waits for a free place of its tier for at most this long, first come, first served."""
+"""A run waits for a free place of its tier for so long, if its caller's deadline does not leave time for more."""
+_START_S = 1.0
+"""Of a deadline left for what a run needs beside its own time: jail and ledger."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a run may wait for its place."""
+
+    deadline: float | None = None
+    """When its caller stops waiting, time.monotonic() seconds; None: never."""
+    wall_ms: int = 0
+    """What the run may need once it has its place."""
+
+    def until(self, now: float, wait_s: float) -> float:
+        """When it is to give up: as late as leaves it its time before the deadline, and not before `wait_s`.
+
+        Never after the deadline.
+        """
+        if self.deadline is None:
+            return now + wait_s
+        return min(self.deadline, max(now + wait_s, self.deadline - self.wall_ms / 1000 - _START_S))
 
 
 class Places:
-    """A place for each instance that a tier may have at one time."""
+    """A place for each instance that a tier may have at one time, given to the callers in turn."""
 
     def __init__(self, capacity: Mapping[int, int], wait_s: float = WAIT_S) -> None:
-        self._capacity = dict(capacity)
         self._wait_s = wait_s
-        self._free = {tier: asyncio.Semaphore(count) for tier, count in capacity.items()}
+        self._lines = {tier: Line(count) for tier, count in capacity.items()}
 
-    def capacity(self, tier: int) -> int:
-        """Instances of this tier at one time."""
-        return self._capacity[tier]
+    @contextlib.asynccontextmanager
+    async def one(
+        self, tier: int, run: InFlight, *, patience: Patience, input_bytes: int = 0
+    ) -> AsyncIterator[Full | None]:
+        """A place for as long as the block lasts, or why there is none. A run that is to end waits no more."""
+        line, loop = self._lines[tier], asyncio.get_running_loop()
+        settled: asyncio.Future[Full | None] = loop.create_future()
 
-    async def take(self, tier: int) -> bool:
-        """Whether there was a place, or one became free in time. It has to be given back."""
+        def settle(full: Full | None) -> None:
+            if not settled.done():  # else this task was canceled, and leaves in a moment
+                settled.set_result(full)
+
+        ticket = Ticket(run.caller.uid, settle, input_bytes)
+        line.ask(ticket)
+        run.on_end = functools.partial(line.give_up, ticket)
+        clock = loop.call_at(patience.until(loop.time(), self._wait_s), run.on_end)
+        if run.cause:
+            run.on_end()
         try:
-            async with asyncio.timeout(self._wait_s):
-                return await self._free[tier].acquire()
-        except TimeoutError:
-            return False
-
-    def give_back(self, tier: int) -> None:
-        """The instance is gone."""
-        self._free[tier].release()
+            full = await settled
+            run.on_end = _nothing
+            clock.cancel()
+            yield full
+        finally:
+            run.on_end = _nothing
+            clock.cancel()
+            line.leave(ticket)
 
 
 class Streams:
@@ -85,6 +123,8 @@ class InFlight:
     """Whether plugin code runs."""
     cause: str = ""
     """Why it is to end: "canceled", "killed"; empty: it is not."""
+    on_end: Callable[[], None] = _nothing
+    """Called when it is to end: what waits for a place need not go on."""
 
 
 class Reach(Protocol):
@@ -140,6 +180,7 @@ class Flights:
 
     def _end(self, run: InFlight, cause: str) -> None:
         run.cause = run.cause or cause
+        run.on_end()
         if run.in_sandbox:
             self._reach.kill(run.run_id, run.cause)
 
@@ -148,6 +189,7 @@ class Flights:
         met = [run for run in self._runs.values() if target in run.targets]
         for run in met:
             run.cause = run.cause or cause
+            run.on_end()
         self._reach.kill_many([run.run_id for run in met if run.in_sandbox], cause)
         return [run.run_id for run in met]
 

@@ -11,6 +11,7 @@ from plugind.batch import Answer, Item
 from plugind.errors import AuditUnavailableError, IsolationUnavailableError
 from plugind.model import Caller, Code, Mode, Outcome, PluginError, Reason, Usage, Violation
 from plugind.sandbox.protocol import KILLED
+from plugind.turns import Full
 
 MOST_DENIALS: Final = 1024
 TOO_MANY_STREAMS: Final = Reason(
@@ -20,6 +21,11 @@ TOO_MANY_STREAMS: Final = Reason(
     "as many as one caller, or all together, may have",
     "close some, or send it again later",
 )
+_WHY_BUSY: Final = {
+    "waited": "it was not its turn for as long as it could wait",
+    "caller": "as many of its caller wait as may",
+    "line": "as many wait as may",
+}
 STOPPING: Final = Reason(
     Code.BUSY, "daemon", "a running daemon", "it is stopping", "send it again when the daemon is up"
 )
@@ -42,6 +48,8 @@ class RunRequest:
     mode: Mode = "run"
     items: tuple[Item, ...] = ()
     """Of a map."""
+    deadline: float | None = None
+    """When the caller stops waiting for the answer, time.monotonic() seconds; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,8 @@ class RunAnswer:
     """Of a map, one for each of its items."""
     frames_sha256: str = ""
     """Of a session."""
+    retry_after_ms: int = 0
+    """Of a denial for which there is no place: when it may be worth to ask again. 0: not known."""
 
 
 class Denials:
@@ -95,14 +105,15 @@ class Denials:
         return self._last.get(caller.uid)
 
 
-def busy_reason(tier: int, capacity: int) -> Reason:
-    """No place became free in time."""
+def busy_reason(tier: int, full: Full) -> Reason:
+    """No place became free in time, or too many wait for one."""
     return Reason(
         Code.BUSY,
         f"tier.{tier}.instances",
-        expected=f"at most {capacity} instances at a time",
-        actual="one more, and none ended in a second",
-        remedy=f"send it again later, or raise instances in profiles/tier{tier}.toml",
+        expected=f"at most {full.capacity} instances at a time",
+        actual=f"one more, and {_WHY_BUSY[full.why]} ({full.waiting} waiting)",
+        remedy=f"send it again later, best in {full.retry_after_ms / 1000:g} s, or raise instances in"
+        f" profiles/tier{tier}.toml",
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from plugind import batch
 from plugind.answers import RunRequest
-from plugind.model import Code, Outcome, Profile, Reason, Usage
+from plugind.model import Code, Limits, Outcome, Profile, Reason, Usage
 from plugind.payload import Checked, Contract, output_problem
 from plugind.sandbox.running import InstanceResult
 from plugind.session import Conversation
@@ -59,6 +61,21 @@ def session_result(conversation: Conversation, result: InstanceResult, wall_ms: 
     if result.outcome is Outcome.TIMEOUT and conversation.timed_out:
         return replace(result, detail=f"wall clock: more than {wall_ms} ms for one input")
     return result
+
+
+def within(limits: Limits, deadline: float | None) -> Limits:
+    """The limits, with no more wall clock than the caller waits; 0 where it waits no more."""
+    if deadline is None:
+        return limits
+    left_ms = math.ceil(max(0.0, deadline - time.monotonic()) * 1000)
+    return replace(limits, wall_ms=min(limits.wall_ms, left_ms))
+
+
+def at_deadline(result: InstanceResult) -> InstanceResult:
+    """The result of an instance whose wall clock was cut to what its caller waits: using that up is no timeout."""
+    if result.outcome is not Outcome.TIMEOUT:
+        return result
+    return replace(result, outcome=Outcome.CANCELED, detail="the caller's deadline passed while it ran")
 
 
 def without_result(outcome: Outcome, detail: str) -> InstanceResult:

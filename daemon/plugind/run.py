@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from plugind import batch, collect
-from plugind.admission import Flights, InFlight, Places
+from plugind.admission import Flights, InFlight, Patience, Places
 from plugind.answers import (
     STOPPING,
     Denials,
@@ -284,13 +284,13 @@ class Runner:
         return (STOPPING,)
 
     async def _admit(self, run: _Run, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
-        if not await self._places.take(grant.tier):
-            busy = busy_reason(grant.tier, self._places.capacity(grant.tier))
-            return await self._deny(run, (busy,))
-        try:
-            return await self._execute(run, contract, grant, checked)
-        finally:
-            self._places.give_back(grant.tier)
+        patience = Patience(run.request.deadline, grant.limits.wall_ms)
+        size = len(run.request.input)
+        async with self._places.one(grant.tier, run.flight, patience=patience, input_bytes=size) as full:
+            if full is None or run.flight.cause:  # what is to end has its outcome, and never starts
+                return await self._execute(run, contract, grant, checked)
+            busy = await self._deny(run, (busy_reason(grant.tier, full),))
+            return replace(busy, retry_after_ms=full.retry_after_ms)
 
     async def _execute(self, run: _Run, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
         # 7.
@@ -416,6 +416,9 @@ class Runner:
         flight = run.flight
         await self._sandbox.load(request.digest, lambda: self._catalog.bundle(request.digest))
         self._look_for_kills(run)
+        limits = collect.within(request.limits, run.request.deadline)
+        if limits.wall_ms == 0:
+            flight.cause = flight.cause or "canceled"
         if flight.cause:
             return without_result(Outcome(flight.cause), f"{flight.cause} before it was started")
 
@@ -424,11 +427,13 @@ class Runner:
 
         flight.in_sandbox = True
         try:
-            if run.waiting is not None:
-                return await self._sandbox.run(request, started, parked=run.waiting.name)
-            return await self._sandbox.run(request, started, run.conversation.talk if run.conversation else None)
+            talk = run.conversation.talk if run.conversation else None
+            waiting = run.waiting.name if run.waiting else ""
+            result = await self._sandbox.run(replace(request, limits=limits), started, talk, waiting)
         finally:
             flight.in_sandbox = flight.running = False
+        cut = limits.wall_ms < request.limits.wall_ms and not (run.conversation and run.conversation.timed_out)
+        return collect.at_deadline(result) if cut else result
 
     async def _deny(self, run: _Run, reasons: tuple[Reason, ...], intent: int = -1) -> RunAnswer:
         """Record and answer a denial. `intent`: the INTENT that was written before the jail turned out impossible."""

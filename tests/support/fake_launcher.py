@@ -70,7 +70,11 @@ class FakeLauncher:
         self._evicted = True
 
     async def run(
-        self, request: InstanceRequest, on_started: Callable[[], None] = lambda: None, talk: Talk | None = None
+        self,
+        request: InstanceRequest,
+        on_started: Callable[[], None] = lambda: None,
+        talk: Talk | None = None,
+        parked: str = "",
     ) -> InstanceResult:
         self.requests.append(request)
         if self._evicted:
