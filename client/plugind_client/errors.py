@@ -135,6 +135,11 @@ class PlugindError(Exception):
         return self.result.governance if self.result else None
 
     @property
+    def retry_after_ms(self) -> int:
+        """When the same call may be worth making again, as the daemon estimates it, milliseconds. 0: not known."""
+        return self.result.retry_after_ms if self.result else 0
+
+    @property
     def usage(self) -> Usage | None:
         """What the run used, where there was one."""
         return self.result.usage if self.result else None

@@ -97,6 +97,8 @@ class RunResult:
     run_id: str
     version: str
     """The version that ran or would have run."""
+    retry_after_ms: int = 0
+    """Of a denial because there is no place: when it may be worth to ask again, milliseconds. 0: not known."""
 
     @property
     def audit_log(self) -> str:

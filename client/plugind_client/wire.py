@@ -70,6 +70,7 @@ def executed(answer: runtime_pb2.RunResponse, value: object = None) -> RunResult
         error=_record(PluginException, error) if answer.HasField("error") else None,
         run_id=answer.run_id,
         version=answer.version,
+        retry_after_ms=answer.retry_after_ms,
     )
 
 

@@ -59,6 +59,8 @@ class Repeats:
 
         Raises ConflictError when that was another request.
         """
+        # Whoever sends it again may wait for longer than who came first. Canceling ends it all the same.
+        request = replace(request, deadline=None)
         place = (request.caller.uid, key)
         known = self._known_as(place, _digest(request))
         if known is None:

@@ -133,6 +133,9 @@ class Context:
     def peer(self):
         return self._peer
 
+    def time_remaining(self):
+        return None
+
     async def abort(self, code, details="", trailing_metadata=()):
         raise grpc.RpcError(code, details)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 import grpc
 
@@ -54,11 +55,34 @@ def call(
     def decorate(
         method: Callable[[ServiceT, RequestT, Caller], Awaitable[AnswerT]],
     ) -> Callable[[ServiceT, RequestT, Context], Awaitable[AnswerT]]:
+        @call_until(role)
+        @functools.wraps(method)
+        async def answer(self: ServiceT, request: RequestT, caller: Caller, deadline: float | None) -> AnswerT:
+            del deadline  # gRPC itself ends the call
+            return await method(self, request, caller)
+
+        return answer
+
+    return decorate
+
+
+def call_until(
+    role: Role,
+) -> Callable[
+    [Callable[[ServiceT, RequestT, Caller, float | None], Awaitable[AnswerT]]],
+    Callable[[ServiceT, RequestT, Context], Awaitable[AnswerT]],
+]:
+    """As `call`, for a method that is also told when its caller stops waiting, as `deadline_of` does."""
+
+    def decorate(
+        method: Callable[[ServiceT, RequestT, Caller, float | None], Awaitable[AnswerT]],
+    ) -> Callable[[ServiceT, RequestT, Context], Awaitable[AnswerT]]:
         @functools.wraps(method)
         async def answer(self: ServiceT, request: RequestT, context: Context) -> AnswerT:
             try:
+                deadline = deadline_of(context)
                 caller = await admitted(self, context, role, method.__name__)
-                return await method(self, request, caller)
+                return await method(self, request, caller, deadline)
             except PlugindError as error:
                 await abort(context, error)
             except Exception:  # noqa: BLE001 - a fault of ours: told in the log, and never with its inside to a caller
@@ -69,6 +93,12 @@ def call(
         return answer
 
     return decorate
+
+
+def deadline_of(context: Context) -> float | None:
+    """When the caller stops waiting for the answer, time.monotonic() seconds; None: never."""
+    left_s = cast("float | None", context.time_remaining())  # its types know no None, its text does
+    return None if left_s is None else time.monotonic() + left_s
 
 
 async def admitted(service: Service, context: Context, role: Role, call: str) -> Caller:

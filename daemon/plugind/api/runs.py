@@ -89,6 +89,7 @@ def answer_message(answer: RunAnswer) -> runtime_pb2.RunResponse:
         governance=governance_message(answer.governance),
         run_id=answer.run_id,
         version=answer.version,
+        retry_after_ms=answer.retry_after_ms,
     )
     if answer.outcome is None:
         return response

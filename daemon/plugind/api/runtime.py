@@ -7,6 +7,7 @@ import contextlib
 import re
 import traceback
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Final
 
 import grpc
@@ -15,7 +16,7 @@ from plugind.admission import Streams
 from plugind.answers import TOO_MANY_STREAMS, RunAnswer, RunRequest
 from plugind.api import batches
 from plugind.api.accept import Callers
-from plugind.api.calls import RUN_ID, Refusals, admitted, call, matching
+from plugind.api.calls import RUN_ID, Refusals, admitted, call, call_until, deadline_of, matching
 from plugind.api.errors import Context, abort
 from plugind.api.messages import reason_message
 from plugind.api.roles import Role
@@ -47,16 +48,21 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         self._repeats = Repeats(runner)
         self._streams = Streams()
 
-    @call(Role.CALLER)
-    async def Run(self, request: runtime_pb2.RunRequest, caller: Caller) -> runtime_pb2.RunResponse:  # noqa: N802
+    @call_until(Role.CALLER)
+    async def Run(  # noqa: N802
+        self, request: runtime_pb2.RunRequest, caller: Caller, deadline: float | None
+    ) -> runtime_pb2.RunResponse:
         """One input to one instance."""
-        return answer_message(await self._once(run_request(request, caller), request.idempotency_key))
+        wanted = replace(run_request(request, caller), deadline=deadline)
+        return answer_message(await self._once(wanted, request.idempotency_key))
 
-    @call(Role.CALLER)
-    async def Map(self, request: runtime_pb2.MapRequest, caller: Caller) -> runtime_pb2.MapResponse:  # noqa: N802
+    @call_until(Role.CALLER)
+    async def Map(  # noqa: N802
+        self, request: runtime_pb2.MapRequest, caller: Caller, deadline: float | None
+    ) -> runtime_pb2.MapResponse:
         """Many inputs to one instance."""
         # In a thread: what it copies may be as large as an input may be.
-        wanted = await asyncio.to_thread(map_request, request, caller)
+        wanted = replace(await asyncio.to_thread(map_request, request, caller), deadline=deadline)
         answer = await self._once(wanted, request.run.idempotency_key)
         results = await asyncio.to_thread(batches.results, answer.items)
         return runtime_pb2.MapResponse(run=answer_message(answer), results=results)
@@ -71,12 +77,14 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         """One instance, inputs as they come."""
         conversation: Conversation | None = None
         try:
+            deadline = deadline_of(context)
             caller = await admitted(self, context, Role.CALLER, "Session")
             with self._streams.one_more(caller) as has_room:
                 if not has_room:
                     yield runtime_pb2.SessionResponse(ended=_TOO_MANY)
                     return
-                conversation = self._runner.open(*session_request(await _first(requests), caller))
+                wanted, idle_ms = session_request(await _first(requests), caller)
+                conversation = self._runner.open(replace(wanted, deadline=deadline), idle_ms)
                 async for response in _talk(conversation, requests):
                     yield response
         except PlugindError as error:
