@@ -201,6 +201,14 @@ def test_denial_passes_by_itself_only_if_all_its_reasons_do():
     assert errors.Denied("ISOLATION_UNAVAILABLE", reasons=(both[0],)).retryable is True
 
 
+def test_hint_of_the_daemon_is_an_attribute_and_never_in_the_sentence():
+    reasons = (Reason("BUSY", "tier.2.instances", remedy="send it again later, best in 2.5 s"),)
+    error = errors.error_of(result(decision="deny", outcome="", reasons=reasons, retry_after_ms=2500))
+    assert (error.retry_after_ms, error.retryable, str(error)) == (2500, True, errors.DENIALS["BUSY"])
+    assert errors.Denied("BUSY").retry_after_ms == errors.Unavailable("UNAVAILABLE").retry_after_ms == 0
+    assert errors.error_of(result()).retry_after_ms == 0
+
+
 @pytest.mark.parametrize("outcome", errors.OUTCOMES)
 @pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
 def test_errors_survive_copies(outcome, through):

@@ -55,8 +55,14 @@ async def test_the_same_again_gives_the_same_and_runs_once(runs):
     first = await again.run(REQUEST, "k")
     assert await again.run(REQUEST, "k") == first
     assert await again.run(replace(REQUEST, run_id="another"), "k") == first
+    assert await again.run(replace(REQUEST, deadline=5.0), "k") == first
     assert len(runs.begun) == 1
     assert await again.run(REQUEST, "other") != first
+
+
+async def test_whoever_came_first_does_not_bound_those_who_join_by_its_deadline(runs):
+    await Repeats(runs).run(replace(REQUEST, deadline=5.0), "k")
+    assert runs.begun[0].deadline is None
 
 
 async def test_two_at_once_share_one_run(runs):
