@@ -4,8 +4,9 @@ PYTHON_ENV := .venv/bin/python
 AS_ROOT := packaging/as_root.sh
 # Root leaves nothing behind in a checkout that is a user's.
 PYTEST_ROOT := $(PYTHON_ENV) -m pytest -p no:cacheprovider
+BENCH_EXTRA := .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 
-.PHONY: help setup demo quick test test-systemd test-vm soak bench lint
+.PHONY: help setup demo quick test test-systemd test-vm soak bench bench-compare flamegraph lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,8 +36,16 @@ soak: setup ## the same things for hours: ten million inputs for the parsers, te
 	$(PYTHON_ENV) -m tests.soak.fuzz.run $(FUZZ)
 	@$(AS_ROOT) "the soak makes real jails" $(PYTEST_ROOT) -s tests/soak
 
-bench: setup ## how long a run takes, and the same in bwrap and without a jail
-	@$(AS_ROOT) "the daemon makes real jails" $(PYTHON_ENV) tests/bench/bench.py
+bench: setup ## how long a run takes, beside other jails and none, and much else (under five minutes; BENCH=... are options)
+	@$(BENCH_EXTRA)
+	@$(AS_ROOT) "the daemon makes real jails" $(PYTHON_ENV) tests/bench/bench.py $(BENCH)
+
+bench-compare: setup ## two reports of make bench BENCH='--output FILE': OLD=a.json NEW=b.json
+	@PYTHONPATH=. $(PYTHON_ENV) -m tests.bench.compare "$(OLD)" "$(NEW)"
+
+flamegraph: setup ## where the front spends its time under load: flamegraph.svg, and the functions at the top
+	@$(BENCH_EXTRA)
+	@$(AS_ROOT) "the daemon makes real jails, and py-spy looks into it" $(PYTHON_ENV) tests/bench/flamegraph.py
 
 lint: setup ## ruff, mypy, import contracts
 	.venv/bin/ruff check

@@ -53,10 +53,12 @@ check_system() {
     command -v pkg-config >/dev/null || need pkg-config "to compile systemd-python"
     pkg-config --exists libsystemd 2>/dev/null || need libsystemd-dev "headers to compile systemd-python, which writes to the journal"
     ldconfig -p | grep -q 'libseccomp\.so\.2' || need libseccomp2 "builds the jail's seccomp filter"
-    if ! command -v bwrap >/dev/null; then
-        optional="$optional bubblewrap"
-        say "missing: bubblewrap (what \`make bench\` compares with)"
-    fi
+    for pair in bwrap:bubblewrap firejail:firejail crun:crun; do
+        command -v "${pair%:*}" >/dev/null || {
+            optional="$optional ${pair#*:}"
+            say "missing: ${pair#*:} (what \`make bench\` compares with)"
+        }
+    done
     if ! command -v systemd-nspawn >/dev/null; then
         optional="$optional systemd-container"
         say "missing: systemd-container (\`make test-systemd\` boots a container with it)"
