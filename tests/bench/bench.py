@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.bench import contenders, generated, measure, monte_carlo, stopping, table, throughput  # noqa: E402
+from tests.bench import contenders, generated, health, measure, monte_carlo, scaling, stopping, table, throughput  # noqa: E402
 from tests.bench.figures import percentile  # noqa: E402
 from tests.bench.plugins import CODE, ECHO, SLEEP, write_plugin  # noqa: E402
 from tests.bench.resources import tree_pss_bytes  # noqa: E402
@@ -67,7 +67,12 @@ def one_daemon(options: argparse.Namespace) -> dict[str, Any]:
 
 def parts(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
     """What has a daemon of its own."""
-    return {"idle": idle, "kill": lambda: stopping.kill_many(200)}
+    return {
+        "idle": idle,
+        "kill": lambda: stopping.kill_many(200),
+        "health": health.measure,
+        "scaling": lambda: scaling.measure(options.plugins, options.records),
+    }
 
 
 def say(what: str) -> None:
@@ -82,6 +87,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15, help="each with four runs of every contender, at each pace")
     parser.add_argument("--seconds", type=float, default=10, help="of throughput, for the daemon and for the bare loop")
     parser.add_argument("--minutes", type=float, default=0, help="of throughput after that, to see memory stay flat")
+    parser.add_argument(
+        "--plugins", type=int, default=1000, help="registered ones, where it is seen whether they matter"
+    )
+    parser.add_argument("--records", type=int, default=100_000, help="of the audit, for the same")
     parser.add_argument("--json", action="store_true", help="figures instead of the table")
     parser.add_argument("--output", type=Path, help="write the figures as JSON into this file too")
     options = parser.parse_args()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.contenders import OURS
+from tests.bench.scaling import FEW, LONG, MANY, SMALL
 
 MIB = 1024 * 1024
 LATE = {"gone": "its last process is gone", "answered": "it is answered, start included"}
@@ -116,6 +117,29 @@ def kill(found: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
+def health(found: Mapping[str, Any]) -> Iterator[str]:
+    crowd, queue = found["connections"], found["queued"]
+    yield (
+        f"grpc.health.v1 Check: {of_check(found['idle'])}; with {crowd['connections']} idle connections"
+        f" {of_check(crowd)}; with {queue['waiting']} runs waiting too {of_check(queue)}; less than 20 ms is wanted"
+    )
+
+
+def of_check(row: Mapping[str, Any]) -> str:
+    return f"p50 {row['p50_ms']:.1f} ms, max {row['max_ms']:.1f} ms"
+
+
+def scaling(found: Mapping[str, Any]) -> Iterator[str]:
+    small = found[SMALL]
+    yield f"p50 of Run with {FEW} plugins {small['p50_ms']:.2f} ms"
+    for name, of in ((MANY, f"{found['plugins']} plugins"), (LONG, f"an audit of {found['records']} records")):
+        row = found[name]
+        yield (
+            f"p50 of Run with {of} {row['p50_ms']:.2f} ms, {row['p50_ms'] / small['p50_ms']:.2f} times;"
+            f" its daemon started in {row['start_s']:.2f} s, the small one in {small['start_s']:.2f} s"
+        )
+
+
 PARTS = {
     "idle": idle,
     "throughput": throughput,
@@ -124,4 +148,6 @@ PARTS = {
     "wall_overshoot_ms": overshoot,
     "records_per_s": records,
     "kill": kill,
+    "health": health,
+    "scaling": scaling,
 }
