@@ -18,7 +18,6 @@ sys.path.insert(0, str(ROOT))
 from tests.bench.plugins import ECHO, write_plugin  # noqa: E402
 from tests.bench.worker import Worker  # noqa: E402
 from tests.support.daemon import Daemon  # noqa: E402
-from tests.support.jail import descendants  # noqa: E402
 
 RATE = 200
 """Looks a second."""
@@ -47,22 +46,26 @@ def function_of(frame: str) -> str:
     return f"{name} ({'/'.join(path.split('/')[-2:])})" if path else name
 
 
-def record(pid: int, seconds: float, svg: Path) -> list[str]:
-    """Look at a process; the picture goes to `svg`, the raw lines come back. Raises CalledProcessError."""
+def record(pid: int, seconds: float, output: Path, *options: str) -> None:
+    """Look at a process. Raises CalledProcessError."""
+    tool = str(Path(sys.executable).with_name("py-spy"))
+    look = ("record", "--pid", str(pid), "--rate", str(RATE), "--duration", f"{seconds:.0f}", "--output", str(output))
+    subprocess.run([tool, *look, *options], check=True, capture_output=True, text=True)
+
+
+def raw_record(pid: int, seconds: float, *options: str) -> list[str]:
+    """The lines of py-spy's raw format. Raises CalledProcessError."""
     with tempfile.TemporaryDirectory(prefix="plugind-bench-") as folder:
         raw = Path(folder, "raw")
-        tool = Path(sys.executable).with_name("py-spy")
-        common = [str(tool), "record", "--pid", str(pid), "--rate", str(RATE), "--duration", f"{seconds:.0f}"]
-        # Two looks at once would stop the process twice as often: one after the other.
-        for arguments in (["--format", "raw", "--output", str(raw)], ["--output", str(svg)]):
-            subprocess.run([*common, *arguments], check=True, capture_output=True, text=True)
+        record(pid, seconds, raw, "--format", "raw", *options)
         return raw.read_text().splitlines()
 
 
-def front_of(daemon: Daemon) -> int:
-    """The process that speaks gRPC: the one that was started, unless it has children of that name."""
-    below = descendants(daemon.process.pid)
-    return next((pid for pid, name in below.items() if name == "plugind-front"), daemon.process.pid)
+def tell(title: str, raw: list[str], most: int) -> None:
+    """The functions at the top."""
+    print(title)
+    for name, share in self_times(raw)[:most]:
+        print(f"{share:7.1%}  {name}")
 
 
 def main() -> int:
@@ -80,17 +83,21 @@ def main() -> int:
         daemon.install(write_plugin(folder, ECHO))
         callers = [stack.enter_context(Worker("caller", str(daemon.socket))) for _ in range(PROCESSES)]
         for caller in callers:
-            caller.tell("load", threads=THREADS, seconds=2 * options.seconds + 4)
+            caller.tell("load", threads=THREADS, seconds=3 * options.seconds + 6)
         try:
-            raw = record(front_of(daemon), options.seconds, options.output)
+            # One after the other: several looks at once would stop the process several times as often.
+            pid = daemon.process.pid
+            held = raw_record(pid, options.seconds, "--gil")
+            everything = raw_record(pid, options.seconds)
+            record(pid, options.seconds, options.output)
         except subprocess.CalledProcessError as error:
             print(f"flamegraph: py-spy could not look: {error.stderr.strip()[-300:]}", file=sys.stderr)
             return 1
         for caller in callers:
             caller.hear()
-    print(f"the front's own time by function, {options.seconds:.0f} s of Run by {PROCESSES * THREADS} callers:")
-    for name, share in self_times(raw)[:TOP]:
-        print(f"{share:7.1%}  {name}")
+    load = f"{options.seconds:.0f} s of Run by {PROCESSES * THREADS} callers"
+    tell(f"the front, {load}: own time by function, of what held the interpreter's lock", held, TOP)
+    tell("the same of all threads, also without the lock and while they wait", everything, TOP // 2)
     print(f"written: {options.output}")
     return 0
 
