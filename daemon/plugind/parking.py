@@ -98,6 +98,8 @@ class _Lot:
     wanted: int = 1
     missed: bool = False
     """Whether a run found none since the last look."""
+    proven: bool = False
+    """Whether an import has come to something: until then one at a time is tried."""
     spoiled: str = ""
     """Why this version is not imported ahead."""
     used_s: float = field(default_factory=time.monotonic)
@@ -146,7 +148,8 @@ class Parking:
             if self._sandbox.is_parked(found.name):
                 return found
         lot.missed = True
-        lot.wanted = min(2 * lot.wanted, self._profiles[grant.tier].parked)
+        if lot.proven:
+            lot.wanted = min(2 * lot.wanted, self._profiles[grant.tier].parked)
         return None
 
     def ran(self, record: PluginVersion, grant: Grant) -> None:
@@ -292,6 +295,7 @@ class Parking:
             lot.spoiled = lot.spoiled or problem
             self._sandbox.kill(name, "canceled")
         elif result.outcome is Outcome.OK:
+            lot.proven = True
             lot.waiting.append(Waiting(name, intent))
 
     async def _park(self, lot: _Lot, name: str) -> tuple[InstanceResult, str]:

@@ -43,7 +43,7 @@ class Catalog:
 
 class Launcher(fake_launcher.FakeLauncher):
     async def load(self, digest, read): die_at("load"); await super().load(digest, read)
-    async def run(self, request, on_started=lambda: None, talk=None):
+    async def run(self, request, on_started=lambda: None, talk=None, parked=""):
         die_at("start")
         def started(): on_started(); die_at("started")
         result = await super().run(request, started)

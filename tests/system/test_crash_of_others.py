@@ -60,7 +60,7 @@ class Sandbox:
         self.killer.at("load")
         await self.inner.load(digest, read)
 
-    async def run(self, request, on_started=lambda: None, talk=None):
+    async def run(self, request, on_started=lambda: None, talk=None, parked=""):
         self.killer.at("start")
 
         def started():

@@ -274,6 +274,9 @@ async def test_a_caller_that_is_refused_is_recorded(tmp_path, catalog):
         def peer(self):
             return f"{PEER_PREFIX}plugind-x"
 
+        def time_remaining(self):
+            return None
+
         async def abort(self, code, details="", trailing_metadata=()):
             raise grpc.RpcError(code, details)
 

@@ -22,6 +22,7 @@ from plugind.linux.cgroup import Base, GroupLimits
 from plugind.model import Limits, Profile
 from plugind.sandbox import channel, codestore, jailspec, notifier, protocol, template
 from plugind.sandbox.complaints import Complaints
+from plugind.sandbox.inside.ahead import DONE, IMPORTED
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.loop import Loop
 from plugind.sandbox.queue import StartQueue
@@ -399,10 +400,11 @@ class Launcher:
                 instance.kill("fault")
             return
         try:
-            if ahead.orders.fileno() >= 0:
+            if said == IMPORTED and not instance.serves:
                 self._tell(instance.park())
-            else:
-                self._loop.leave(ahead.word)
+                return
+            self._loop.leave(ahead.word)  # also for a word out of place: what follows it is not listened to
+            if said == DONE and instance.serves:
                 self._end_early(instance)
         except ValueError as error:
             instance.detail = str(error)
