@@ -24,6 +24,7 @@ from plugind.errors import AuditUnavailableError, IsolationUnavailableError, Lau
 from plugind.model import POLICY_UID, Hold, Limits, Outcome, PluginVersion, Profile
 from plugind.policy.facts import Grant
 from plugind.policy.rules import Policy
+from plugind.sandbox.protocol import NO_FREEZER
 from plugind.sandbox.running import InstanceRequest, InstanceResult
 
 AT_ONCE: Final = 2
@@ -33,6 +34,8 @@ LOOK_S: Final = 5.0
 IDLE_S: Final = 600.0
 """A version that nobody has run for so long has none waiting any more."""
 RETRY_S: Final = 1.0
+MOST_BYTES: Final = 512 * 1024 * 1024
+"""Memory of all that wait in a tier."""
 MISBEHAVED: Final = frozenset(
     {
         Outcome.VIOLATION,
@@ -98,6 +101,8 @@ class _Lot:
     wanted: int = 1
     missed: bool = False
     """Whether a run found none since the last look."""
+    each_bytes: int = 0
+    """Memory of one, by what its import took at most."""
     proven: bool = False
     """Whether an import has come to something: until then one at a time is tried."""
     spoiled: str = ""
@@ -245,7 +250,8 @@ class Parking:
         """Whether the tier may have one more; the version that was run least recently gives way."""
         tier = lot.kind.tier
         lots = [each for each in self._lots.values() if each.kind.tier == tier]
-        if sum(each.size for each in lots) < self._profiles[tier].parked:
+        bytes_used = sum(each.size * each.each_bytes for each in lots) + lot.each_bytes
+        if sum(each.size for each in lots) < self._profiles[tier].parked and bytes_used <= MOST_BYTES:
             return True
         oldest = next((each for each in lots if each.waiting and each is not lot), None)
         if oldest is None:
@@ -275,6 +281,9 @@ class Parking:
         try:
             result, problem = await self._park(lot, name)
         except (IsolationUnavailableError, LauncherGoneError) as error:
+            if isinstance(error, IsolationUnavailableError) and error.step == NO_FREEZER:
+                self._stopped = True
+                log(f"nothing is imported ahead on this machine: {error}")
             await self._ledger.append(Ended(intent, subject, str(Outcome.FAULT), str(error)))
             raise
         await self._ledger.append(
@@ -295,7 +304,7 @@ class Parking:
             lot.spoiled = lot.spoiled or problem
             self._sandbox.kill(name, "canceled")
         elif result.outcome is Outcome.OK:
-            lot.proven = True
+            lot.proven, lot.each_bytes = True, result.usage.memory_peak_bytes
             lot.waiting.append(Waiting(name, intent))
 
     async def _park(self, lot: _Lot, name: str) -> tuple[InstanceResult, str]:

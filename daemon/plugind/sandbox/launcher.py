@@ -333,6 +333,9 @@ class Launcher:
         spec = self._build(profile, backstop, message.digest, uid)
         order = json.dumps({"op": "start", "run": message.run, "steps": spec.wire(), "ahead": is_ahead}).encode()
         group = self._base.create(message.run, GroupLimits(limits.memory_bytes, limits.pids, profile.cpu_percent))
+        if is_ahead and not group.can_freeze:
+            group.remove()
+            raise IsolationUnavailableError(protocol.NO_FREEZER, "there is no cgroup.freeze: no unified hierarchy")
         instance = Instance(message.run, message.digest, message.tier, limits, uid, group, self._tries.take())
         ends: tuple[int, ...] = ()
         try:

@@ -22,6 +22,8 @@ KILLED = "killed"
 """The step of a Refused whose digest is killed offline (latch.py)."""
 NOT_LOADED = "not_loaded"
 """The step of a Refused whose digest made room for others: load it and start again."""
+NO_FREEZER = "freezer"
+"""The step of a Refused that could not stand still while it waits: this machine parks none."""
 NOT_PARKED = "not_parked"
 """The step of a Refused whose instance is not there, or not parked, any more: nothing ran, start one."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
