@@ -26,7 +26,7 @@ def show(report: Mapping[str, Any]) -> None:
 def main_table(runs: Mapping[str, Any], cost: Mapping[str, Any]) -> Table:
     """One row a contender."""
     paces = list(runs)
-    title = f"One run, 1 KB in and out, taking turns: {', then '.join(paces)}; ratio: p50 by that of {OURS}"
+    title = f"One run, 1 KB in and out: {', then '.join(paces)}; ratio: p50 by that of {OURS}"
     table = Table(title=title)
     table.add_column("what", no_wrap=True)
     for _ in paces:
