@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from plugind_client import Denied
 from plugind_proto.v1 import governance_pb2
-from tests.support.daemon import Daemon, without_parking
+from tests.support.daemon import Daemon, profiles_with
 from tests.support.jail import descendants
 from tests.support.pace import stretched
 from tests.support.plugins import folder
@@ -24,8 +25,12 @@ AHEAD = "AHEAD = open('/proc/self/comm').read().strip() == 'plugind-parked'\n"
 
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
-    with Daemon() as running:
-        yield running
+    with tempfile.TemporaryDirectory(prefix="plugind-test-") as parent:
+        Path(parent).chmod(0o755)  # the front, which is not root, reads it
+        config = Path(parent, "plugind.toml")
+        config.write_text(f'profiles = "{profiles_with(Path(parent), 16)}"\n')
+        with Daemon("--config", str(config)) as running:
+            yield running
 
 
 def records(daemon: Daemon, mode: str) -> list[dict]:
@@ -134,7 +139,7 @@ def test_an_import_that_misbehaves_holds_the_version_before_anyone_waits_for_it(
 def test_a_profile_can_ask_for_a_fresh_interpreter_each_time(tmp_path):
     tmp_path.chmod(0o755)
     config = tmp_path / "plugind.toml"
-    config.write_text(f'profiles = "{without_parking(tmp_path)}"\n')
+    config.write_text(f'profiles = "{profiles_with(tmp_path, 0)}"\n')
     with Daemon("--config", str(config)) as daemon:
         daemon.install(folder(tmp_path, "fresh", code=PLAIN))
         client = daemon.client()

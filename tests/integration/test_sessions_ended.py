@@ -20,7 +20,7 @@ from plugind.policyfile import shipped_policy
 from plugind.profiles import load_profiles, profiles_dir
 from plugind_client import Client, PlugindError
 from plugind_proto.v1 import runtime_pb2, runtime_pb2_grpc
-from tests.support.daemon import Daemon, without_parking
+from tests.support.daemon import Daemon, profiles_with
 from tests.support.jail import descendants, living_instances
 from tests.support.pace import stretched
 from tests.support.plugins import folder
@@ -67,7 +67,7 @@ def policy() -> Iterator[Path]:
         Path(parent).chmod(0o755)
         made = Path(parent, "policy.toml")
         made.write_bytes(shipped_policy().read_bytes())
-        made.with_name("config.toml").write_text(f'policy = "{made}"\nprofiles = "{without_parking(Path(parent))}"\n')
+        made.with_name("config.toml").write_text(f'policy = "{made}"\nprofiles = "{profiles_with(Path(parent), 0)}"\n')
         yield made
 
 

@@ -28,12 +28,12 @@ BIN = Path(sys.executable).parent
 READY_S = stretched(30)
 
 
-def without_parking(parent: Path) -> Path:
-    """The profiles as shipped, but that no instance waits for a run: for tests that count what a daemon has."""
+def profiles_with(parent: Path, parked: int) -> Path:
+    """The profiles as shipped, but for how many instances may wait for a run."""
     profiles = parent / "profiles"
     shutil.copytree(profiles_dir(), profiles)
     for tier in profiles.glob("tier*.toml"):
-        tier.write_text(re.sub(r"(?m)^parked = \d+", "parked = 0", tier.read_text()))
+        tier.write_text(re.sub(r"(?m)^parked = \d+", f"parked = {parked}", tier.read_text()))
     return profiles
 
 

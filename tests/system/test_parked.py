@@ -16,6 +16,7 @@ from plugind.model import Limits, Outcome
 from plugind.sandbox.jailspec import effective_limits
 from plugind.sandbox.protocol import NOT_PARKED
 from plugind.sandbox.running import InstanceRequest, InstanceResult
+from tests.support.daemon import profiles_with
 from tests.support.jail import Jail, bundle_of, descendants, jail
 from tests.support.pace import stretched
 
@@ -66,8 +67,8 @@ class Lot:
 
 
 @pytest.fixture
-async def box() -> AsyncIterator[Jail]:
-    async with jail() as made:
+async def box(tmp_path: Path) -> AsyncIterator[Jail]:
+    async with jail(profiles_with(tmp_path, 16)) as made:
         yield made
 
 
