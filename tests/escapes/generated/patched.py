@@ -140,8 +140,8 @@ INTERNALS = family(
     [
         in_runner("its globals are gone", "runner.clear()\nreturn 1", Fails("", "exit status 1")),
         in_runner("its header is none", "runner['HEADER'] = None\nreturn 1", Fails("", "exit status 1")),
-        in_runner("its last step is another", "import os\nrunner['_flush'] = lambda: os._exit(0)\nreturn 1", NO_FRAME),
-        in_runner("its last step never ends", "import time\nrunner['_flush'] = lambda: time.sleep(99)\nreturn 1", ENDLESS),
+        in_runner("its last step is another", "import os\nrunner['flush'] = lambda: os._exit(0)\nreturn 1", NO_FRAME),
+        in_runner("its last step never ends", "import time\nrunner['flush'] = lambda: time.sleep(99)\nreturn 1", ENDLESS),
         in_runner("its code is another", "run = runner['run']\nrun.__code__ = (lambda *a: None).__code__\nreturn 1", Gives(1)),
         in_runner("its interpreter calls another json", "class J:\n    dumps = staticmethod(lambda *a, **k: '7')\nfor m in list(sys.modules.values()):\n    if getattr(m, 'json', None): m.json = J\nreturn 1", Gives(7)),
         calling("its limits are lifted", "import sys\nfor m in list(sys.modules.values()):\n    if hasattr(m, 'MESSAGE_CHARS'): m.MESSAGE_CHARS = 10**9\nraise ValueError('x' * 5000)", Raises(ValueError, "x" * 4096)),
