@@ -87,9 +87,14 @@ def groups_of(pid: int) -> dict[str, Path]:
 @asynccontextmanager
 async def running(box: Jail, code: str, processes: int, **limits: int) -> AsyncIterator[tuple[list[int], Any]]:
     """The pids of an instance that runs and has so many processes, and its task."""
-    task = asyncio.create_task(box.run(code, **limits))
+    started = asyncio.Event()  # it bears its name already before it is in its groups
+    task = asyncio.create_task(box.run(code, on_started=started.set, **limits))
+
+    def are_there() -> bool:
+        return started.is_set() and len(living_instances(descendants(box.launcher_pid))) == processes
+
     try:
-        await until(lambda: task.done() or len(living_instances(descendants(box.launcher_pid))) == processes)
+        await until(lambda: task.done() or are_there())
         assert not task.done(), await task
         yield living_instances(descendants(box.launcher_pid)), task
     finally:
