@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,8 @@ from plugind_client import Client
 from plugind_client.records import RunResult
 from tests.escapes import plugin
 from tests.support.daemon import Daemon
-from tests.support.jail import descendants, living_instances
+from tests.support.jail import descendants, groups_of_runs, living_instances
+from tests.support.pace import stretched
 from tests.support.plugins import attested
 
 
@@ -45,6 +47,11 @@ class Ran:
     def said(self) -> str:
         """The details of all that was refused, as the audit has them."""
         return "; ".join(each["detail"] for each in self.record["violations"])
+
+    @property
+    def imported_ahead(self) -> bool:
+        """Whether its instance had imported the plugin before the run came."""
+        return bool(self.record["imported"] >= 0)
 
     @property
     def lines(self) -> list[str]:
@@ -132,5 +139,15 @@ class Box:
             return self._installed[key]
 
     def instances(self) -> list[int]:
-        """Processes of plugins that are there and not dead."""
+        """Processes of runs that are there and not dead; what waits to be used is no run's."""
         return living_instances(descendants(self.daemon.pids[0]))
+
+    def left(self) -> list[int | Path]:
+        """What is left of runs: processes and control groups.
+
+        An instance that was imported ahead is killed when its answer is complete: the kernel gets a moment.
+        """
+        deadline = time.monotonic() + stretched(1)
+        while (found := [*self.instances(), *groups_of_runs(self.daemon.state)]) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return found

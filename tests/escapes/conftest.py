@@ -19,7 +19,7 @@ def daemon() -> Iterator[Daemon]:
     with Daemon() as running:
         yield running
         assert running.process.poll() is None, running.log.read_text()
-        assert Box(running, 2).instances() == []
+        assert Box(running, 2).left() == []
         assert running.client().audit.verify().holds
 
 

@@ -174,7 +174,7 @@ def liar(box: Box, _liars: dict[int, str]) -> str:
 def _unharmed(box: Box) -> Iterator[None]:
     """Afterwards nothing of it is left. That the next run is well the next test says."""
     yield
-    assert box.instances() == []
+    assert box.left() == []
     assert box.client.runs() == []
 
 

@@ -23,13 +23,6 @@ def until(condition, seconds: float = 15) -> None:
         time.sleep(0.005)
 
 
-def groups_of(daemon: Daemon) -> list[Path]:
-    """Control groups of instances."""
-    status = daemon.state.stat()
-    tops = Path("/sys/fs/cgroup").glob(f"**/plugind-{status.st_dev:x}-{status.st_ino:x}/instances")
-    return [path for top in tops for path in top.iterdir() if path.is_dir()]
-
-
 @attack(
     28,
     "double fork, setsid, every signal ignored, PDEATHSIG cleared, output closed: outlive the run",
@@ -37,8 +30,7 @@ def groups_of(daemon: Daemon) -> list[Path]:
 )
 def test_nothing_outlives_the_run(box: Box) -> None:
     assert box.run("processes.outlive", seconds=30).value() == "returned"
-    assert box.instances() == []
-    assert groups_of(box.daemon) == []
+    assert box.left() == []
 
 
 @attack(
@@ -65,8 +57,7 @@ def test_stopped_processes_end_too(box: Box, how: str, arguments: dict[str, int]
             box.client.cancel(running.run_id)
     thread.join(20)
     assert ended == [end]
-    assert box.instances() == []
-    assert groups_of(box.daemon) == []
+    assert box.left() == []
 
 
 @attack(

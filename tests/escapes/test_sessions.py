@@ -19,7 +19,7 @@ MIB = 1 << 20
 def _unharmed(box: Box):
     """Afterwards nothing of it is left. That the next run is well the next test says."""
     yield
-    assert box.instances() == []
+    assert box.left() == []
     assert box.client.runs() == []
 
 

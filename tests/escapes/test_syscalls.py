@@ -49,7 +49,7 @@ def test_a_dangerous_call_ends_the_run_and_is_named(box: Box, call: str) -> None
     ran = box.run("syscalls.one", call=call, arguments=DANGEROUS_WITH_ARGUMENTS.get(call, [0, 0, 0, 0, 0]))
     ran.assert_killed_for(call)
     assert ran.lines == [f"try {call}"]
-    assert box.instances() == []
+    assert box.left() == []
 
 
 @attack(OWN, "make a dangerous call in a thread or in a child, and go on in the first process", "the whole run ends")
@@ -58,7 +58,7 @@ def test_whoever_makes_a_dangerous_call_ends_the_whole_run(box: Box, by: str) ->
     ran = box.run(f"syscalls.{by}", call="mount", arguments=["none", "/tmp", "tmpfs", 0, 0])
     ran.assert_killed_for("mount")
     assert not [line for line in ran.lines if "goes on" in line]
-    assert box.instances() == []
+    assert box.left() == []
 
 
 @attack(

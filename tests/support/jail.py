@@ -29,6 +29,8 @@ from tests.support.pace import stretched
 _numbers = itertools.count(1)
 INSTANCE = "plugind-plugin"
 """The name of an instance's processes."""
+PARKED = "plugind-parked"
+"""The name of an instance that was imported ahead, until its run."""
 PF_EXITING = 0x4
 _kills_ms: list[int] = []
 """How long each kill of this test run took."""
@@ -129,6 +131,23 @@ async def jail(profiles: Path | None = None, unsafe: UnsafeOverrides | None = No
 def living_instances(processes: Iterable[int]) -> list[int]:
     """Those of the processes that are instances with a thread that can still run code."""
     return [pid for pid in processes if any(map(_runs_code, _threads(pid)))]
+
+
+def groups_of_runs(state: Path) -> list[Path]:
+    """Control groups of instances, but for those that wait for a run, in every hierarchy. `state`: the daemon's."""
+    status = state.stat()
+    base = f"plugind-{status.st_dev:x}-{status.st_ino:x}"
+    folders = {place / base / "instances" for place in cgroup.detect(prepare=False)._folders.values()}
+    assert all(folder.is_dir() for folder in folders)
+    return [each for folder in folders for each in folder.iterdir() if each.is_dir() and not _waits(each)]
+
+
+def _waits(group: Path) -> bool:
+    try:
+        pids = (group / "cgroup.procs").read_text().split()
+        return {Path("/proc", pid, "comm").read_text().strip() for pid in pids} == {PARKED}
+    except OSError:
+        return False
 
 
 def _threads(pid: int) -> list[Path]:

@@ -14,7 +14,7 @@ RESULT = 3
 def nonce():
     """This run's nonce, out of the runner's own frames: a plugin shares the interpreter with it."""
     frame = sys._getframe()
-    while "nonce" not in frame.f_locals or "input_descriptor" not in frame.f_locals:
+    while "nonce" not in frame.f_locals:
         frame = frame.f_back
     return frame.f_locals["nonce"]
 

@@ -81,7 +81,7 @@ LIBRARY = family(
 FIND = """
     import os, struct, sys, time
     frame = sys._getframe()
-    while "nonce" not in frame.f_locals or "input_descriptor" not in frame.f_locals:
+    while "nonce" not in frame.f_locals:
         frame = frame.f_back
     nonce = frame.f_locals["nonce"]
     def write(body, kind=b"V", length=None, mark=nonce):
@@ -124,7 +124,7 @@ FRAMES = family(
 RUN = """
     import sys
     frame = sys._getframe()
-    while "nonce" not in frame.f_locals or "input_descriptor" not in frame.f_locals:
+    while "nonce" not in frame.f_locals:
         frame = frame.f_back
     runner = frame.f_globals
 """
