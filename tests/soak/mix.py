@@ -19,7 +19,7 @@ from plugind_client import Client, PlugindError
 from tests.support.daemon import Daemon
 from tests.support.jail import INSTANCE, descendants, living_instances
 from tests.support.plugins import folder
-from tests.system.test_processes import KINDS, one, settled
+from tests.system.test_processes import KINDS, one, settled_without_parked
 
 AT_A_TIME = 4
 WARM_UP_RUNS = 2500
