@@ -31,6 +31,8 @@ AT_ONCE: Final = 2
 """Imports at one time: they are to keep up with the runs, not to take the CPUs from them."""
 LOOK_S: Final = 5.0
 """So often it is looked whether fewer would do, and whether what waits may still run."""
+FEWER_S: Final = 60.0
+"""One fewer is kept when no run has found none for so long: calls come in bursts, with pauses between them."""
 IDLE_S: Final = 600.0
 """A version that nobody has run for so long has none waiting any more."""
 RETRY_S: Final = 1.0
@@ -99,8 +101,8 @@ class _Lot:
     waiting: deque[Waiting] = field(default_factory=deque)
     importing: set[str] = field(default_factory=set)
     wanted: int = 1
-    missed: bool = False
-    """Whether a run found none since the last look."""
+    missed_s: float = field(default_factory=time.monotonic)
+    """When a run last found none, or one fewer was wanted."""
     each_bytes: int = 0
     """Memory of one, by what its import took at most."""
     proven: bool = False
@@ -152,7 +154,7 @@ class Parking:
             found = lot.waiting.popleft()
             if self._sandbox.is_parked(found.name):
                 return found
-        lot.missed = True
+        lot.missed_s = time.monotonic()
         if lot.proven:
             lot.wanted = min(2 * lot.wanted, self._profiles[grant.tier].parked)
         return None
@@ -208,11 +210,10 @@ class Parking:
         if time.monotonic() - lot.used_s > IDLE_S or self._catalog.holds.on(lot.record):
             self._drop(lot, "canceled")
             return
-        if not lot.missed and lot.wanted > 1:
-            lot.wanted -= 1
+        if time.monotonic() - lot.missed_s > FEWER_S and lot.wanted > 1:
+            lot.wanted, lot.missed_s = lot.wanted - 1, time.monotonic()
             while lot.size > lot.wanted and lot.waiting:
                 self._sandbox.kill(lot.waiting.popleft().name, "canceled")
-        lot.missed = False
 
     def _refresh(self) -> None:
         """What waits was decided by this policy, and for the registry as it is; else it goes."""

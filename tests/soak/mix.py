@@ -236,10 +236,10 @@ def _pids(daemon: Daemon) -> set[int]:
     return {*daemon.pids, *descendants(daemon.pids[0])}
 
 
-def left(daemon: Daemon) -> dict[str, Any]:
+def left(client: Client, daemon: Daemon) -> dict[str, Any]:
     """Everything but memory."""
     assert living_instances(descendants(daemon.pids[0])) == []
-    return {**settled(daemon), "namespaces": namespaces(daemon)}
+    return {**settled_without_parked(client, daemon), "namespaces": namespaces(daemon)}
 
 
 def leave_no_trace(parent: Path, runs: int, say: Callable[[str], None]) -> None:
@@ -247,10 +247,10 @@ def leave_no_trace(parent: Path, runs: int, say: Callable[[str], None]) -> None:
     with Daemon() as daemon, ThreadPoolExecutor(AT_A_TIME) as pool:
         mix = Mix(daemon, parent)
         memory = _mixed(pool, mix, WARM_UP_RUNS, say)  # what is made once and kept is no trace
-        before = left(daemon)
+        before = left(mix.client, daemon)
         mix.count.clear()
         now = _mixed(pool, mix, runs, say)
-        after = left(daemon)
+        after = left(mix.client, daemon)
         say(f"{mix.count.total()} runs: {dict(sorted(mix.count.items()))}")
         say(f"after the warm-up {_memory(memory)}, and after the runs {_memory(now)}")
         assert after == before

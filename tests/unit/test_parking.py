@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from types import SimpleNamespace
 
@@ -126,7 +127,7 @@ async def test_the_first_run_finds_none_and_each_further_one_its_own():
     assert len(desk.box.waiting) == 1
 
 
-async def test_demand_makes_more_of_them_up_to_the_tiers_number_and_quiet_fewer():
+async def test_demand_makes_more_of_them_up_to_the_tiers_number_and_quiet_fewer(monkeypatch):
     desk = Desk()
     plugin = desk.version("a")
     grant = SimpleNamespace(tier=2, limits=LIMITS)
@@ -138,7 +139,12 @@ async def test_demand_makes_more_of_them_up_to_the_tiers_number_and_quiet_fewer(
         await desk.run(plugin)
     assert len(desk.box.waiting) == 4
     (lot,) = desk.parking._lots.values()
-    for left in (4, 3, 2, 1, 1):  # the first look still has the misses before it
+    desk.parking._look_after(lot)
+    assert len(desk.box.waiting) == 4, "a pause between two bursts"
+    real, quiet_s = time.monotonic, 0.0
+    monkeypatch.setattr(parking.time, "monotonic", lambda: real() + quiet_s)
+    for left in (3, 2, 1, 1):
+        quiet_s += parking.FEWER_S + 1
         desk.parking._look_after(lot)
         assert len(desk.box.waiting) == left
 
