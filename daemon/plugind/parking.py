@@ -126,7 +126,11 @@ class Parking:
         sandbox: Sandbox,
         profiles: Mapping[int, Profile],
         policy: Callable[[], Policy],
+        *,
+        at_activation: bool = False,
     ) -> None:
+        """`at_activation`: import what is made active, before anyone runs it."""
+        self.at_activation = at_activation
         self._catalog = catalog
         self._ledger = ledger
         self._sandbox = sandbox
@@ -160,7 +164,7 @@ class Parking:
         return None
 
     def ran(self, record: PluginVersion, grant: Grant) -> None:
-        """A run of this has ended well: the next one is to find an instance that waits."""
+        """A run of this has ended well, or it was made active: the next one is to find an instance that waits."""
         if self._stopped or record.state != "active" or not self._profiles[grant.tier].parked:
             return
         kind = _kind(record, grant)

@@ -42,6 +42,8 @@ from plugind.collect import without_result
 from plugind.config import log
 from plugind.errors import AuditUnavailableError, IsolationUnavailableError, LauncherGoneError
 from plugind.model import (
+    POLICY_UID,
+    Caller,
     Hold,
     Limits,
     Outcome,
@@ -200,6 +202,20 @@ class Runner:
         """Every check of the policy for a request, those that hold too. Nothing is run or recorded."""
         found = self._catalog.find(request.plugin, request.version)
         return explain(self._facts(request, found))
+
+    def activated(self, record: PluginVersion) -> None:
+        """A version was made active: an instance is to wait before anyone calls it, if it may run at all."""
+        if self._parking is None or not self._parking.at_activation:
+            return
+        manifest = record.manifest
+        caller = Caller(POLICY_UID, POLICY_UID, 0, frozenset({"caller"}))
+        for stage in ("" if stage == "*" else stage for stage in manifest.stages):
+            request = RunRequest(caller, manifest.name, manifest.version, b"", stage=stage)
+            found = self._catalog.find(request.plugin, request.version)
+            decision = decide_safely(self._facts(request, found))
+            if found.record and decision.grant:
+                self._parking.ran(found.record, decision.grant)
+                return
 
     def _lived(self, life: asyncio.Task[RunAnswer]) -> None:
         self._lives.discard(life)

@@ -97,7 +97,8 @@ class Front:
         self._open_ledger()
         self._open_catalog()
         parts = (self._catalog, self._ledger, self._link, self._prepared.profiles, lambda: self.policy)
-        self._parking = Parking(*parts)
+        # An author is to see what a first run does, and not that an import before it had the version suspended.
+        self._parking = Parking(*parts, at_activation=not self._prepared.config.dev)
         self._runner = Runner(*parts, parking=self._parking)
         keeper = asyncio.create_task(self._parking.keep())
         server = await self._open_server()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from plugind_client import Denied
+from plugind_client import Denied, LimitExceeded
 from plugind_proto.v1 import governance_pb2
 from tests.support.daemon import Daemon, profiles_with
 from tests.support.jail import descendants
@@ -158,3 +158,55 @@ def test_a_stop_leaves_none(daemon, tmp_path):
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     intents = [each for each in records(daemon, "import") if each["event"] == "INTENT"]
     assert len(intents) == len(ended(daemon))
+
+
+BURNS = "while True:\n    pass\n"
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(production=True) as running:
+        yield running
+
+
+def activate(daemon: Daemon, made: Path) -> None:
+    """As an operator does."""
+    admin = ("--admin-socket", str(daemon.admin_socket))
+    label = made.name.replace("-", "@")
+    for command in (
+        ("submit", str(made)),
+        ("approve", label, "--as-declared", "--yes", "--reason", "ok"),
+        ("activate", label),
+    ):
+        done = daemon.command(*command, *admin)
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_is_made_active_waits_before_anyone_has_run_it(production, tmp_path):
+    activate(production, folder(tmp_path, "warm", code=PLAIN))
+    reach(lambda: len(ended(production)) == 1 and parked(production) == 1)
+    assert records(production, "run") == []
+    assert production.client().run("warm", 1).output == 1
+    (ran,) = (each for each in records(production, "run") if each["event"] == "OUTCOME")
+    assert ran["imported"] == records(production, "import")[0]["index"]
+
+
+def test_a_stage_of_its_own_is_no_obstacle(production, tmp_path):
+    activate(production, folder(tmp_path, "staged", code=PLAIN, stages=("durations",)))
+    reach(lambda: parked(production) == 1)
+
+
+def test_an_import_that_misbehaves_is_held_before_anyone_waits_for_it(production, tmp_path):
+    activate(production, folder(tmp_path, "burns", code=BURNS + PLAIN, extra="[limits]\ncpu_ms = 50\n"))
+    reach(lambda: [each["outcome"] for each in ended(production)] == ["cpu_exceeded"])
+    with pytest.raises(Denied) as denied:
+        production.client().run("burns", 1)
+    assert denied.value.code == "SUSPENDED"
+    assert records(production, "run") == []
+
+
+def test_a_development_daemon_leaves_the_first_import_to_the_first_run(daemon, tmp_path):
+    daemon.install(folder(tmp_path, "burns", code=BURNS + PLAIN, extra="[limits]\ncpu_ms = 50\n"))
+    with pytest.raises(LimitExceeded):
+        daemon.client().run("burns", 1)
+    assert records(daemon, "import") == []
