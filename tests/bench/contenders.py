@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tests.bench.plugins import CODE, ECHO, PAYLOAD, write_plugin
 from tests.bench.resources import children_cpu_ms, own_cpu_ms, tree_cpu_ms, tree_pss_bytes
 from tests.bench.worker import Worker
 from tests.support.daemon import Daemon
+from tests.support.jail import PARKED, descendants
 
 OURS = "plugind Run"
 MAP_INPUTS = 100
@@ -89,22 +90,9 @@ def ours(daemon: Daemon, folder: Path, stack: contextlib.ExitStack) -> list[Cont
     client = daemon.client()
     session = stack.enter_context(client.session(ECHO))
     pid = daemon.process.pid
-    hold_payload = PAYLOAD | {"hold": HOLD_S}
 
     def cpu() -> float:
         return tree_cpu_ms(pid)
-
-    def held(call: Callable[[], object]) -> Callable[[], float]:
-        def hold() -> float:
-            before = tree_pss_bytes(pid)
-            with ThreadPoolExecutor(HELD) as pool:
-                for _ in range(HELD):
-                    pool.submit(call)
-                wait_running(client, HELD + 1)  # the session that is open is one too
-                during = tree_pss_bytes(pid)
-            return (during - before) / HELD
-
-        return hold
 
     def hold_sessions() -> float:
         before = tree_pss_bytes(pid)
@@ -117,14 +105,13 @@ def ours(daemon: Daemon, folder: Path, stack: contextlib.ExitStack) -> list[Cont
         OURS,
         lambda: timed(lambda: client.run(ECHO, PAYLOAD)),
         cpu,
-        held(lambda: client.run(ECHO, hold_payload)),
+        lambda: waiting_bytes(pid),
     )
     batch = [PAYLOAD] * MAP_INPUTS
     mapped = Contender(
         f"plugind Map, 1 of {MAP_INPUTS}",
         lambda: timed(lambda: client.map(ECHO, batch)),
         cpu,
-        held(lambda: client.map(ECHO, [hold_payload])),
         inputs=MAP_INPUTS,
     )
     talk = Contender("plugind Session, a call", lambda: timed(lambda: session.call(PAYLOAD)), cpu, hold_sessions)
@@ -139,14 +126,17 @@ def ours(daemon: Daemon, folder: Path, stack: contextlib.ExitStack) -> list[Cont
     return [run, mapped, talk, cold]
 
 
-def wait_running(client: Client, count: int) -> None:
-    """Until the plugin code of so many runs does. Raises RuntimeError."""
+def waiting_bytes(pid: int) -> float:
+    """Memory of one of a daemon's instances that have imported their plugin and wait for a run: the mean of all.
+
+    Raises RuntimeError where none waits within HOLD_S.
+    """
     deadline = time.monotonic() + HOLD_S
-    while sum(run.state == "running" for run in client.runs()) < count:
+    while not (found := [each for each, name in descendants(pid).items() if name == PARKED]):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"expected {count} instances, got {[run.state for run in client.runs()]}")
+            raise RuntimeError("expected an instance that waits for a run, got none")
         time.sleep(0.01)
-    time.sleep(0.2)
+    return statistics.fmean(tree_pss_bytes(each) for each in found)
 
 
 class Fresh:

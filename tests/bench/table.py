@@ -53,7 +53,8 @@ def number(value: float) -> str:
 
 def lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Everything below the table."""
-    yield "CPU: user and system of a run, without the caller and of the caller alone. MiB: proportional set size of an instance"
+    yield "CPU: user and system of a run, without the caller and of the caller alone. MiB: proportional set size of an instance,"
+    yield "of plugind Run one that waits (at most 2 are wanted)"
     for name, why in report["refused"].items():
         yield f"not in the table: {name}: {why}"
     for part, tell in PARTS.items():
