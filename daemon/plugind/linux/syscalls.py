@@ -17,6 +17,13 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
+def resolve() -> None:
+    """Look up now what is called later: ctypes keeps what it has found, and a fork has it too."""
+    for name in ("mount", "umount2", "unshare", "sethostname", "prctl", "capset", "syscall"):
+        getattr(_libc, name)
+    c.number("clone")
+
+
 def _check(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
@@ -78,13 +85,12 @@ class _CapabilityHeader(ctypes.Structure):
 
 def drop_bounding_set() -> None:
     """Nothing that is executed from here on can gain a capability. Needs CAP_SETPCAP. capabilities(7)."""
+    option, zero, drop = ctypes.c_int(c.PR_CAPBSET_DROP), ctypes.c_ulong(0), _libc.prctl  # made once, for speed
     for capability in range(c.CAP_LAST + 1):
-        try:
-            prctl(c.PR_CAPBSET_DROP, capability)
-        except OSError as error:
-            if error.errno == errno.EINVAL and capability > 0:
+        if drop(option, ctypes.c_ulong(capability), zero, zero, zero) < 0:
+            if ctypes.get_errno() == errno.EINVAL and capability > 0:
                 return  # past the last capability that this kernel has
-            raise
+            _check(-1, f"prctl {c.PR_CAPBSET_DROP}")
 
 
 def drop_capabilities() -> None:

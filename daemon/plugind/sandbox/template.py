@@ -193,4 +193,6 @@ def _exec_zygote(spec: TemplateSpec, zygote_end: socket.socket) -> NoReturn:
     syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
     syscalls.seccomp_load(spec.template_filter)
     arguments = [spec.interpreter.executable, "-I", "-S", "-B", "-c", _ZYGOTE]
-    os.execve(spec.interpreter.executable, arguments, {"LANG": "C.UTF-8", "PYTHONUTF8": "1"})  # noqa: S606
+    # Symbols are looked up once, here, and not by each instance, where each would be a page written.
+    environment = {"LANG": "C.UTF-8", "PYTHONUTF8": "1", "LD_BIND_NOW": "1"}
+    os.execve(spec.interpreter.executable, arguments, environment)  # noqa: S606

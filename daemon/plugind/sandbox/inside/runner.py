@@ -25,7 +25,6 @@ NONCE_BYTES = 16
 HEADER = struct.Struct(f">{NONCE_BYTES}scQ")
 REQUEST = struct.Struct(">Q")
 _CHUNK_BYTES = 64 * 1024
-_INPUT_CHUNK_BYTES = 64 * 1024 * 1024
 
 
 def read_input(descriptor: int) -> tuple[bytes, dict[str, str], bytes]:
@@ -34,11 +33,12 @@ def read_input(descriptor: int) -> tuple[bytes, dict[str, str], bytes]:
     head = os.pread(descriptor, NONCE_BYTES + 4, 0)
     begin = len(head) + int.from_bytes(head[NONCE_BYTES:], "big")
     call = json.loads(os.pread(descriptor, begin - len(head), len(head)))
-    content = bytearray()
-    while chunk := os.pread(descriptor, _INPUT_CHUNK_BYTES, begin + len(content)):
-        content += chunk
+    # No more than there is: for a generous buffer the kernel maps and unmaps as much memory.
+    content = os.pread(descriptor, os.fstat(descriptor).st_size - begin, begin)
+    while chunk := os.pread(descriptor, _CHUNK_BYTES, begin + len(content)):
+        content += chunk  # the first read took all, unless somebody wrote meanwhile or the kernel gave less
     os.close(descriptor)
-    return head[:NONCE_BYTES], call, bytes(content)
+    return head[:NONCE_BYTES], call, content
 
 
 def run(input_descriptor: int, result_descriptor: int, requests: int = -1) -> NoReturn:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from plugind.linux import constants as c
 from plugind.linux import syscalls
-from plugind.sandbox.inside import ahead, runner, setup
+from plugind.sandbox.inside import ahead, runner, setup, warm
 
 CONTROL = 3
 MAX_MESSAGE_BYTES = 64 * 1024
@@ -41,6 +41,7 @@ def main() -> NoReturn:
     with open(descriptors[0], "rb") as program:
         program.seek(0)
         seccomp = program.read()
+    warm.warm()
     launcher.send(json.dumps({"op": "ready"}).encode())
     os.dup2(0, 2)  # it was the daemon's log, for a zygote that cannot even start
     Zygote(launcher, seccomp).serve()
