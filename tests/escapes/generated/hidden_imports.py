@@ -39,7 +39,7 @@ VARIANTS = family(
         by("marshal", "import marshal, types\ncode = marshal.loads(marshal.dumps(compile('import os; out = os.system', 'x', 'exec')))\nspace = {'__builtins__': __builtins__}\nexec(code, space)\nsystem = space['out']"),
         by("a code object by hand", "import types\nsystem = types.FunctionType((lambda: __import__('os').system).__code__, {'__builtins__': __builtins__})()"),
         by("libc", "import ctypes\nsystem = lambda text: ctypes.CDLL(None).system(text.encode())"),
-        by("the garbage collector's list", "import gc\nsystem = next(o['system'] for o in gc.get_objects() if isinstance(o, dict) and 'system' in o and 'fork' in o)"),
+        by("the garbage collector's list", "import gc\ngc.unfreeze()\nsystem = next(o['system'] for o in gc.get_objects() if isinstance(o, dict) and 'system' in o and 'fork' in o)"),
         by("the frame of the caller", "import sys\nframe = sys._getframe()\nwhile 'os' not in frame.f_globals: frame = frame.f_back\nsystem = frame.f_globals['os'].system"),
         by("the traceback of an exception", "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    frame = e.__traceback__.tb_frame\nwhile 'os' not in frame.f_globals: frame = frame.f_back\nsystem = frame.f_globals['os'].system"),
         by("the loader of its own module", "system = __loader__.get_data.__globals__['_os'].system"),
