@@ -197,7 +197,8 @@ def test_instances_live_in_the_launchers_own_groups_wherever_systemd_made_it_one
     assert answer.result(stretched(20))["outcome"] == "killed"
     if daemon.status()["cgroup_driver"] == "v1/hybrid":
         assert {"memory", "pids", "cpu"} <= made
-        assert {path.split("/")[4] for path in busy} == {"memory", "pids", "cpu", "cpuacct", "unified"}
+        # CPU time is what the unified hierarchy counts, where it does.
+        assert {path.split("/")[4] for path in busy} - {"cpuacct"} == {"memory", "pids", "cpu", "unified"}
         busy = [path for path in busy if path.split("/")[4] in {*made, "unified"}]
     assert busy
     assert [path for path in busy if f"/system.slice/{LAUNCHER}/plugind-" not in path] == []

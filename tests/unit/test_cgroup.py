@@ -203,6 +203,45 @@ def test_v1_stats(tmp_path) -> None:
     assert group.stats() == GroupStats(123456789, 4096, 3, 2)
 
 
+def test_cpu_time_of_v1_is_the_unified_hierarchys_where_it_counts_it(tmp_path) -> None:
+    files(tmp_path / "unified", cpu__stat="usage_usec 0\n")
+    found = detect(tmp_path, *V1, "unified")
+    assert (found.name, set(found._folders)) == ("v1/hybrid", {"unified", "memory", "pids", "cpu"})
+    group = found.create_base("x").create_template("t")
+    places = [next((tmp_path / name).rglob("t")) for name in ("unified", "memory", "pids")]
+    files(places[0], cpu__stat="usage_usec 42\nuser_usec 40\nsystem_usec 2\n")
+    files(places[1], memory__max_usage_in_bytes="4096\n", memory__oom_control="oom_kill 0\n")
+    files(places[2], pids__events="max 0\n")
+    assert group.stats() == GroupStats(42_000, 4096, 0, 0)
+
+
+def test_what_is_looked_at_again_stays_open_and_no_more_than_so_many(tmp_path, monkeypatch) -> None:
+    def looked_at() -> int:
+        return sum(
+            str(each.readlink()).startswith(str(tmp_path))
+            for each in Path("/proc/self/fd").iterdir()
+            if each.is_symlink()
+        )
+
+    group = unified_group(tmp_path)
+    files(
+        tmp_path / "g",
+        cpu__stat="usage_usec 1\n",
+        memory__peak="2\n",
+        memory__events="oom_kill 3\n",
+        pids__events="max 4\n",
+    )
+    monkeypatch.setattr(cgroup, "MOST_OPEN", cgroup.Group._opened + 3)
+    for peak in (2, 5):
+        files(tmp_path / "g", memory__peak=f"{peak}\n")
+        assert group.stats() == GroupStats(1_000, peak, 3, 4)
+        assert looked_at() == 3
+    for path in (tmp_path / "g").iterdir():
+        path.unlink()  # as the kernel takes a group's files with the group
+    group.remove()
+    assert (looked_at(), cgroup.Group._opened) == (0, cgroup.MOST_OPEN - 3)
+
+
 def unified_group(top: Path) -> UnifiedGroup:
     names = "memory__max memory__swap__max memory__oom__group pids__max cpu__max cgroup__procs cgroup__kill".split()
     return UnifiedGroup({"unified": files(top / "g", **dict.fromkeys(names, ""))})

@@ -8,25 +8,26 @@ Sources: Documentation/admin-guide/cgroup-v1/, Documentation/admin-guide/cgroup-
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from plugind.errors import IsolationUnavailableError
+from plugind.linux import cgroupfs
 
 CPU_PERIOD_US = 100_000
-REMOVE_TIMEOUT_S = 2.0
 _CONTROLLERS = ("memory", "pids", "cpu")
 _UNIT = "/plugind-launcher.service"
 _LEAF = "plugind-daemon"
 """Where the processes of our own group are moved. Who is in it was there before: the group above is the own one."""
 _TOP = "top of unified"
-_NANOSECONDS = 1000
+_PAGE = 4096
+MOST_OPEN = 256
+"""Descriptors: a process may by default have 1024, and every instance needs some."""
 _MOVES = 10
 """Passes over a group's processes, which can fork while they are moved."""
 
@@ -51,28 +52,38 @@ class GroupStats:
 
 
 class Group:
-    """The directories of one group, one per hierarchy, by the hierarchy's name."""
+    """The directories of one group, one per hierarchy, by the hierarchy's name.
 
-    def __init__(self, folders: Mapping[str, Path]) -> None:
-        self._folders = folders
-        self._places = tuple(dict.fromkeys(folders.values()))  # cpu and cpuacct are often one hierarchy
-        with contextlib.ExitStack() as undo:
+    What is looked at more than once stays open until the group is removed, of not more than MOST_OPEN files of all.
+    """
+
+    _opened: ClassVar[int] = 0
+
+    def __init__(self, folders: Mapping[str, Path | str]) -> None:
+        self._folders = {kind: str(folder) for kind, folder in folders.items()}
+        self._places = tuple(dict.fromkeys(self._folders.values()))  # cpu and cpuacct are often one hierarchy
+        self._open: dict[str, int] = {}
+        made = []
+        try:
             for folder in self._places:
-                folder.mkdir(exist_ok=True)
-                undo.callback(_rmdir, folder)
-            undo.pop_all()
+                cgroupfs.mkdir(folder)
+                made.append(folder)
+        except OSError:
+            for folder in made:
+                cgroupfs.rmdir(folder)
+            raise
 
     def attach(self, pid: int) -> None:
         """Move a process (the host's pid) in. May wait for an RCU grace period, some 10 ms. Raises OSError."""
         for folder in self._places:
-            _write(folder / "cgroup.procs", str(pid))
+            cgroupfs.write(f"{folder}/cgroup.procs", str(pid))
 
     def kill(self) -> None:
         """SIGKILL to every process, also of the groups below. Raises OSError."""
-        unified = self._folders.get("unified")
-        if unified is not None and (unified / "cgroup.kill").exists():
-            _write(unified / "cgroup.kill", "1")
-            return
+        if "unified" in self._folders:
+            with contextlib.suppress(FileNotFoundError):  # before Linux 5.14
+                cgroupfs.write(f"{self._folders['unified']}/cgroup.kill", "1")
+                return
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -82,39 +93,58 @@ class Group:
 
         Whoever has them can end the group and see that it is empty, whatever user it is. Raises OSError.
         """
-        unified = self._folders.get("unified")
-        if unified is None or not (unified / "cgroup.kill").exists():
+        kill = self.kill_descriptor()
+        if kill is None:
             return None
-        kill = os.open(unified / "cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            return kill, os.open(unified / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            return kill, os.open(f"{self._folders['unified']}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             os.close(kill)
             raise
 
+    def kill_descriptor(self) -> int | None:
+        """A descriptor: write "1" and all that is in it and below dies. None without a unified hierarchy."""
+        if "unified" not in self._folders:
+            return None
+        try:
+            return os.open(f"{self._folders['unified']}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+
     def pids(self) -> list[int]:
         """The processes in this group itself."""
-        folder = self._places[0]
-        return [int(line) for line in (folder / "cgroup.procs").read_text().split()]
+        return [int(line) for line in cgroupfs.read(f"{self._places[0]}/cgroup.procs").split()]
 
     @property
     def can_freeze(self) -> bool:
         """Whether a group can be made to stand still: the unified hierarchy's can, with controllers or without."""
-        unified = self._folders.get("unified")
-        return unified is not None and (unified / "cgroup.freeze").exists()
+        return "unified" in self._folders and os.path.exists(f"{self._folders['unified']}/cgroup.freeze")
 
     def freeze(self, *, frozen: bool) -> None:
         """Have every process stand still, or go on; SIGKILL works either way. Raises OSError."""
-        _write(self._folders["unified"] / "cgroup.freeze", "1" if frozen else "0")
+        cgroupfs.write(f"{self._folders['unified']}/cgroup.freeze", "1" if frozen else "0")
 
     def tasks(self) -> int:
         """How many processes and threads there are, also below. Raises OSError."""
-        return int(_read(self._folders.get("pids", self._places[0]) / "pids.current"))
+        return int(cgroupfs.read(f"{self._folders.get('pids', self._places[0])}/pids.current"))
 
     def remove(self) -> None:
         """Remove the group, which has no living process. Raises OSError when it stays busy for two seconds."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+            Group._opened -= 1
         for folder in self._places:
-            _rmdir(folder)
+            cgroupfs.rmdir(folder)
+
+    def _look(self, kind: str, name: str) -> str:
+        """What a short file says now. Raises OSError."""
+        path = f"{self._folders[kind]}/{name}"
+        if (descriptor := self._open.get(path)) is None:
+            if Group._opened >= MOST_OPEN:
+                return cgroupfs.read(path)
+            descriptor = self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            Group._opened += 1
+        return os.pread(descriptor, _PAGE, 0).decode()
 
     def set_limits(self, limits: GroupLimits) -> None:
         """Put limits in force. Raises OSError."""
@@ -126,33 +156,35 @@ class Group:
 
     def child(self, name: str) -> Group:
         """A group below this one."""
-        return type(self)({kind: folder / name for kind, folder in self._folders.items()})
+        return type(self)({kind: f"{folder}/{name}" for kind, folder in self._folders.items()})
 
 
 class V1Group(Group):
-    """Controllers in hierarchies of their own; `unified`, where it is mounted too, for cgroup.kill."""
+    """Controllers in hierarchies of their own; `unified`, where it is mounted too, for cgroup.kill and CPU time."""
 
     def set_limits(self, limits: GroupLimits) -> None:
         """See Group."""
-        memory = self._folders["memory"]
-        _write(memory / "memory.limit_in_bytes", str(limits.memory_bytes))
-        with_swap = memory / "memory.memsw.limit_in_bytes"
-        if with_swap.exists():  # not there where the kernel does not account swap
-            _write(with_swap, str(limits.memory_bytes))
-        else:
-            _write(memory / "memory.swappiness", "0")
-        _write(self._folders["pids"] / "pids.max", str(limits.pids))
-        _write(self._folders["cpu"] / "cpu.cfs_period_us", str(CPU_PERIOD_US))
-        _write(self._folders["cpu"] / "cpu.cfs_quota_us", str(limits.cpu_percent * CPU_PERIOD_US // 100))
+        memory, cpu = self._folders["memory"], self._folders["cpu"]
+        cgroupfs.write(f"{memory}/memory.limit_in_bytes", str(limits.memory_bytes))
+        try:
+            cgroupfs.write(f"{memory}/memory.memsw.limit_in_bytes", str(limits.memory_bytes))
+        except FileNotFoundError:  # not there where the kernel does not account swap
+            cgroupfs.write(f"{memory}/memory.swappiness", "0")
+        cgroupfs.write(f"{self._folders['pids']}/pids.max", str(limits.pids))
+        cgroupfs.write(f"{cpu}/cpu.cfs_period_us", str(CPU_PERIOD_US))
+        cgroupfs.write(f"{cpu}/cpu.cfs_quota_us", str(limits.cpu_percent * CPU_PERIOD_US // 100))
 
     def stats(self) -> GroupStats:
         """See Group."""
-        memory = self._folders["memory"]
+        if "cpuacct" in self._folders:
+            cpu_ns = int(self._look("cpuacct", "cpuacct.usage"))
+        else:
+            cpu_ns = cgroupfs.usage_ns(self._look("unified", "cpu.stat"))
         return GroupStats(
-            cpu_ns=int(_read(self._folders["cpuacct"] / "cpuacct.usage")),
-            memory_peak_bytes=int(_read(memory / "memory.max_usage_in_bytes")),
-            oom_kills=_field(_read(memory / "memory.oom_control"), "oom_kill"),
-            pids_refused=_field(_read(self._folders["pids"] / "pids.events"), "max"),
+            cpu_ns=cpu_ns,
+            memory_peak_bytes=int(self._look("memory", "memory.max_usage_in_bytes")),
+            oom_kills=cgroupfs.field(self._look("memory", "memory.oom_control"), "oom_kill"),
+            pids_refused=cgroupfs.field(self._look("pids", "pids.events"), "max"),
         )
 
 
@@ -162,22 +194,23 @@ class UnifiedGroup(Group):
     def set_limits(self, limits: GroupLimits) -> None:
         """See Group."""
         folder = self._folders["unified"]
-        _write(folder / "memory.max", str(limits.memory_bytes))
-        if (folder / "memory.swap.max").exists():
-            _write(folder / "memory.swap.max", "0")
-        _write(folder / "memory.oom.group", "1")
-        _write(folder / "pids.max", str(limits.pids))
-        _write(folder / "cpu.max", f"{limits.cpu_percent * CPU_PERIOD_US // 100} {CPU_PERIOD_US}")
+        cgroupfs.write(f"{folder}/memory.max", str(limits.memory_bytes))
+        with contextlib.suppress(FileNotFoundError):  # not there where the kernel does not account swap
+            cgroupfs.write(f"{folder}/memory.swap.max", "0")
+        cgroupfs.write(f"{folder}/memory.oom.group", "1")
+        cgroupfs.write(f"{folder}/pids.max", str(limits.pids))
+        cgroupfs.write(f"{folder}/cpu.max", f"{limits.cpu_percent * CPU_PERIOD_US // 100} {CPU_PERIOD_US}")
 
     def stats(self) -> GroupStats:
         """See Group."""
-        folder = self._folders["unified"]
-        peak = folder / "memory.peak"  # since Linux 5.19
+        peak = "0"
+        with contextlib.suppress(FileNotFoundError):  # it is there since Linux 5.19
+            peak = self._look("unified", "memory.peak")
         return GroupStats(
-            cpu_ns=_field(_read(folder / "cpu.stat"), "usage_usec") * _NANOSECONDS,
-            memory_peak_bytes=int(_read(peak)) if peak.exists() else 0,
-            oom_kills=_field(_read(folder / "memory.events"), "oom_kill"),
-            pids_refused=_field(_read(folder / "pids.events"), "max"),
+            cpu_ns=cgroupfs.usage_ns(self._look("unified", "cpu.stat")),
+            memory_peak_bytes=int(peak),
+            oom_kills=cgroupfs.field(self._look("unified", "memory.events"), "oom_kill"),
+            pids_refused=cgroupfs.field(self._look("unified", "pids.events"), "max"),
         )
 
     def child(self, name: str) -> Group:
@@ -209,11 +242,8 @@ class Base:
         return self._templates.child(name)
 
     def kill_descriptor(self) -> int | None:
-        """A descriptor: write "1" and every instance dies. None where no unified hierarchy is mounted."""
-        unified = self._instances._folders.get("unified")  # noqa: SLF001 - the same file's own
-        if unified is None or not (unified / "cgroup.kill").exists():
-            return None
-        return os.open(unified / "cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+        """See Group: every instance dies."""
+        return self._instances.kill_descriptor()
 
     def remove(self) -> None:
         """Remove what is left; every process in it must be gone."""
@@ -240,7 +270,7 @@ class Driver:
             for group in [path for path in _tree(top) if (path / "cgroup.procs").exists()]:
                 _kill_until_empty(group)
             for group in _tree(top):
-                _rmdir(group)
+                cgroupfs.rmdir(group)
 
 
 def detect(mounts: str | None = None, own: str | None = None, *, prepare: bool = True) -> Driver:
@@ -254,9 +284,9 @@ def detect(mounts: str | None = None, own: str | None = None, *, prepare: bool =
     places = dict(_places(mounts, own))
     unified = places.get("unified")
     top = places.pop(_TOP, None)
-    available = _read(unified / "cgroup.controllers").split() if unified is not None else []
+    available = cgroupfs.read(unified / "cgroup.controllers").split() if unified is not None else []
     for folder in (unified, top):
-        if folder is not None and set(_CONTROLLERS) <= set(_read(folder / "cgroup.controllers").split()):
+        if folder is not None and set(_CONTROLLERS) <= set(cgroupfs.read(folder / "cgroup.controllers").split()):
             return Driver("unified", {"unified": _make_inner(folder) if prepare else folder}, UnifiedGroup)
     lacking = [controller for controller in (*_CONTROLLERS, "cpuacct") if controller not in places]
     if lacking:
@@ -264,6 +294,8 @@ def detect(mounts: str | None = None, own: str | None = None, *, prepare: bool =
     chosen = {kind: places[kind] for kind in (*_CONTROLLERS, "cpuacct")}
     if unified is None:
         return Driver("v1", chosen, V1Group)
+    if (unified / "cpu.stat").exists():  # one hierarchy less to make, enter and remove for each run
+        del chosen["cpuacct"]
     return Driver("v1/hybrid", {"unified": unified, **chosen}, V1Group)
 
 
@@ -312,17 +344,17 @@ def _make_inner(folder: Path) -> Path:
         leaf = folder / _LEAF
         leaf.mkdir(exist_ok=True)
         for _ in range(_MOVES):
-            for pid in _read(folder / "cgroup.procs").split():
+            for pid in cgroupfs.read(folder / "cgroup.procs").split():
                 with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
-                    _write(leaf / "cgroup.procs", pid)
-            if not _read(folder / "cgroup.procs").strip():
+                    cgroupfs.write(leaf / "cgroup.procs", pid)
+            if not cgroupfs.read(folder / "cgroup.procs").strip():
                 break
     _delegate(folder)
     return folder
 
 
-def _delegate(folder: Path) -> None:
-    _write(folder / "cgroup.subtree_control", " ".join(f"+{name}" for name in _CONTROLLERS))
+def _delegate(folder: Path | str) -> None:
+    cgroupfs.write(f"{folder}/cgroup.subtree_control", " ".join(f"+{name}" for name in _CONTROLLERS))
 
 
 def _tree(top: Path) -> list[Path]:
@@ -333,52 +365,11 @@ def _tree(top: Path) -> list[Path]:
 
 
 def _kill_until_empty(group: Path) -> None:
-    deadline = time.monotonic() + REMOVE_TIMEOUT_S
-    while pids := _read(group / "cgroup.procs").split():
+    deadline = time.monotonic() + cgroupfs.REMOVE_TIMEOUT_S
+    while pids := cgroupfs.read(group / "cgroup.procs").split():
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
         if time.monotonic() > deadline:
             raise OSError(0, f"processes {' '.join(pids)} do not die", str(group))
         time.sleep(0.005)
-
-
-def _rmdir(folder: Path) -> None:
-    deadline = time.monotonic() + REMOVE_TIMEOUT_S
-    while True:
-        try:
-            folder.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            # EBUSY: the last process is dead and not yet reaped.
-            if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.001)
-        else:
-            return
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
-
-
-def _read(path: Path) -> str:
-    # Not Path.read_text: several of these lie between a run's end and its answer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    text = b""
-    try:
-        while chunk := os.read(descriptor, 64 * 1024):
-            text += chunk
-    finally:
-        os.close(descriptor)
-    return text.decode()
-
-
-def _field(text: str, name: str) -> int:
-    found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
-    return int(found[1]) if found else 0

@@ -11,7 +11,6 @@ import os
 import socket
 import stat
 from collections.abc import Sequence
-from pathlib import Path
 
 from plugind.errors import InvalidRequestError
 from plugind.sandbox import codestore, protocol
@@ -91,7 +90,7 @@ def _check_pipe(descriptor: int, access: int, end: str) -> None:
 def is_below(pid: int, ancestor: int, generations: int = 3) -> bool:
     """Whether a process descends from another. Raises OSError. Source: proc_pid_stat(5)."""
     for _ in range(generations):
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        pid = int(_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[1])
         if pid == ancestor:
             return True
         if pid <= 1:
@@ -101,8 +100,17 @@ def is_below(pid: int, ancestor: int, generations: int = 3) -> bool:
 
 def pid_of(pidfd: int) -> int:
     """The host's pid of a pidfd. Raises OSError for any other descriptor. Source: pidfd_open(2)."""
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+    for line in _text(f"/proc/self/fdinfo/{pidfd}").splitlines():
         name, _, value = line.partition(":")
         if name == "Pid" and int(value) > 0:
             return int(value)
     raise OSError(0, "expected a pidfd of a living process")
+
+
+def _text(path: str) -> str:
+    # Not Path.read_text: these lie in the way of each run. A short file of proc comes in one read.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 4096).decode(errors="replace")
+    finally:
+        os.close(descriptor)
