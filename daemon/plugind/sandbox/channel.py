@@ -17,12 +17,16 @@ from plugind.sandbox import codestore, protocol
 
 INPUT_LIMIT_BYTES = 256 * 1024 * 1024
 _MOST_DESCRIPTORS = 16
+# As numbers: to combine members of an IntFlag takes longer than the call that they are for.
+_SENDING = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_RECEIVING = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 
 def send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
     """One whole message. Raises OSError, BlockingIOError where the peer does not read."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    sock.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    sock.sendmsg([data], rights, _SENDING)
 
 
 def receive(sock: socket.socket, size_bytes: int, most: int = 0) -> tuple[bytes, list[int], bool]:
@@ -31,12 +35,12 @@ def receive(sock: socket.socket, size_bytes: int, most: int = 0) -> tuple[bytes,
     Raises OSError: BlockingIOError where there is none, ConnectionResetError where the peer left ours unread.
     """
     room = socket.CMSG_SPACE(most * 4) if most else 0
-    data, control, flags, _ = sock.recvmsg(size_bytes, room, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+    data, control, flags, _ = sock.recvmsg(size_bytes, room, _RECEIVING)
     descriptors = array.array("i")
     for level, kind, content in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
-    return data, list(descriptors), bool(flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC))
+    return data, list(descriptors), bool(flags & _CUT)
 
 
 def receive_message(sock: socket.socket) -> tuple[protocol.Message, list[int]]:

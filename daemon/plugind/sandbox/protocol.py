@@ -8,7 +8,6 @@ The launcher trusts none of it: every field is checked here when it is parsed, a
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -194,7 +193,7 @@ _KINDS: dict[str, type[Message]] = {
 
 def encode(message: Message) -> bytes:
     """The bytes of a message. Raises InvalidRequestError where it would be longer than MAX_MESSAGE_BYTES."""
-    data = json.dumps({"op": message.op, **dataclasses.asdict(message)}, separators=(",", ":")).encode()
+    data = _encoder.encode({"op": message.op, **_plain(message)}).encode()
     if len(data) > MAX_MESSAGE_BYTES:
         raise InvalidRequestError(f"{message.op}: expected at most {MAX_MESSAGE_BYTES} bytes, got {len(data)}")
     return data
@@ -223,23 +222,39 @@ _FIELDS: dict[type[Any], dict[str, Any]] = {kind: _fields(kind) for kind in (*_K
 """Name → type of what each kind carries. To find it out for a message takes longer than all the rest."""
 
 
+_encoder = json.JSONEncoder(separators=(",", ":"))
+_VIOLATIONS = tuple[Violation, ...]
+_TEXTS = dict[str, str]
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    # Not dataclasses.asdict, which copies whatever it meets: what messages carry is flat but for these two.
+    fields = {name: getattr(message, name) for name in _FIELDS[type(message)]}
+    for name, hint in _FIELDS[type(message)].items():
+        if hint is Limits:
+            fields[name] = _plain(fields[name])
+        elif hint == _VIOLATIONS:
+            fields[name] = [_plain(each) for each in fields[name]]
+    return fields
+
+
 def _build(kind: type[Any], fields: dict[str, Any]) -> Any:
     hints = _FIELDS[kind]
-    if set(fields) != set(hints):
+    if fields.keys() != hints.keys():
         raise InvalidRequestError(f"{kind.__name__}: expected the fields {sorted(hints)}, got {sorted(fields)}")
     return kind(**{name: _value(kind, name, hint, fields[name]) for name, hint in hints.items()})
 
 
 def _value(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
-    if hint is Limits and isinstance(value, dict):
-        return _build(Limits, value)
-    if hint == tuple[Violation, ...] and isinstance(value, list):
-        return tuple(_build(Violation, each) if isinstance(each, dict) else _wrong(kind, name, each) for each in value)
     if hint is int and type(value) is int and -(2**31) <= value < 2**53:
         return value
     if hint is str and isinstance(value, str) and _text_fits(name, value):
         return value
-    if hint == dict[str, str] and isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
+    if hint is Limits and isinstance(value, dict):
+        return _build(Limits, value)
+    if hint == _VIOLATIONS and isinstance(value, list):
+        return tuple(_build(Violation, each) if isinstance(each, dict) else _wrong(kind, name, each) for each in value)
+    if hint == _TEXTS and isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
         return value
     return _wrong(kind, name, value)
 
