@@ -232,3 +232,33 @@ def test_a_whole_run_from_the_memfd_to_the_verdict(tmp_path, code, outcome, outp
     assert (verdict.outcome, verdict.output_json, shown) == (outcome, output, stdout)
     if verdict.error is not None:
         verdict.error.message.encode()  # half a surrogate pair would not go over the wire
+
+
+_WARM = """
+import os, sys
+from plugind.sandbox.inside import runner, warm
+before = [os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in (0, 1, 2)]
+modules, path, streams = set(sys.modules), list(sys.path), (sys.stdin, sys.stdout, sys.stderr)
+warm.warm()
+assert [os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in (0, 1, 2)] == before
+assert (set(sys.modules), sys.path, (sys.stdin, sys.stdout, sys.stderr)) == (modules, path, streams)
+if os.fork() == 0:
+    runner.fresh_streams()
+    print("of", "one", sys.stdout.seekable(), sys.stdout is sys.__stdout__, sys.stdout not in streams)
+    print("and its other", file=sys.stderr)
+    runner.flush()
+    os._exit(0)
+os.wait()
+runner.fresh_streams()
+print("of the next")
+runner.flush()
+os._exit(0)
+"""
+
+
+def test_warming_up_leaves_nothing_behind_but_streams_for_each_that_is_forked() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WARM], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "of one False True True\nof the next\n"), done.stderr
+    assert done.stderr == "and its other\n"

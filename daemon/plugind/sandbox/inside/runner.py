@@ -128,14 +128,29 @@ def _give(result: int, nonce: bytes, kind: bytes, body: bytes) -> None:
         frame = frame[os.write(result, frame) :]
 
 
+_prepared: list[io.TextIOWrapper] = []
+
+
+def prepare_streams() -> None:
+    """Make them ahead, in the zygote, which never uses them: 0 is /dev/null here, 1 and 2 pipes, as they will be."""
+    _prepared[:] = _streams()
+
+
 def fresh_streams() -> None:
+    """Put streams in place that nobody has used."""
     # The zygote's stream objects belong to descriptors it had; buffered state must not be shared by siblings.
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+    sys.stdin, sys.stdout, sys.stderr = _prepared or _streams()
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
+
+
+def _streams() -> list[io.TextIOWrapper]:
+    streams = [open(0, encoding="utf-8", closefd=False)]  # noqa: SIM115
+    for descriptor in (1, 2):
         raw = io.FileIO(descriptor, "w", closefd=False)
-        stream = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors="backslashreplace", line_buffering=True)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+        streams.append(
+            io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors="backslashreplace", line_buffering=True)
+        )
+    return streams
 
 
 def flush() -> None:

@@ -40,6 +40,7 @@ def warm() -> None:
         sys.stdin, sys.stdout, sys.stderr = streams
         sys.modules.pop(_BLANK, None)
     _speak()
+    _make_streams()
     gc.collect()
     # An instance's collections need not look at, and so write to, what was there before it.
     gc.freeze()
@@ -51,6 +52,21 @@ def _serve_blank() -> None:
     plugin = functions.Plugin(_CALL)
     plugin.encode(plugin.answer(json.loads(_INPUT)))
     batches.answer(plugin, b'{"items":[{"json":4}]}\nnull')
+
+
+def _make_streams() -> None:
+    """A stream finds out what its descriptor is when it is made, so this one has to be what it will be."""
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    ends = os.pipe2(os.O_CLOEXEC)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(ends[1], descriptor)
+        runner.prepare_streams()
+    finally:
+        for descriptor, old in zip((1, 2), kept, strict=True):
+            os.dup2(old, descriptor)
+        for descriptor in (*kept, *ends):
+            os.close(descriptor)
 
 
 def _speak() -> None:
