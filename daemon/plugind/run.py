@@ -204,7 +204,7 @@ class Runner:
         return explain(self._facts(request, found))
 
     def activated(self, record: PluginVersion) -> None:
-        """A version was made active: an instance is to wait before anyone calls it, if it may run at all."""
+        """A version is active, since now or on new terms: one is to wait for its first caller, if it may run."""
         if self._parking is None or not self._parking.at_activation:
             return
         manifest = record.manifest

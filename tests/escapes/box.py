@@ -145,9 +145,23 @@ class Box:
     def left(self) -> list[int | Path]:
         """What is left of runs: processes and control groups.
 
-        An instance that was imported ahead is killed when its answer is complete: the kernel gets a moment.
+        Of a run that began fresh nothing may be left when it is answered. An instance that was imported ahead is killed
+        when its answer is complete, and another one may be importing: only these get a moment.
         """
         deadline = time.monotonic() + stretched(1)
-        while (found := [*self.instances(), *groups_of_runs(self.daemon.state)]) and time.monotonic() < deadline:
+        while True:
+            found = [*self.instances(), *groups_of_runs(self.daemon.state)]
+            if not found or any(map(_began_fresh, found)) or time.monotonic() >= deadline:
+                return found
             time.sleep(0.005)
-        return found
+
+
+def _began_fresh(left: int | Path) -> bool:
+    """Whether a process or control group of an instance was made for a run; the daemon names imports by what they are."""
+    if isinstance(left, Path):
+        return not left.name.startswith("import-")
+    try:
+        groups = Path(f"/proc/{left}/cgroup").read_text()
+    except OSError:  # it has gone meanwhile
+        return False
+    return "/instances/" in groups and "/instances/import-" not in groups

@@ -11,7 +11,8 @@ import pytest
 
 from tests.escapes.attack import OWN, attack, succeeds
 from tests.escapes.box import Box
-from tests.support.jail import descendants
+from tests.support.jail import INSTANCE, descendants
+from tests.support.pace import stretched
 
 MIB = 1 << 20
 LIMIT = 64 * MIB
@@ -215,5 +216,8 @@ def test_endless_recursion_ends(box: Box) -> None:
 
 def test_all_that_was_taken_was_given_back(box: Box) -> None:
     """After all of the above: no process and no control group of an instance is left."""
-    assert set(descendants(box.daemon.pids[0]).values()) & {"plugind-plugin"} == set()
     assert box.left() == []
+    deadline = time.monotonic() + stretched(1)  # what is importing has that name at first, and what is dying still has
+    while INSTANCE in descendants(box.daemon.pids[0]).values():
+        assert time.monotonic() < deadline, "a process of an instance is left"
+        time.sleep(0.005)

@@ -102,7 +102,7 @@ class GovernanceService(governance_pb2_grpc.GovernanceServicer):
     @call(Role.OPERATOR)
     async def Activate(self, request: governance_pb2.ActivateRequest, caller: Caller) -> registry_pb2.PluginVersion:  # noqa: N802
         """Make an approved version the active one."""
-        return await self._activated(
+        return await self._version(
             self._catalog.activate,
             plugin_name(request.plugin),
             version_text(request.version, required=True),
@@ -113,7 +113,7 @@ class GovernanceService(governance_pb2_grpc.GovernanceServicer):
     @call(Role.OPERATOR)
     async def Rollback(self, request: governance_pb2.RollbackRequest, caller: Caller) -> registry_pb2.PluginVersion:  # noqa: N802
         """Make an earlier version active again."""
-        return await self._activated(
+        return await self._version(
             self._catalog.rollback,
             plugin_name(request.plugin),
             version_text(request.version, required=False),
@@ -121,19 +121,13 @@ class GovernanceService(governance_pb2_grpc.GovernanceServicer):
             why=_reason(request.reason),
         )
 
-    async def _activated(
-        self, change: Callable[P, PluginVersion], *arguments: P.args, **named: P.kwargs
-    ) -> registry_pb2.PluginVersion:
-        """The same of a version that is the active one then."""
-        version = await asyncio.to_thread(change, *arguments, **named)
-        self._runner.activated(version)
-        return await asyncio.to_thread(version_message, version, self._catalog)
-
     async def _version(
         self, change: Callable[P, PluginVersion], *arguments: P.args, **named: P.kwargs
     ) -> registry_pb2.PluginVersion:
         """Make a change in a thread; the version as it is then."""
         version = await asyncio.to_thread(change, *arguments, **named)
+        if version.state == "active":
+            self._runner.activated(version)
         return await asyncio.to_thread(version_message, version, self._catalog)
 
     # -- holds
