@@ -463,7 +463,7 @@ if os.geteuid() == 0:
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
 people, programs = plugindctl("doctor"), plugindctl("doctor", "--json")
-assert (people.code, programs.err) == (programs.code, "")
+assert (people.code, programs.err) == (programs.code, ""), (people, programs)
 print(programs.code, people.out, programs.out, sep="\\0")
 """
 
