@@ -434,7 +434,8 @@ def test_choices_that_are_compared_one_by_one_are_counted():
     assert "too many for this schema" in schema.errors([{"a": 899}] * 20_000)[0]
 
 
-@pytest.mark.parametrize("pattern", ["((a{0,50}){0,50}){0,50}b", "(.{1,100}){1,100}b"])
+# Anchored: since jsonschema-rs 0.61.1 one that is not is compiled to something smaller, which is fast.
+@pytest.mark.parametrize("pattern", ["^((a{0,50}){0,50}){0,50}b$", "^(.{1,100}){1,100}b"])
 def test_a_regular_expression_that_is_large_when_compiled_is_refused(pattern):
     assert "at /pattern: " in refusal({"pattern": pattern})
 
