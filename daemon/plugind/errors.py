@@ -37,6 +37,10 @@ class InvalidSchemaError(PlugindError):
     """A document that is no JSON Schema 2020-12, or refers outside itself."""
 
 
+class InvalidEnvironmentError(PlugindError):
+    """A lock, a tree of packages or a record of one that is not as it should be, or does not let itself be built."""
+
+
 class NotFoundError(PlugindError):
     """No such plugin, version or run."""
 

@@ -35,6 +35,7 @@ STATUS: Final[Mapping[type[PlugindError], grpc.StatusCode]] = {
     errors.InvalidBundleError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.InvalidJsonError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.InvalidSchemaError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidEnvironmentError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.ConflictError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from plugind.environments import shelf
 from plugind.provenance.fields import Fields
 
 # A name must not look like an id.
@@ -18,7 +19,7 @@ _NUMBER = r"(?:0|[1-9][0-9]{0,4})"
 VERSION: Final = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:\+try\.[0-9a-f]{{8}})?")
 ADAPTED_FROM: Final = re.compile(rf"plug_[1-9][0-9]{{0,17}}@{VERSION.pattern}")
 LICENSE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+() :-]{0,99}")
-ENVIRONMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+ENVIRONMENT: Final = shelf.NAME
 STAGE: Final = re.compile(r"\*|[a-z][a-z0-9_]{0,62}")
 WORD: Final = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _IDENTIFIER = rf"(?!(?:{'|'.join(keyword.kwlist)})(?![A-Za-z0-9_]))[A-Za-z_][A-Za-z0-9_]*"
