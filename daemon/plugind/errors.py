@@ -38,7 +38,11 @@ class InvalidSchemaError(PlugindError):
 
 
 class InvalidEnvironmentError(PlugindError):
-    """A lock, a tree of packages or a record of one that is not as it should be, or does not let itself be built."""
+    """A lock, a tree of packages or a record of one that is not as it should be. `lines` are what pip said of it."""
+
+    def __init__(self, message: str, *lines: str) -> None:
+        super().__init__(message)
+        self.lines = lines
 
 
 class NotFoundError(PlugindError):
