@@ -6,6 +6,7 @@ the user namespace on neither has a capability in the host's; the zygote keeps w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from typing import NoReturn, Protocol
 from plugind.errors import IsolationUnavailableError
 from plugind.linux import constants as c
 from plugind.linux import syscalls
-from plugind.sandbox import rootfs
+from plugind.sandbox import initprogram, rootfs
 
 START_TIMEOUT_S = 20.0
 MEMFD_NOEXEC = "proc/sys/vm/memfd_noexec"
@@ -139,12 +140,11 @@ def _become_init(spec: TemplateSpec, sync: socket.socket, zygote_end: socket.soc
         if sync.recv(64) != _ATTACHED:
             raise IsolationUnavailableError("cgroup", "the launcher did not put init into its group")
         _setup(spec, sync)
-        _serve(spec, zygote_end, sync)
+        _serve(spec, zygote_end)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the launcher is to know
-        try:
-            sync.send(f"{type(error).__name__}: {error}".encode()[:1000])
-        except OSError:
-            pass  # the launcher is gone, and this process is about to be
+        for sock in (sync, zygote_end):  # it listens to one after the other
+            with contextlib.suppress(OSError):  # the launcher is gone, or has no ear for this one any more
+                sock.send(f"{type(error).__name__}: {error}".encode()[:1000])
     finally:
         os._exit(1)
 
@@ -152,6 +152,7 @@ def _become_init(spec: TemplateSpec, sync: socket.socket, zygote_end: socket.soc
 def _setup(spec: TemplateSpec, sync: socket.socket) -> None:
     syscalls.mount("", "/", None, c.MS_REC | c.MS_PRIVATE)
     rootfs.build(spec.staging, spec.code, spec.interpreter, programs=spec.programs)
+    initprogram.place(spec.staging)
     # A full proc, of this pid namespace only: instances may mount their own (subset=pid) only where one is visible.
     syscalls.mount("proc", str(spec.staging / "proc"), "proc", c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC)
     if spec.memfd_noexec:
@@ -168,18 +169,23 @@ def _setup(spec: TemplateSpec, sync: socket.socket) -> None:
     syscalls.sethostname("template")
 
 
-def _serve(spec: TemplateSpec, zygote_end: socket.socket, sync: socket.socket) -> None:
+def _serve(spec: TemplateSpec, zygote_end: socket.socket) -> NoReturn:
+    """Start the zygote and become what only waits for its end (initprogram.py), powerless, without a descriptor."""
     pid = os.fork()
     if pid == 0:
         _exec_zygote(spec, zygote_end)
-    syscalls.close_all_but({sync.fileno()})
+    if pid != initprogram.ZYGOTE_PID:
+        raise IsolationUnavailableError(
+            "init", f"expected the zygote to be process {initprogram.ZYGOTE_PID}, got {pid}"
+        )
+    # Orphans of the zygote are the kernel's to reap; those of instances end with their pid namespaces.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    syscalls.close_all_but({zygote_end.fileno()})  # which the exec closes; until then it takes what fails
     syscalls.prctl(c.PR_SET_SECUREBITS, c.SECUREBITS_LOCKED)
     syscalls.drop_capabilities()
     syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
     syscalls.seccomp_load(spec.template_filter)
-    syscalls.close_all_but(set())
-    while os.wait()[0] != pid:
-        pass  # orphans of the zygote; instances' own orphans end with their pid namespaces
+    os.execve(initprogram.PATH, ["plugind-init"], {})  # noqa: S606
 
 
 def _exec_zygote(spec: TemplateSpec, zygote_end: socket.socket) -> NoReturn:
