@@ -3,7 +3,7 @@
 1. configuration      nothing was touched yet
 2. state folder       made, marked, locked: a second daemon on it ends here
 3. public sockets     locked, bound and given to their owners
-4. launcher           forked while this process is small, single-threaded, without grpc and cryptography
+4. launcher           forked while this process is small, single-threaded, without asyncio, grpc and cryptography
 5. root is dropped    for good
 6. the rest           ledger, registry, gRPC
 
@@ -12,7 +12,6 @@ As a unit of systemd it starts as the user plugind: then 4 is the launcher's own
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import pwd
@@ -156,7 +155,9 @@ def _become_front(
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     _raise_descriptor_limit()
-    # Imports grpc and cryptography, which the launcher must not have.
+    # These bring grpc, cryptography and ssl, which the launcher must not have.
+    import asyncio  # noqa: PLC0415
+
     from plugind.serving import Front, Prepared  # noqa: PLC0415
 
     owner_uid, _ = _owner(os.environ)

@@ -1,6 +1,7 @@
 """What the import contracts in pyproject.toml cannot say: "nothing but"."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,3 +40,12 @@ def test_client_library_imports_what_its_base_dependencies_bring(path):
     outside = [name for name in imports_of(path) if not is_allowed(name, base)]
     assert outside == []
     assert not any(f"{name}.".startswith("plugind_client.cli.") for name in imports_of(path))
+
+
+def test_what_the_launcher_is_forked_from_has_imported_nothing_heavy():
+    """Its pages are the launcher's and the notifier's too, and a library in there is a library that is root."""
+    code = "import sys, plugind.__main__, plugind.app; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"plugind", "pyseccomp"} <= loaded
+    assert not loaded & {"asyncio", "ssl", "logging", "grpc", "google", "cryptography", "jsonschema_rs", "sqlite3"}
