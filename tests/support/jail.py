@@ -17,11 +17,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from plugind.environments.shelf import Shelf, path_of
 from plugind.linux import cgroup
 from plugind.model import Limits, Profile
 from plugind.profiles import load_profiles, profiles_dir
 from plugind.sandbox.client import LauncherClient
 from plugind.sandbox.jailspec import effective_limits
+from plugind.sandbox.protocol import Imported
 from plugind.sandbox.running import InstanceRequest, InstanceResult
 from plugind.sandbox.spawn import LauncherConfig, UnsafeOverrides, start_launcher
 from tests.support.pace import stretched
@@ -50,7 +52,16 @@ def bundle_of(**files: str) -> bytes:
 class Jail:
     """Runs code in jails of a launcher of its own."""
 
-    def __init__(self, client: LauncherClient, launcher_pid: int, profiles: dict[int, Profile]) -> None:
+    def __init__(
+        self,
+        client: LauncherClient,
+        launcher_pid: int,
+        profiles: dict[int, Profile],
+        shelf: Shelf,
+        imported: list[Imported],
+    ) -> None:
+        self.shelf = shelf
+        self.imported = imported
         self.client = client
         self.launcher_pid = launcher_pid
         self.profiles = profiles
@@ -64,6 +75,7 @@ class Jail:
         name: str = "",
         files: Mapping[str, str] | None = None,
         on_started: Callable[[], None] = lambda: None,
+        environment: str = "",
         **limits: int,
     ) -> InstanceResult:
         """`code` defines run(payload, context); `files` are other modules beside it, by name."""
@@ -81,12 +93,15 @@ class Jail:
             input=json.dumps(payload).encode(),
             context={"stage": "", "plan_id": ""},
             stdio_bytes=profile.stdio_bytes,
+            environment=environment,
         )
         return await self.client.run(request, on_started)
 
-    async def value(self, code: str, payload: object = None, *, tier: int = 2, **limits: int) -> object:
+    async def value(
+        self, code: str, payload: object = None, *, tier: int = 2, environment: str = "", **limits: int
+    ) -> object:
         """The value that run() returned; fails the test when there is none."""
-        result = await self.run(code, payload, tier=tier, **limits)
+        result = await self.run(code, payload, tier=tier, environment=environment, **limits)
         assert result.output_json is not None, (result.outcome, result.detail, result.error, result.stderr)
         return json.loads(result.output_json)
 
@@ -99,6 +114,7 @@ def state_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
+        shutil.rmtree(path_of(folder), ignore_errors=True)
 
 
 def sweep(state: Path) -> None:
@@ -115,10 +131,11 @@ async def jail(profiles: Path | None = None, unsafe: UnsafeOverrides | None = No
     profiles = profiles or profiles_dir()
     with state_folder() as state:
         sock, pid = start_launcher(LauncherConfig(state, profiles, 0, 0, unsafe=unsafe or UnsafeOverrides()))
-        client = LauncherClient(sock)
+        imported: list[Imported] = []
+        client = LauncherClient(sock, imported.append)
         try:
             await client.open()
-            yield Jail(client, pid, load_profiles(profiles))
+            yield Jail(client, pid, load_profiles(profiles), Shelf(path_of(state)), imported)
         finally:
             await client.stop()
             with contextlib.suppress(ProcessLookupError):

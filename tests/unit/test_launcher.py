@@ -19,6 +19,7 @@ from pathlib import Path
 import pyseccomp
 import pytest
 
+from plugind.environments.shelf import Shelf
 from plugind.errors import IsolationUnavailableError
 from plugind.linux.cgroup import GroupStats
 from plugind.linux.seccomp_notify import NATIVE, Call
@@ -26,11 +27,12 @@ from plugind.model import Limits, Violation
 from plugind.profiles import load_profiles
 from plugind.sandbox import channel, jailspec, notifier, protocol
 from plugind.sandbox.codestore import CodeStore
+from plugind.sandbox.importing import Imported
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.launcher import MOST_IN_SETUP, Launcher
 from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.rootfs import Interpreter
-from plugind.sandbox.template import TemplateSpec
+from plugind.sandbox.template import Kind, TemplateSpec
 from plugind.sandbox.templates import Templates
 from plugind.sandbox.tries import Tries
 from tests.support.jail import bundle_of
@@ -100,8 +102,8 @@ class FakeBase:
 class FakeTemplate:
     """The launcher's end, and in `zygote` the other."""
 
-    def __init__(self, tier):
-        self.tier = tier
+    def __init__(self, kind):
+        self.kind, self.tier = kind, kind.tier
         self.sock, self.zygote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.zygote.settimeout(TIMEOUT_S)
         self.init_pid = os.getpid()
@@ -113,6 +115,48 @@ class FakeTemplate:
 
     def say(self, **fields):
         self.zygote.send(json.dumps(fields).encode())
+
+
+class FakeShelf(Shelf):
+    """As many environments as are put into it; none of them has files."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.current = {}
+
+    def with_digest(self, digest):
+        return self.current.get(digest)
+
+
+class FakeStarting:
+    """A template on its way; `say` is the word that it goes on by, and what `go_on` then makes of it."""
+
+    def __init__(self, kind):
+        self.template = FakeTemplate(kind)
+        self.sock, self.theirs = socket.socketpair()
+        self.deadline_ns = time.monotonic_ns() + 60 * 10**9
+        self.imported = Imported(165536, "0000", "user:[1]", 5, {"odd": "ImportError: no"})
+        self.abandoned = False
+
+    def go_on(self):
+        said = self.sock.recv(1)
+        if said == b"!":
+            raise IsolationUnavailableError("template", "its packages broke it")
+        if said == b"y":
+            self.close()
+        return said == b"y"
+
+    def abandon(self):
+        self.abandoned = True
+        self.template.kill()
+        self.close()
+
+    def close(self):
+        self.sock.close()
+        self.theirs.close()
+
+    def say(self, word):
+        self.theirs.send(word)
 
 
 class FakeNotifier:
@@ -155,6 +199,8 @@ class World:
         self.broken = set()
         self.notifiers = []
         self.broken_notifier = False
+        self.shelf = FakeShelf(folder)
+        self.begun = []
         self.front, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.front.settimeout(TIMEOUT_S)
         self.theirs = theirs
@@ -167,7 +213,7 @@ class World:
             theirs,
             self.base,
             PROFILES,
-            Templates(self.base, specs, {0: "not today"}, self.start_template),
+            Templates(self.base, specs, {0: "not today"}, self.start_template, self.begin_template, self.shelf),
             CodeStore(folder / "code"),
             frozenset(),
             Latch(folder / "state.killed"),
@@ -180,8 +226,13 @@ class World:
     def start_template(self, spec, group):
         if spec.tier in self.broken:
             raise IsolationUnavailableError(f"template of tier {spec.tier}", "no such luck")
-        self.templates.append(FakeTemplate(spec.tier))
+        self.templates.append(FakeTemplate(spec.kind))
         return self.templates[-1]
+
+    def begin_template(self, spec, group):
+        self.begun.append(FakeStarting(spec.kind))
+        self.templates.append(self.begun[-1].template)
+        return self.begun[-1]
 
     def start_notifier(self, table, group):
         if self.broken_notifier:
@@ -189,8 +240,8 @@ class World:
         self.notifiers.append(FakeNotifier(table))
         return self.notifiers[-1]
 
-    def zygote(self, tier=2):
-        return [each for each in self.templates if each.tier == tier][-1]
+    def zygote(self, tier=2, environment=""):
+        return [each for each in self.templates if each.kind == Kind(tier, environment)][-1]
 
     def begin(self):
         self.thread.start()
@@ -228,16 +279,16 @@ class World:
         os.close(memfd)
         return self.hear(protocol.Loaded)
 
-    def ask(self, run="r1", tier=2, digest=DIGEST, **limits):
+    def ask(self, run="r1", tier=2, digest=DIGEST, environment="", **limits):
         reader, writer = os.pipe()
         memfd = sealed_memfd("input", b"")
         wanted = replace(PROFILES.get(tier, PROFILES[2]).default_limits, **limits)
-        self.say(protocol.Start(run, digest, tier, wanted), [memfd, writer, writer, writer])
+        self.say(protocol.Start(run, digest, tier, wanted, environment), [memfd, writer, writer, writer])
         channel.close([reader, writer, memfd])
 
-    def order(self, tier=2):
+    def order(self, tier=2, environment=""):
         """What the zygote is told: the order, and the instance's end of its control socket."""
-        data, control, _, _ = self.zygote(tier).zygote.recvmsg(1 << 16, socket.CMSG_SPACE(64))
+        data, control, _, _ = self.zygote(tier, environment).zygote.recvmsg(1 << 16, socket.CMSG_SPACE(64))
         descriptors = list(array.array("i", control[0][2]))
         assert len(descriptors) == 5
         channel.close(descriptors[1:])
@@ -641,7 +692,7 @@ def test_a_template_that_cannot_start_is_tried_again_later(world) -> None:
     refused = world.hear(protocol.Refused)
     assert (refused.step, "no such luck" in refused.detail) == ("template of tier 2", True)
     world.broken.clear()
-    world.launcher._templates._retry_ns[2] = 0
+    world.launcher._templates._retry_ns[Kind(2)] = 0
     world.ask("late")
     assert is_replaced(world)
     order, _ = world.order()

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from plugind.environments.shelf import Shelf
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.rootfs import Interpreter
-from plugind.sandbox.template import TemplateSpec
+from plugind.sandbox.template import Kind, TemplateSpec
 from plugind.sandbox.templates import Templates
 from plugind.sandbox.uids import SLICE
 from tests.unit.test_launcher import TIMEOUT_S, FakeBase, World, is_replaced, works
@@ -40,7 +41,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_uids_come_again_only_after_all_others_and_never_while_one_is_taken(tmp_path) -> None:
     """Three times around the slice, with instances that end in any order."""
     spec = TemplateSpec(2, 0, SLICE, tmp_path, tmp_path, Interpreter("/x", "/x"), False, b"", b"", False)
-    templates = Templates(FakeBase(), {2: spec}, {}, lambda *_: None)
+    templates = Templates(FakeBase(), {2: spec}, {}, lambda *_: None, lambda *_: None, Shelf(tmp_path))
     order = random.Random(1)
     taken: list[int] = []
     last: dict[int, int] = {}
@@ -270,5 +271,5 @@ def test_whatever_a_zygote_says(world, message) -> None:
     control.close()
     world.exited("next", 1, exit_code=1)
     assert world.hear(protocol.Refused).run == "next"
-    assert world.launcher._templates.get(2) is world.zygote()
+    assert world.launcher._templates.get(Kind(2)) is world.zygote()
     world.open_files.close()

@@ -16,6 +16,7 @@ from plugind.linux.cgroup import GroupStats
 from plugind.model import Limits
 from plugind.sandbox import supervisor
 from plugind.sandbox.supervisor import KILL_NS, SETUP_NS, Instance
+from plugind.sandbox.template import Kind
 
 MS = 10**6
 LIMITS = Limits(wall_ms=5000, cpu_ms=2000, memory_bytes=1 << 28, pids=32, output_bytes=1 << 20, scratch_bytes=1 << 20)
@@ -47,7 +48,7 @@ class FakeGroup:
 
 def started(**used):
     group = FakeGroup(GroupStats(**{"cpu_ns": 0, "memory_peak_bytes": 0, "oom_kills": 0, "pids_refused": 0, **used}))
-    instance = Instance("r", "d" * 64, 2, LIMITS, 7, group, 1)
+    instance = Instance("r", "d" * 64, Kind(2), LIMITS, 7, group, 1)
     instance.started()
     return instance, group
 
@@ -99,14 +100,14 @@ def test_what_is_told_at_the_end() -> None:
 
 
 def test_an_instance_that_never_started_has_broken_no_limit() -> None:
-    instance = Instance("r", "d" * 64, 2, LIMITS, 7, FakeGroup(GroupStats(9000 * MS, 1, 1, 1)), 1)
+    instance = Instance("r", "d" * 64, Kind(2), LIMITS, 7, FakeGroup(GroupStats(9000 * MS, 1, 1, 1)), 1)
     ended = instance.finish(1)
     assert (ended.cause, ended.wall_ms) == ("", 0)
 
 
 def test_a_jail_that_is_not_complete_in_time() -> None:
     group = FakeGroup()
-    instance = Instance("r", "d" * 64, 2, LIMITS, 7, group, 1)
+    instance = Instance("r", "d" * 64, Kind(2), LIMITS, 7, group, 1)
     assert instance.next_check_ns == instance.created_ns + SETUP_NS
     instance.check(instance.created_ns + SETUP_NS - 1)
     assert group.calls == []
@@ -134,7 +135,7 @@ def test_stuck_is_who_outlives_its_kill() -> None:
 )
 def test_the_next_look_is_never_late(wall_ms, cpu_ms, passed_ms, used_ms) -> None:
     limits = Limits(wall_ms, cpu_ms, 1, 1, 1, 1)
-    instance = Instance("r", "d" * 64, 2, limits, 7, FakeGroup(GroupStats(used_ms * MS, 0, 0, 0)), 1)
+    instance = Instance("r", "d" * 64, Kind(2), limits, 7, FakeGroup(GroupStats(used_ms * MS, 0, 0, 0)), 1)
     instance.started()
     now_ns = instance.started_ns + passed_ms * MS
     instance.check(now_ns)
@@ -150,7 +151,7 @@ def test_the_next_look_is_never_late(wall_ms, cpu_ms, passed_ms, used_ms) -> Non
 
 def test_kill_reaches_the_process_also_where_the_group_fails() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
-        instance = Instance("r", "d" * 64, 2, LIMITS, 7, FakeGroup(broken=True), 1)
+        instance = Instance("r", "d" * 64, Kind(2), LIMITS, 7, FakeGroup(broken=True), 1)
         instance.pidfd = os.pidfd_open(process.pid)
         instance.kill("killed")
         assert process.wait(5) == -signal.SIGKILL
@@ -160,7 +161,7 @@ def test_kill_reaches_the_process_also_where_the_group_fails() -> None:
 
 def test_finish_closes_what_is_open() -> None:
     ours, theirs = socket.socketpair()
-    instance = Instance("r", "d" * 64, 2, LIMITS, 7, FakeGroup(), 1, ours)
+    instance = Instance("r", "d" * 64, Kind(2), LIMITS, 7, FakeGroup(), 1, ours)
     instance.pidfd = pidfd = os.pidfd_open(os.getpid())
     instance.finish(0)
     assert ours.fileno() == -1
@@ -171,7 +172,7 @@ def test_finish_closes_what_is_open() -> None:
 
 
 def test_the_clock_of_the_limits_starts_with_the_plugins_code() -> None:
-    instance = Instance("r", "d" * 64, 2, LIMITS, 7, FakeGroup(), 1)
+    instance = Instance("r", "d" * 64, Kind(2), LIMITS, 7, FakeGroup(), 1)
     instance.created_ns -= 4000 * MS
     instance.started()
     assert abs(instance.started_ns - time.monotonic_ns()) < 1000 * MS

@@ -10,12 +10,15 @@ import fcntl
 import os
 import socket
 import stat
+import struct
 from collections.abc import Sequence
 
 from plugind.errors import InvalidRequestError
 from plugind.sandbox import codestore, protocol
 
 INPUT_LIMIT_BYTES = 256 * 1024 * 1024
+UCRED = struct.Struct("3i")
+"""Pid, uid and gid of a peer. Source: unix(7), SCM_CREDENTIALS."""
 _MOST_DESCRIPTORS = 16
 # As numbers: to combine members of an IntFlag takes longer than the call that they are for.
 _SENDING = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

@@ -27,8 +27,10 @@ class Talk(Protocol):
 class LauncherClient:
     """Talks to one launcher. When that is gone, `gone` is done and every run in flight raises LauncherGoneError."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, imported: Callable[[protocol.Imported], None] = lambda _: None) -> None:
+        """`imported` hears of each environment whose packages were imported."""
         self._sock = sock
+        self._imported = imported
         self._sock.setblocking(False)
         self._ready: asyncio.Future[protocol.Ready] = asyncio.get_running_loop().create_future()
         self._loads: dict[str, asyncio.Future[str]] = {}
@@ -71,7 +73,7 @@ class LauncherClient:
         self._check_alive()
         self._runs[request.run] = run
         try:
-            await self._send_start(protocol.Park(request.run, request.digest, request.tier, request.limits), run)
+            await self._send_start(start(protocol.Park, request), run)
             either: list[asyncio.Future[Any]] = [run.begun, run.ended]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             return await run.result() if run.ended.done() else run.import_result()
@@ -136,8 +138,7 @@ class LauncherClient:
             await self._send_start(protocol.Use(parked, request.limits.wall_ms), run)
             run.begin()  # nothing has to be built: it runs, or is refused
             return
-        start = protocol.Start if run.frames is None else protocol.Open
-        await self._send_start(start(request.run, request.digest, request.tier, request.limits), run)
+        await self._send_start(start(protocol.Start if run.frames is None else protocol.Open, request), run)
 
     async def _send_start(self, message: protocol.ToLauncher, run: Running) -> None:
         self._named[run.name] = run
@@ -259,6 +260,8 @@ class LauncherClient:
                 self._ready.set_result(message)
             case protocol.Loaded():
                 self._loaded(message)
+            case protocol.Imported():
+                self._imported(message)
             case protocol.Placed() | protocol.Parked() | protocol.Started() | protocol.Refused() | protocol.Ended():
                 if run := self._named.get(message.run):
                     self._hear_of(run, message, descriptors)
@@ -307,3 +310,8 @@ class LauncherClient:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # whoever waits gets it; nobody waiting is no reason for a warning
+
+
+def start(kind: type[protocol.Start], request: InstanceRequest) -> protocol.Start:
+    """The message that asks for an instance."""
+    return kind(request.run, request.digest, request.tier, request.limits, request.environment)

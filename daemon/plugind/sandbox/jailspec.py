@@ -18,6 +18,7 @@ HOSTNAME = "plugin"
 PLUGIN_DIR = "/plugin"
 SCRATCH_DIR = "/tmp"  # noqa: S108 - a path inside the jail, a tmpfs of its own
 CODE_DIR = "/code"
+ENVIRONMENT_DIR = "/environment"
 KIB = 1024
 
 
@@ -158,7 +159,7 @@ def _landlock(profile: Profile, ground: Ground) -> list[Step]:
         "device": ["/dev"],
         "write": [*own, "/grant/write"],
     }
-    rules.setdefault("read", []).extend([PLUGIN_DIR, "/runtime", "/etc", "/proc", "/grant/read"])
+    rules.setdefault("read", []).extend([PLUGIN_DIR, ENVIRONMENT_DIR, "/runtime", "/etc", "/proc", "/grant/read"])
     if profile.exec_allowed:
         rules["execute"] += [PLUGIN_DIR, SCRATCH_DIR]
     return [

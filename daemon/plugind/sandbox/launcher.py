@@ -22,10 +22,12 @@ from plugind.linux.cgroup import Base, GroupLimits
 from plugind.model import Limits, Profile
 from plugind.sandbox import channel, codestore, jailspec, notifier, protocol, template
 from plugind.sandbox.complaints import Complaints
+from plugind.sandbox.importing import Imported
 from plugind.sandbox.inside.ahead import DONE, IMPORTED
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.loop import Loop
-from plugind.sandbox.queue import StartQueue
+from plugind.sandbox.preparing import Preparing
+from plugind.sandbox.queue import StartQueue, kind_of
 from plugind.sandbox.supervisor import FOREVER_NS, Ahead, Instance
 from plugind.sandbox.templates import Templates
 from plugind.sandbox.tries import Tries
@@ -68,6 +70,9 @@ class Launcher:
         self._waiting = StartQueue()
         self._complaints = Complaints(log)
         self._loop = Loop()
+        self._preparing = Preparing(
+            templates, self._loop, self._hear_import, lambda kind: self._end_template(kind, "canceled")
+        )
 
     def serve(self, driver: str) -> None:
         """Start notifier and templates, say so, and work until the end. Raises IsolationUnavailableError, OSError."""
@@ -77,7 +82,7 @@ class Launcher:
             self._start_template(tier)
         self._loop.watch(self._front, self._from_front)
         descriptor = self._base.kill_descriptor()
-        why = {str(tier): short(reason) for tier, reason in self._templates.unavailable.items()}
+        why = {str(tier): short(reason) for tier, reason in self._templates.unavailable_tiers().items()}
         self._tell(protocol.Ready(driver, why), [] if descriptor is None else [descriptor])
         if descriptor is not None:
             os.close(descriptor)
@@ -105,12 +110,14 @@ class Launcher:
     def _after_messages(self) -> None:
         self._check_latch()
         self._check_limits()
+        self._check_templates()
         if self._waiting:
             self._start_waiting()
 
     def _patience_s(self) -> float | None:
         watched = (*self._instances.values(), *self._done.values())
         soonest = min((instance.next_check_ns for instance in watched), default=FOREVER_NS)
+        soonest = min(soonest, self._templates.next_check_ns())
         return None if soonest == FOREVER_NS else max(0.0, (soonest - time.monotonic_ns()) / 10**9)
 
     def _check_latch(self) -> None:
@@ -125,8 +132,8 @@ class Launcher:
             if not any(there.get(instance.run) is instance for there in (self._instances, self._done)):
                 continue  # it went with a template that was lost just now
             if instance.stuck(now_ns):
-                log(f"run {instance.run} outlives its SIGKILL; the template of tier {instance.tier} goes with it")
-                self._lose_template(instance.tier)
+                log(f"run {instance.run} outlives its SIGKILL; the template of {instance.kind} goes with it")
+                self._lose_template(instance.kind)
             elif now_ns >= instance.next_check_ns:
                 try:
                     instance.check(now_ns)
@@ -170,23 +177,44 @@ class Launcher:
                     instance.failure = ("clone", short(detail))
                     self._finish(instance, 1)
             case _:
-                log(f"the zygote of tier {source.tier} {'sent nonsense' if data else 'is gone'}; it is started again")
-                self._lose_template(source.tier)
+                log(f"the zygote of {source.kind} {'sent nonsense' if data else 'is gone'}; its runs end with it")
+                self._lose_template(source.kind)
 
     def _instance_of(self, source: template.Template, run: str) -> Instance | None:
         """A zygote speaks for its own instances only: it could have been taken over."""
         instance = self._instances.get(run) or self._done.get(run)
-        return instance if instance is not None and instance.tier == source.tier else None
+        return instance if instance is not None and instance.kind == source.kind else None
 
-    def _lose_template(self, tier: int) -> None:
-        """Its zygote or init ended, or does not obey: all of it goes, and a new one comes."""
-        running = self._templates.take(tier)
+    def _lose_template(self, kind: template.Kind) -> None:
+        """Its zygote or init ended, or does not obey: all of it goes, and a tier's own comes again."""
+        self._end_template(kind, "fault")
+        if not kind.environment:
+            self._start_template(kind.tier)
+
+    def _end_template(self, kind: template.Kind, cause: str) -> None:
+        running = self._templates.take(kind)
         self._loop.leave(running.sock)
         running.kill()
-        for instance in [*self._of_tier(tier), *(each for each in self._done.values() if each.tier == tier)]:
-            instance.kill("fault")
-            self._finish(instance, -signal.SIGKILL)
-        self._start_template(tier)
+        for instance in (*self._instances.values(), *self._done.values()):
+            if instance.kind == kind:
+                instance.kill(cause)
+                self._finish(instance, -signal.SIGKILL)
+        self._templates.ended(kind)
+
+    def _hear_import(self, running: template.Template, seen: Imported) -> None:
+        """A template with an environment has come up."""
+        self._loop.watch(running.sock, lambda: self._from_zygote(running))
+        failed = {short(name): short(why) for name, why in seen.failed.items()}
+        facts = (seen.uid, seen.capabilities, seen.user_namespace, seen.wall_ms)
+        self._tell(protocol.Imported(running.kind.environment, running.kind.tier, *facts, failed))
+
+    def _busy(self) -> set[template.Kind]:
+        """Templates of which somebody has an instance, or waits for one."""
+        return {instance.kind for instance in self._instances.values() if instance.serves} | self._waiting.kinds()
+
+    def _check_templates(self) -> None:
+        if time.monotonic_ns() >= self._templates.next_check_ns():
+            self._preparing.check({instance.kind for instance in self._instances.values()})
 
     # -- the notifier
 
@@ -247,7 +275,7 @@ class Launcher:
             case protocol.Use():
                 self._use(message, descriptors)
             case protocol.Start():
-                self._try(self._wait if self._has_to_wait(message) else self._start, message, descriptors)
+                self._try(self._take, message, descriptors)
             case protocol.Kill():
                 self._kill(message)
             case protocol.Stop():
@@ -277,12 +305,22 @@ class Launcher:
         else:
             self._tell(protocol.Loaded(message.digest, ""))
 
-    def _has_room(self, tier: int) -> bool:
-        """Whether one more jail of a tier may be built now."""
-        return sum(each.control is not None for each in self._of_tier(tier)) < MOST_IN_SETUP
+    def _has_room(self, kind: template.Kind) -> bool:
+        """Whether one more jail of a template may be built now."""
+        if kind in self._templates.starting:
+            return False
+        setting_up = (each.kind == kind and each.control is not None for each in self._instances.values())
+        return sum(setting_up) < MOST_IN_SETUP
 
-    def _has_to_wait(self, message: protocol.Start) -> bool:
-        return message.run in self._waiting or not self._has_room(message.tier)
+    def _take(self, message: protocol.Start, descriptors: list[int]) -> None:
+        """Start it, or let it wait for its turn."""
+        kind = kind_of(message)
+        if kind.environment and kind.tier in self._profiles:
+            self._preparing.prepare(kind, self._busy)
+        if message.run in self._waiting or not self._has_room(kind):
+            self._wait(message, descriptors)
+        else:
+            self._start(message, descriptors)
 
     def _wait(self, message: protocol.Start, descriptors: list[int]) -> None:
         if message.run in self._waiting:
@@ -313,13 +351,16 @@ class Launcher:
             raise InvalidRequestError(f"tier {tier} has its {most} instances")
 
     def _start(self, message: protocol.Start, descriptors: list[int]) -> None:
-        profile = self._admit(message, descriptors)
+        profile, kind = self._admit(message, descriptors), kind_of(message)
         try:
-            self._start_from(self._template_of(message.tier), profile, message, descriptors)
+            self._start_from(self._template_of(kind), profile, message, descriptors)
         except ConnectionError:
             # Its zygote has ended, and the loop has not come to that yet.
-            self._lose_template(message.tier)
-            self._start_from(self._template_of(message.tier), profile, message, descriptors)
+            self._lose_template(kind)
+            if kind.environment:
+                self._take(message, descriptors)
+            else:
+                self._start_from(self._template_of(kind), profile, message, descriptors)
 
     def _start_from(
         self, running: template.Template, profile: Profile, message: protocol.Start, descriptors: list[int]
@@ -336,7 +377,7 @@ class Launcher:
         if is_ahead and not group.can_freeze:
             group.remove()
             raise IsolationUnavailableError(protocol.NO_FREEZER, "there is no cgroup.freeze: no unified hierarchy")
-        instance = Instance(message.run, message.digest, message.tier, limits, uid, group, self._tries.take())
+        instance = Instance(message.run, message.digest, running.kind, limits, uid, group, self._tries.take())
         ends: tuple[int, ...] = ()
         try:
             if is_ahead:
@@ -353,6 +394,7 @@ class Launcher:
         finally:
             channel.close(ends)
         self._code.touch(message.digest)
+        self._templates.touch(running.kind)
         self._instances[message.run] = instance
         self._loop.watch(control, lambda: self._from_instance(instance, control))
         if instance.ahead is not None:
@@ -447,13 +489,12 @@ class Launcher:
             instance.started_ns = 0  # nothing of the run has begun: it is refused
             instance.kill("fault")
 
-    def _template_of(self, tier: int) -> template.Template:
-        if self._templates.may_start(tier):
-            self._start_template(tier)
-        running = self._templates.get(tier)
+    def _template_of(self, kind: template.Kind) -> template.Template:
+        if not kind.environment and self._templates.may_start(kind):
+            self._start_template(kind.tier)
+        running = self._templates.get(kind)
         if running is None:
-            why = self._templates.unavailable.get(tier, "not running")
-            raise IsolationUnavailableError(f"template of tier {tier}", why)
+            raise self._templates.refusal(kind)
         return running
 
     def _of_tier(self, tier: int) -> list[Instance]:
@@ -499,7 +540,7 @@ class Launcher:
         """Put it into its groups, and let it go on."""
         try:
             pid = channel.pid_of(pidfd)
-            if not channel.is_below(pid, self._template_of(instance.tier).init_pid):
+            if not channel.is_below(pid, self._template_of(instance.kind).init_pid):
                 raise OSError(0, "expected a pidfd of its own")  # SO_PEERPIDFD gives it one of the launcher
         except (IsolationUnavailableError, OSError) as error:
             # Not kept: to send a signal by a folder of /proc works as well, and may be anybody's.

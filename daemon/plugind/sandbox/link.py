@@ -14,7 +14,7 @@ from typing import Final
 
 from plugind.errors import IsolationUnavailableError, LauncherGoneError
 from plugind.sandbox.client import LauncherClient, Talk
-from plugind.sandbox.protocol import Ready
+from plugind.sandbox.protocol import Imported, Ready
 from plugind.sandbox.running import InstanceRequest, InstanceResult
 
 RETRY_S: Final = 0.2
@@ -25,11 +25,17 @@ Connect = Callable[[], Awaitable[socket.socket]]
 
 
 class Link:
-    """What a runner needs of the launcher, whichever connection there is. `told` hears of each change, in words."""
+    """What a runner needs of the launcher, whichever connection there is.
 
-    def __init__(self, connect: Connect, told: Callable[[str], None]) -> None:
+    `told` hears of each change, in words; `imported` of each environment whose packages were imported.
+    """
+
+    def __init__(
+        self, connect: Connect, told: Callable[[str], None], imported: Callable[[Imported], None] = lambda _: None
+    ) -> None:
         self._connect = connect
         self._told = told
+        self._imported = imported
         self._client: LauncherClient | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._met = asyncio.Event()
@@ -40,7 +46,7 @@ class Link:
 
     async def open(self) -> None:
         """Connect once. Raises LauncherGoneError, OSError."""
-        client = LauncherClient(await self._connect())
+        client = LauncherClient(await self._connect(), self._imported)
         try:
             self.ready = await client.open()
         except LauncherGoneError:

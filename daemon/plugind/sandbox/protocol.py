@@ -2,7 +2,7 @@
 
 Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors), Open (with five), Park (with
 three), Use (with four), Kill, Stop.
-Launcher to front: Ready, Loaded, Placed, Parked, Started, Ended, Refused.
+Launcher to front: Ready, Loaded, Imported, Placed, Parked, Started, Ended, Refused.
 The launcher trusts none of it: every field is checked here when it is parsed, and against profiles later.
 """
 
@@ -48,6 +48,8 @@ class Start:
     digest: str
     tier: int
     limits: Limits
+    environment: str = ""
+    """Digest of the environment whose packages it has; empty: the standard library alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,24 @@ class Loaded:
     descriptors: ClassVar[int] = 0
     digest: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The template of an environment is up: its packages were imported, by a process that is what is said here."""
+
+    op: ClassVar[str] = "imported"
+    descriptors: ClassVar[int] = 0
+    environment: str
+    tier: int
+    uid: int
+    """Of the zygote, in the host."""
+    capabilities: str
+    """What it has effectively, in its own user namespace only: hexadecimal (CapEff)."""
+    user_namespace: str
+    wall_ms: int
+    failed: dict[str, str]
+    """Modules that could not be imported ahead, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +203,27 @@ class Ended:
 
 ToLauncher = Load | Start | Open | Park | Use | Kill | Stop
 OfARun = Placed | Parked | Started | Refused | Ended
-ToFront = Ready | Loaded | OfARun
+ToFront = Ready | Loaded | Imported | OfARun
 Message = ToLauncher | ToFront
 _KINDS: dict[str, type[Message]] = {
     kind.op: kind
-    for kind in (Load, Start, Open, Park, Use, Kill, Stop, Ready, Loaded, Placed, Parked, Started, Refused, Ended)
+    for kind in (
+        Load,
+        Start,
+        Open,
+        Park,
+        Use,
+        Kill,
+        Stop,
+        Ready,
+        Loaded,
+        Imported,
+        Placed,
+        Parked,
+        Started,
+        Refused,
+        Ended,
+    )
 }
 
 
@@ -266,6 +302,6 @@ def _wrong(kind: type[Any], name: str, value: object) -> NoReturn:
 def _text_fits(name: str, value: str) -> bool:
     if name == "run":
         return _TOKEN.fullmatch(value) is not None
-    if name == "digest":
+    if name == "digest" or (name == "environment" and value):
         return _DIGEST.fullmatch(value) is not None
     return len(value) <= 4096 and "\0" not in value

@@ -7,6 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from plugind.sandbox import channel
 from plugind.sandbox.protocol import Start
+from plugind.sandbox.template import Kind
+
+
+def kind_of(start: Start) -> Kind:
+    """Of which template it wants an instance."""
+    return Kind(start.tier, start.environment)
 
 
 class StartQueue:
@@ -25,6 +31,10 @@ class StartQueue:
         """How many of a tier wait."""
         return sum(start.tier == tier for start, _ in self._starts.values())
 
+    def kinds(self) -> set[Kind]:
+        """Of which templates some wait."""
+        return {kind_of(start) for start, _ in self._starts.values()}
+
     def put(self, start: Start, descriptors: Sequence[int]) -> None:
         """Let it wait; the descriptors are duplicated. Raises OSError: then it does not wait."""
         own: list[int] = []
@@ -40,10 +50,10 @@ class StartQueue:
         _, descriptors = self._starts.pop(run)
         channel.close(descriptors)
 
-    def take(self, may_start: Callable[[int], bool]) -> Iterator[tuple[Start, list[int]]]:
-        """Each one whose tier has room when its turn comes; its descriptors are closed after its turn."""
+    def take(self, may_start: Callable[[Kind], bool]) -> Iterator[tuple[Start, list[int]]]:
+        """Each one whose template has room when its turn comes; its descriptors are closed after its turn."""
         for run, (start, descriptors) in list(self._starts.items()):
-            if may_start(start.tier):
+            if may_start(kind_of(start)):
                 del self._starts[run]
                 try:
                     yield start, descriptors

@@ -20,12 +20,13 @@ from plugind.linux import constants as c
 from plugind.linux import landlock, syscalls
 from plugind.model import Profile
 from plugind.sandbox import jailspec
+from plugind.sandbox.inside.packages import PLACE
 
 RUNTIME_DIR = "/runtime"
 GRANTS = ("grant/read/plan", "grant/write/output")
 """Where folders are moved in later. Landlock's rules are on the folders above: one on a mountpoint itself would not
 cover what is mounted there afterwards."""
-_RESERVED = ("/tmp", "/proc", "/dev", "/code", "/plugin", "/runtime", "/etc", "/grant")  # noqa: S108
+_RESERVED = ("/tmp", "/proc", "/dev", "/code", "/plugin", "/runtime", "/etc", "/grant", PLACE)  # noqa: S108
 _READ_ONLY = c.MS_BIND | c.MS_REMOUNT | c.MS_RDONLY | c.MS_NOSUID
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _INSIDE = (
@@ -71,8 +72,10 @@ def ground(profile: Profile) -> jailspec.Ground:
     return jailspec.Ground(landlock.abi(), tuple(map(str, trees)))
 
 
-def build(root: Path, code: Path, interpreter: Interpreter, *, programs: bool) -> None:
+def build(root: Path, code: Path, interpreter: Interpreter, *, programs: bool, packages: Path | None = None) -> None:
     """Mount and fill the root at `root`. `programs`: show /usr/bin too, for tiers that may execute.
+
+    `packages` are an environment's files.
 
     Raises OSError with the step's path.
     """
@@ -89,6 +92,9 @@ def build(root: Path, code: Path, interpreter: Interpreter, *, programs: bool) -
     for hidden in _foreign_packages(interpreter):
         _cover(root / hidden.relative_to("/"))
     _bind(code, root / "code", c.MS_NODEV)
+    (root / PLACE.lstrip("/")).mkdir()
+    if packages is not None:
+        _bind(packages, root / PLACE.lstrip("/"), c.MS_NODEV)
     _devices(root)
     for name, text in _ETC.items():
         (root / "etc" / name).write_text(text)

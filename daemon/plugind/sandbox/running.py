@@ -41,6 +41,8 @@ class InstanceRequest:
     context: Mapping[str, str]
     stdio_bytes: int
     mode: Mode = "run"
+    environment: str = ""
+    """Digest of its environment's files; empty: the standard library alone."""
 
 
 @dataclass(frozen=True, slots=True)

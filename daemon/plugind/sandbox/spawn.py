@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from plugind.environments.shelf import Shelf
+from plugind.environments.shelf import path_of as shelf_path
 from plugind.errors import ConfigError, IsolationUnavailableError
 from plugind.linux import cgroup, seccomp, syscalls
 from plugind.linux import constants as c
@@ -124,7 +126,8 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
     with _private_mounts(JAILS / f"plugind-{name}") as jail:
         code = codestore.CodeStore(jail / "code")
         specs = {tier: _spec(profile, jail, config.unsafe) for tier, profile in profiles.items()}
-        templates = Templates(base, specs, unavailable, template.start)
+        shelf = Shelf(shelf_path(config.state_dir))
+        templates = Templates(base, specs, unavailable, template.start, template.Starting, shelf)
         build = _builder(profiles, config.unsafe)
         launcher = Launcher(front, base, profiles, templates, code, builtin, latch, build, Tries(base))
         signal.signal(signal.SIGTERM, lambda _number, _frame: launcher.stop())

@@ -15,6 +15,7 @@ from plugind.linux.cgroup import GroupStats
 from plugind.model import Limits, Violation
 from plugind.sandbox import channel
 from plugind.sandbox.protocol import Ended, Parked
+from plugind.sandbox.template import Kind
 
 SETUP_NS = 10 * 10**9
 """A jail that is not complete by then never will be."""
@@ -91,7 +92,8 @@ class Instance:
 
     run: str
     digest: str
-    tier: int
+    kind: Kind
+    """Of the template that it is a clone of."""
     limits: Limits
     uid: int
     group: InstanceGroup
@@ -117,6 +119,11 @@ class Instance:
 
     def __post_init__(self) -> None:
         self.next_check_ns = self.created_ns + SETUP_NS
+
+    @property
+    def tier(self) -> int:
+        """Its tier."""
+        return self.kind.tier
 
     @property
     def serves(self) -> bool:

@@ -10,7 +10,6 @@ import argparse
 import os
 import pwd
 import socket
-import struct
 import sys
 from pathlib import Path
 from typing import Final, NoReturn
@@ -18,12 +17,11 @@ from typing import Final, NoReturn
 from plugind import config
 from plugind.errors import ConfigError, PlugindError
 from plugind.profiles import profiles_dir
-from plugind.sandbox import spawn
+from plugind.sandbox import channel, spawn
 from plugind.sandbox.words import log
 
 LISTENER: Final = 3
 """The descriptor of the first socket that systemd hands over."""
-_UCRED = struct.Struct("3i")
 _EXIT_USAGE, _EXIT_FAULT = 2, 6
 
 
@@ -88,7 +86,7 @@ def _accept(listener: socket.socket, front_uid: int) -> socket.socket:
     """The one front. Whoever else connects is sent away: the socket's mode should have kept them out already."""
     while True:
         front, _ = listener.accept()
-        pid, uid, _ = _UCRED.unpack(front.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        pid, uid, _ = channel.UCRED.unpack(front.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, channel.UCRED.size))
         if uid == front_uid:
             listener.close()
             return front

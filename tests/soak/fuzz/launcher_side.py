@@ -19,6 +19,7 @@ from plugind.model import Limits
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.supervisor import Instance
+from plugind.sandbox.template import Kind
 from tests.soak.fuzz import examples
 from tests.soak.fuzz.parsers import JSON_WORDS, MESSAGE_WORDS
 from tests.soak.fuzz.target import Target
@@ -52,7 +53,7 @@ class Bench:
 
     def instance(self, control: socket.socket | None, *, started: bool) -> Instance:
         owner = self.launcher._tries.take()
-        instance = Instance("r1", DIGEST, TIER, Limits(1, 1, 1, 1, 1, 1), 1, FakeGroup(), owner)
+        instance = Instance("r1", DIGEST, Kind(TIER), Limits(1, 1, 1, 1, 1, 1), 1, FakeGroup(), owner)
         instance.control = control
         instance.started_ns = int(started)
         self.launcher._instances["r1"] = instance
@@ -118,8 +119,8 @@ def zygote(data: bytes) -> None:
     it = bench()
     it.instance(None, started=data[:1] == b"\x01")
     it.world.zygote(TIER).zygote.send(data[1:] or b" ")
-    it.launcher._from_zygote(it.launcher._templates.get(TIER))
-    assert it.launcher._templates.get(TIER) is it.world.zygote(TIER)
+    it.launcher._from_zygote(it.launcher._templates.get(Kind(TIER)))
+    assert it.launcher._templates.get(Kind(TIER)) is it.world.zygote(TIER)
     it.tidy()
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import sys
 import traceback
 import types
 from collections.abc import Callable
 from typing import Any
+
+from plugind.sandbox.inside import packages
 
 TYPE_CHARS = 256
 MESSAGE_CHARS = 4096
@@ -32,6 +35,8 @@ class Plugin:
 
     def __init__(self, call: dict[str, str]) -> None:
         sys.path.insert(0, "/plugin")
+        if packages.PLACE in sys.path:
+            packages.make_way(os.listdir("/plugin"))
         importlib.invalidate_caches()
         name, _, function = call["entrypoint"].partition(":")
         module = importlib.import_module(name)

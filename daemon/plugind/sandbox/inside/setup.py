@@ -15,6 +15,7 @@ from typing import Any
 
 from plugind.linux import constants as c
 from plugind.linux import landlock, syscalls
+from plugind.sandbox.inside.packages import THREAD_POOLS
 
 _LOCKED_DOWN = c.MS_NOSUID | c.MS_NODEV
 PROC_SUPER_MAGIC = 0x9FA0
@@ -93,8 +94,10 @@ def setup_descriptors(context: Context) -> None:
         context.word = 4
     syscalls.close_all_but({*range(len(moved)), context.input, context.control, context.sysctl})
     os.chdir("/tmp")  # noqa: S108 - the instance's own tmpfs
+    kept = {name: os.environ[name] for name in THREAD_POOLS if name in os.environ}
     os.environ.clear()
     os.environ.update(
+        kept,
         HOME="/tmp",  # noqa: S108
         TMPDIR="/tmp",  # noqa: S108
         PATH="/usr/bin:/bin",

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from plugind.linux import constants as c
 from plugind.linux import syscalls
-from plugind.sandbox.inside import ahead, runner, setup, warm
+from plugind.sandbox.inside import ahead, packages, runner, setup, warm
 
 CONTROL = 3
 MAX_MESSAGE_BYTES = 64 * 1024
@@ -37,12 +37,13 @@ def main() -> NoReturn:
     syscalls.set_name("plugind-zygote")
     launcher = socket.socket(fileno=CONTROL)
     launcher.set_inheritable(False)
-    _, descriptors = receive(launcher)
+    message, descriptors = receive(launcher)
     with open(descriptors[0], "rb") as program:
         program.seek(0)
         seccomp = program.read()
+    failed = packages.bring_in(message["imports"]) if message["imports"] else {}
     warm.warm()
-    launcher.send(json.dumps({"op": "ready"}).encode())
+    launcher.send(json.dumps({"op": "ready", "failed": failed}).encode())
     os.dup2(0, 2)  # it was the daemon's log, for a zygote that cannot even start
     Zygote(launcher, seccomp).serve()
 
