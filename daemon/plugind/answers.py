@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from plugind.batch import Answer, Item
-from plugind.errors import AuditUnavailableError, IsolationUnavailableError
+from plugind.errors import AuditUnavailableError, InvalidEnvironmentError, IsolationUnavailableError
 from plugind.model import Caller, Code, Mode, Outcome, PluginError, Reason, Usage, Violation
 from plugind.sandbox.protocol import KILLED
 from plugind.turns import Full
@@ -125,6 +125,17 @@ def audit_reason(error: AuditUnavailableError) -> Reason:
         expected="a ledger that can be written",
         actual=str(error),
         remedy="free the disk or put the segment back, then restart plugind",
+    )
+
+
+def environment_reason(name: str, error: InvalidEnvironmentError) -> Reason:
+    """The packages that a version needs are not there."""
+    return Reason(
+        Code.ISOLATION_UNAVAILABLE,
+        "environment",
+        expected=f"the environment {name}, built on this machine",
+        actual=str(error),
+        remedy=f"sudo plugindctl environment build {name} --lock requirements.lock",
     )
 
 

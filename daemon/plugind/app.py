@@ -24,6 +24,7 @@ from pathlib import Path
 from plugind import config, state
 from plugind.api import listen
 from plugind.config import ServeConfig, log
+from plugind.environments.shelf import path_of
 from plugind.errors import ConfigError, LauncherGoneError, NotAllowedError
 from plugind.model import Profile
 from plugind.profiles import load_profiles, profiles_dir
@@ -49,11 +50,12 @@ def serve(serve_config: ServeConfig) -> int:
             return _become_front(serve_config, profiles, held, listeners, None)
     uid, gid = front_ids()
     held = state.prepare(serve_config.state, _mode(serve_config), uid, gid)
+    environments = _environments(held.path)
     owner_uid, owner_gid = _owner(os.environ) if serve_config.dev else (uid, gid)
     with _listeners(serve_config, owner_uid, owner_gid) as listeners:
         sock, pid = spawn.start_launcher(_launcher_config(held, listeners, folder, uid, gid))
         try:
-            front.drop_root(uid, gid, [serve_config.state, *_files(serve_config)])
+            front.drop_root(uid, gid, [serve_config.state, environments, *_files(serve_config)])
             return _become_front(serve_config, profiles, held, listeners, sock)
         finally:
             sock.close()  # the launcher ends with its front, if it was not told before
@@ -67,6 +69,14 @@ def front_ids() -> tuple[int, int]:
     except KeyError:
         return config.FRONT_UID_WITHOUT_USER, config.FRONT_UID_WITHOUT_USER
     return entry.pw_uid, entry.pw_gid
+
+
+def _environments(held: Path) -> Path:
+    """The folder of the environments: there before the front looks, which sees no folder that is made later."""
+    folder = path_of(held)
+    folder.mkdir(mode=0o755, exist_ok=True)
+    folder.chmod(0o755)  # whatever the umask was
+    return folder
 
 
 def _refuse_what_cannot_be(serve_config: ServeConfig) -> None:

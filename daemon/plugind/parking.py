@@ -81,6 +81,8 @@ class Kind:
     tier: int
     limits: Limits
     """But for wall_ms, which begins with the run."""
+    environment: str = ""
+    """Digest of its environment's files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +148,10 @@ class Parking:
 
     # -- for a run
 
-    def take(self, record: PluginVersion, grant: Grant) -> Waiting | None:
-        """One that waits for a run that was decided so; nobody else gets it."""
+    def take(self, record: PluginVersion, grant: Grant, environment: str = "") -> Waiting | None:
+        """One that waits for a run that was decided so, in this environment (digest); nobody else gets it."""
         self._refresh()
-        lot = self._lots.get(_kind(record, grant))
+        lot = self._lots.get(_kind(record, grant, environment))
         if lot is None or lot.spoiled:
             return None
         self._lots.move_to_end(lot.kind)
@@ -163,13 +165,15 @@ class Parking:
             lot.wanted = min(2 * lot.wanted, self._profiles[grant.tier].parked)
         return None
 
-    def ran(self, record: PluginVersion, grant: Grant) -> None:
+    def ran(self, record: PluginVersion, grant: Grant, environment: str = "") -> None:
         """A run of this has ended well, or it was made active: the next one is to find an instance that waits."""
         if self._stopped or record.state != "active" or not self._profiles[grant.tier].parked:
             return
-        kind = _kind(record, grant)
+        kind = _kind(record, grant, environment)
         lot = self._lots.get(kind)
         if lot is None:
+            for other in [each for each in self._lots.values() if replace(each.kind, environment=environment) == kind]:
+                self._drop(other, "canceled")  # the environment was built anew: what has the old packages is not used
             lot = self._lots[kind] = _Lot(kind, record, grant.limits)
         self._fill(lot)
 
@@ -328,6 +332,7 @@ class Parking:
                 context={"stage": "", "plan_id": ""},
                 stdio_bytes=profile.stdio_bytes,
                 mode="import",
+                environment=lot.kind.environment,
             )
         )
         if result.outcome is Outcome.OK and (result.stdout or result.stderr):
@@ -344,8 +349,8 @@ class Parking:
             await asyncio.to_thread(self._catalog.holds.set, hold)
 
 
-def _kind(record: PluginVersion, grant: Grant) -> Kind:
-    return Kind(record.digest, grant.tier, replace(grant.limits, wall_ms=0))
+def _kind(record: PluginVersion, grant: Grant, environment: str) -> Kind:
+    return Kind(record.digest, grant.tier, replace(grant.limits, wall_ms=0), environment)
 
 
 def _subject(lot: _Lot, name: str) -> Subject:
@@ -362,4 +367,5 @@ def _subject(lot: _Lot, name: str) -> Subject:
         plan_id="",
         sensitivity="",
         mode="import",
+        environment=lot.kind.environment,
     )

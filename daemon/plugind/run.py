@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 import traceback
@@ -33,6 +34,7 @@ from plugind.answers import (
     RunRequest,
     audit_reason,
     busy_reason,
+    environment_reason,
     isolation_reason,
 )
 from plugind.audit.ledger import Ledger
@@ -40,7 +42,12 @@ from plugind.audit.records import Denied, Ended, Intent, Stored, Subject
 from plugind.catalog import Catalog, Found
 from plugind.collect import without_result
 from plugind.config import log
-from plugind.errors import AuditUnavailableError, IsolationUnavailableError, LauncherGoneError
+from plugind.errors import (
+    AuditUnavailableError,
+    InvalidEnvironmentError,
+    IsolationUnavailableError,
+    LauncherGoneError,
+)
 from plugind.model import (
     POLICY_UID,
     Caller,
@@ -106,6 +113,8 @@ class _Run:
     """The instance that has waited for it."""
     record: PluginVersion | None = None
     decision: Decision | None = None
+    environment: str = ""
+    """Digest of the environment's files."""
     tier: int = -1
 
     def subject(self) -> Subject:
@@ -124,6 +133,7 @@ class _Run:
             sensitivity=request.sensitivity,
             input=self.stored_input,
             mode=request.mode,
+            environment=self.environment,
         )
 
     def intent(self, permissions: tuple[str, ...], limits: Limits) -> Intent:
@@ -147,14 +157,19 @@ class Runner:
         sandbox: Sandbox,
         profiles: Mapping[int, Profile],
         policy: Callable[[], Policy],
+        environment: Callable[[str], str],
         parking: Parking | None = None,
     ) -> None:
-        """`policy` gives the policy in force; it is asked once for each request. Without `parking` all start fresh."""
+        """`policy` gives the policy in force; it is asked once for each request. Without `parking` all start fresh.
+
+        `environment` gives the digest of the one with that name, or raises InvalidEnvironmentError.
+        """
         self._catalog = catalog
         self._ledger = ledger
         self._sandbox = sandbox
         self._profiles = profiles
         self._policy = policy
+        self._environment = environment
         self._parking = parking
         self._places = Places({tier: profile.instances for tier, profile in profiles.items()})
         self._lives: set[asyncio.Task[RunAnswer]] = set()
@@ -214,7 +229,8 @@ class Runner:
             found = self._catalog.find(request.plugin, request.version)
             decision = decide_safely(self._facts(request, found))
             if found.record and decision.grant:
-                self._parking.ran(found.record, decision.grant)
+                with contextlib.suppress(InvalidEnvironmentError):  # it is built later: then a run comes first
+                    self._parking.ran(found.record, decision.grant, self._environment(manifest.environment))
                 return
 
     def _lived(self, life: asyncio.Task[RunAnswer]) -> None:
@@ -242,7 +258,8 @@ class Runner:
             checked = await self._check_input(run, found.contract)
             if run.request.mode == "map":
                 run.stored_input = self._ledger.keep(run.request.input)
-            if reasons := (*decision.reasons, *checked.reasons, *self._stopping_reason()):
+            lacks = self._find_environment(run)
+            if reasons := (*decision.reasons, *checked.reasons, *lacks, *self._stopping_reason()):
                 return await self._deny(run, reasons)
             # The policy allows nothing without both.
             assert decision.grant is not None  # noqa: S101
@@ -294,6 +311,16 @@ class Runner:
             run.request = replace(run.request, input=batch.encode(run.request.items, checked.refused))
         return checked
 
+    def _find_environment(self, run: _Run) -> tuple[Reason, ...]:
+        """Which packages its environment's name stands for now, or why it cannot have them."""
+        if run.record is None:
+            return ()
+        try:
+            run.environment = self._environment(run.record.manifest.environment)
+        except InvalidEnvironmentError as error:
+            return (environment_reason(run.record.manifest.environment, error),)
+        return ()
+
     def _stopping_reason(self) -> tuple[Reason, ...]:
         if not self._stopping:
             return ()
@@ -340,7 +367,7 @@ class Runner:
             ended = self._ended(intent, run, result, items)
             await self._ledger.append(ended)
             if self._parking and run.record and result.outcome is Outcome.OK and run.conversation is None:
-                self._parking.ran(run.record, grant)
+                self._parking.ran(run.record, grant, run.environment)
         except AuditUnavailableError as error:
             result = without_result(
                 Outcome.FAULT, f"its outcome could not be recorded, the result is withheld: {error}"
@@ -392,9 +419,10 @@ class Runner:
             context={"stage": run.request.stage, "plan_id": run.request.plan_id},
             stdio_bytes=profile.stdio_bytes,
             mode=run.request.mode,
+            environment=run.environment,
         )
         if self._parking and request.mode in ("run", "map"):
-            run.waiting = self._parking.take(run.record, grant)
+            run.waiting = self._parking.take(run.record, grant, run.environment)
         try:
             return await self._in_sandbox(run, request)
         except IsolationUnavailableError as error:

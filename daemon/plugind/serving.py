@@ -27,6 +27,7 @@ from plugind.audit.ledger import Ledger
 from plugind.audit.records import Stopped
 from plugind.catalog import Catalog
 from plugind.config import ServeConfig, log
+from plugind.environments.shelf import Shelf, path_of
 from plugind.errors import AuditUnavailableError, ConfigError
 from plugind.governance.killswitch import KillSwitch
 from plugind.model import Profile
@@ -39,6 +40,7 @@ from plugind.registry.store import Store
 from plugind.run import Runner
 from plugind.sandbox import link
 from plugind.sandbox.link import Link
+from plugind.sandbox.protocol import Imported
 from plugind.service import Notifier
 from plugind.state import State
 from plugind.trail import Trail
@@ -86,7 +88,10 @@ class Front:
         self._signals: asyncio.Queue[str] = asyncio.Queue()
         self._started_unix_ms = time.time_ns() // 1_000_000
         self._notifier = Notifier(os.environ)
-        self._link = Link(link.fixed(launcher) if launcher else link.at(prepared.config.launcher_socket), log)
+        connect = link.fixed(launcher) if launcher else link.at(prepared.config.launcher_socket)
+        self._link = Link(connect, log, self._note_import)
+        self._shelf = Shelf(path_of(prepared.config.state))
+        self._notes: set[asyncio.Task[None]] = set()
         self.policy: Policy = load_policy(prepared.policy_path, prepared.profiles)
 
     async def serve(self) -> int:
@@ -99,7 +104,7 @@ class Front:
         parts = (self._catalog, self._ledger, self._link, self._prepared.profiles, lambda: self.policy)
         # An author is to see what a first run does, and not that an import before it had the version suspended.
         self._parking = Parking(*parts, at_activation=not self._prepared.config.dev)
-        self._runner = Runner(*parts, parking=self._parking)
+        self._runner = Runner(*parts, self._shelf.in_force, parking=self._parking)
         keeper = asyncio.create_task(self._parking.keep())
         server = await self._open_server()
         self._tell_ready()
@@ -117,6 +122,11 @@ class Front:
             await self._link.open()
         else:
             await self._link.keep(LAUNCHER_S)
+
+    def _note_import(self, seen: Imported) -> None:
+        note = asyncio.get_running_loop().create_task(self._trail.environment_imported(seen))
+        self._notes.add(note)
+        note.add_done_callback(self._notes.discard)
 
     def _open_ledger(self) -> None:
         self._journal = Journal()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Changed, Refused
 from plugind.config import log
 from plugind.errors import AuditUnavailableError
-from plugind.model import Caller
+from plugind.model import POLICY_UID, Caller
 from plugind.registry.connection import Change
+from plugind.sandbox.protocol import Imported
 
 
 class Trail:
@@ -44,3 +47,22 @@ class Trail:
         await self._ledger.append(
             Changed("policy_reload", "", "", "", digest=digest, by_uid=by_uid, why="", detail=path)
         )
+
+    async def environment_imported(self, seen: Imported) -> None:
+        """An environment's packages were imported, by a process that is what `seen` says."""
+        facts = {name: getattr(seen, name) for name in ("tier", "uid", "capabilities", "user_namespace", "wall_ms")}
+        try:
+            await self._ledger.append(
+                Changed(
+                    "environment_import",
+                    "",
+                    "",
+                    "",
+                    digest=seen.environment,
+                    by_uid=POLICY_UID,
+                    why=f"packages imported in tier {seen.tier}, by uid {seen.uid} in a user namespace of its own",
+                    detail=json.dumps(facts | {"failed": seen.failed}),
+                )
+            )
+        except AuditUnavailableError as error:
+            log(f"environment {seen.environment} was imported in tier {seen.tier}; not recorded: {error}")

@@ -10,6 +10,7 @@ from plugind.audit import segments
 from plugind.audit.ledger import Ledger
 from plugind.audit.segments import records
 from plugind.catalog import Catalog
+from plugind.environments.shelf import Shelf
 from plugind.governance.killswitch import KillSwitch
 from plugind.model import Hold
 from plugind.policyfile import load_policy, shipped_policy
@@ -35,7 +36,9 @@ class Desk:
         self.ledger, self.tail = Ledger.open(folder / "ledger", "dev")
         self.registry = Registry(folder / "registry.db", lambda change: None, print)
         self.catalog = Catalog(self.registry, Store(folder / "store"), trust=Trust())
-        self.runner = Runner(self.catalog, self.ledger, self.sandbox, PROFILES, policy=lambda: self.policy)
+        self.shelf = Shelf(folder / "environments")
+        parts = (self.catalog, self.ledger, self.sandbox, PROFILES)
+        self.runner = Runner(*parts, lambda: self.policy, self.shelf.in_force)
         self.kills = KillSwitch(self.catalog.holds.set, self.runner.flights)
 
     def install(self, name="echo", version="1.0.0", **named):

@@ -27,13 +27,14 @@ def folder(
     input_schema: object = True,
     output_schema: object = True,
     origin: str = "authored",
+    environment: str = "base",
 ) -> Path:
     """A plugin's folder; `extra` is more TOML."""
     target = parent / f"{name}-{version}"
     (target / "schemas").mkdir(parents=True)
     (target / "plugin.toml").write_text(
         f'schema = 1\nname = "{name}"\nversion = "{version}"\nsummary = "For tests"\nlicense = "MIT"\n'
-        f'origin = "{origin}"\nruntime = "python"\nrequires_python = ">=3.11"\nenvironment = "base"\n'
+        f'origin = "{origin}"\nruntime = "python"\nrequires_python = ">=3.11"\nenvironment = "{environment}"\n'
         f'interface = "json"\nentrypoint = "{name}:run"\nstages = {json.dumps(list(stages))}\ndeterministic = true\n'
         f"{extra}"
     )

@@ -314,7 +314,6 @@ def test_a_bundle_above_the_limit_is_refused_unread():
         ("plugin.toml", TOML.replace("demo:run", "demo2:run"), r"expected a file demo2.py or demo2/__init__.py"),
         ("plugin.toml", TOML.replace("demo:run", "json:run"), r'got "json" of the standard library'),
         ("plugin.toml", TOML + 'runtime = "exec"\n', r'runtime: expected "python"'),
-        ("plugin.toml", TOML + 'environment = "numpy"\n', r'environment: expected "base"'),
         ("plugin.toml", TOML + '[schemas]\ninput = "no.json"\n', r"no.json: expected the schema of the input"),
     ],
 )

@@ -58,6 +58,8 @@ class Subject:
     input: Stored = Stored()
     mode: str = "run"
     """run, map (input and output are batches), session (the output is its transcript), or import: ahead of a run."""
+    environment: str = ""
+    """Digest of the environment's files, whose packages it had; empty: the standard library alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +213,12 @@ def stored_of(fields: Mapping[str, Any], name: str) -> Stored:
 def subject_of(fields: Mapping[str, Any]) -> Subject:
     """Who wanted what, out of the fields of an INTENT. Raises ValueError when one is missing."""
     try:
-        given = {name: fields[name] for name in _names(Subject) if name not in ("input", "mode")}
+        given = {name: fields[name] for name in _names(Subject) if name not in ("input", "mode", "environment")}
     except KeyError as error:
         raise ValueError(f"expected an INTENT with all its fields, got one without {error}") from None
-    # An INTENT of before there were others was a run's.
-    return Subject(**given, input=stored_of(fields, "input"), mode=fields.get("mode", "run"))
+    # An INTENT of before there were others was a run's, with the standard library.
+    later = {"mode": fields.get("mode", "run"), "environment": fields.get("environment", "")}
+    return Subject(**given, input=stored_of(fields, "input"), **later)
 
 
 def sha256(data: bytes) -> str:

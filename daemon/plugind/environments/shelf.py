@@ -110,6 +110,18 @@ class Shelf:
             raise InvalidEnvironmentError(seen.problems[name])
         return seen.by_name.get(name)
 
+    def in_force(self, name: str) -> str:
+        """Digest of what a name stands for now; of the base none. Raises InvalidEnvironmentError: it is not usable."""
+        if name == BASE:
+            return ""
+        found = self.get(name)
+        if found is None:
+            known = ", ".join(sorted(self._look().by_name)) or "none but base"
+            raise InvalidEnvironmentError(f"no environment {name} was built; there is: {known}")
+        if found.problem:
+            raise InvalidEnvironmentError(found.problem)
+        return found.digest
+
     def with_digest(self, digest: str) -> Environment | None:
         """The one whose tree this is, as long as it is current. Raises InvalidEnvironmentError for the folder."""
         return self._look().by_digest.get(digest)

@@ -68,11 +68,6 @@ def _not_yet(manifest: Manifest, files: Mapping[str, bytes]) -> list[str]:
         problems.append(
             f'plugin.toml: runtime: expected "python" (this release runs no other), got "{manifest.runtime}"'
         )
-    if manifest.environment != "base":
-        problems.append(
-            'plugin.toml: environment: expected "base", the standard library (this release builds no other), '
-            f'got "{manifest.environment}"'
-        )
     if "requirements.lock" in files:
         problems.append(
             "requirements.lock: expected none: this release has the standard library only, and vendors nothing"
