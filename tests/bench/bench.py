@@ -20,7 +20,18 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.bench import contenders, generated, health, measure, monte_carlo, scaling, stopping, table, throughput  # noqa: E402
+from tests.bench import (  # noqa: E402
+    contenders,
+    generated,
+    health,
+    measure,
+    monte_carlo,
+    packages,
+    scaling,
+    stopping,
+    table,
+    throughput,
+)
 from tests.bench.figures import percentile  # noqa: E402
 from tests.bench.plugins import CODE, ECHO, SLEEP, write_plugin  # noqa: E402
 from tests.bench.resources import tree_pss_bytes  # noqa: E402
@@ -69,6 +80,7 @@ def parts(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]
     """What has a daemon of its own."""
     return {
         "idle": idle,
+        "packages": packages.measure,
         "kill": lambda: stopping.kill_many(200),
         "health": health.measure,
         "scaling": lambda: scaling.measure(options.plugins, options.records),

@@ -26,7 +26,7 @@ license = "MIT"
 origin = "authored"
 runtime = "python"
 requires_python = ">=3.11"
-environment = "base"
+environment = "{environment}"
 interface = "json"
 entrypoint = "{name}:run"
 stages = ["*"]
@@ -34,11 +34,11 @@ deterministic = true
 """
 
 
-def write_plugin(folder: Path, name: str, code: str = CODE, limits: str = "") -> Path:
+def write_plugin(folder: Path, name: str, code: str = CODE, limits: str = "", environment: str = "base") -> Path:
     """A bundle folder with schemas that allow anything."""
     target = folder / name
     (target / "schemas").mkdir(parents=True)
-    (target / "plugin.toml").write_text(_MANIFEST.format(name=name) + limits)
+    (target / "plugin.toml").write_text(_MANIFEST.format(name=name, environment=environment) + limits)
     (target / f"{name}.py").write_text(code)
     for schema in ("input", "output"):
         (target / "schemas" / f"{schema}.json").write_text("{}")

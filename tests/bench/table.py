@@ -111,6 +111,22 @@ def records(found: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
+def packages(found: Mapping[str, Any]) -> Iterator[str]:
+    if why := found.get("refused"):
+        yield f"no environment was built: {why}"
+        return
+    nothing, pandas = found["runs"]["nothing"]["p50_ms"], found["runs"]["pandas"]["p50_ms"]
+    yield (
+        f"a plugin that imports pandas, warm: p50 {pandas:.1f} ms, {pandas / nothing:.2f} times that of one that imports"
+        f" nothing (at most 1.5 are wanted); the first run of all {found['first_ms']:.0f} ms"
+    )
+    paid = ", ".join(f"{name} {row['p50_ms']:.0f} ms" for name, row in found["imports"].items())
+    yield (
+        f"where each run pays for the import: {paid}; memory of the template with it {found['template_bytes'] / MIB:.0f}"
+        f" MiB, of an instance that waits {found['parked_bytes'] / MIB:.1f} MiB"
+    )
+
+
 def kill(found: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"kill switch, {found['instances']} instances: last process gone after"
@@ -148,6 +164,7 @@ PARTS = {
     "monte_carlo": monte_carlo,
     "wall_overshoot_ms": overshoot,
     "records_per_s": records,
+    "packages": packages,
     "kill": kill,
     "health": health,
     "scaling": scaling,
