@@ -17,7 +17,7 @@ license = "MIT"
 origin = "authored"               # authored | synthesized (by a language model) | adapted
 runtime = "python"
 requires_python = ">=3.11"
-environment = "base"              # the standard library
+environment = "base"              # the standard library; others: plugindctl environment list
 interface = "json"                # run(payload, context) in @MODULE@.py: JSON value in, JSON value out
 entrypoint = "@MODULE@:run"
 stages = ["*"]                    # PlanExe stages that may use it, such as ["durations"]; "*" is all
