@@ -53,6 +53,8 @@ def build(
         _install(wanted, staging, wheels.absolute() if wheels else None, progress)
         packages = _packages(new, wanted)
         chosen = modules.importable(new) if imports is None else modules.check(new, imports)
+        progress("compiling")
+        modules.compile_all(new)
         progress("sealing")
         tree.seal(new)
         digest, size = tree.digest_of(new), tree.size_of(new)

@@ -1,7 +1,9 @@
 """Building: from a lock and wheels to what a name stands for, and nothing in between that stays. Without network."""
 
 import fcntl
+import importlib.util
 import json
+import marshal
 import os
 import signal
 import socket
@@ -14,10 +16,11 @@ import pytest
 
 from plugind.environments import build as module
 from plugind.environments import lock as locks
-from plugind.environments import pip, tree
+from plugind.environments import modules, pip, tree
 from plugind.environments.build import build
 from plugind.environments.shelf import Environment, Package, Shelf, abi
 from plugind.errors import ConflictError, InvalidEnvironmentError
+from plugind.sandbox.inside import packages
 from tests.support.wheels import lock, wheel
 
 pytestmark = pytest.mark.root
@@ -99,10 +102,33 @@ def test_everybody_can_read_it_whatever_the_umask(bench):
     assert [path.stat().st_mode & 0o777 for path in paths] == [0o755, 0o755, 0o555, 0o444]
 
 
-def test_commands_are_left_out_and_no_bytecode_is_made(bench):
+def test_commands_are_left_out(bench):
     files = {"a/__init__.py": "def main(): pass\n", "a-1.0.data/scripts/tool": "#!python\n"}
     built = bench.build(bench.wheel("a", "1.0", files, commands={"a": "a:main"}))
-    assert not any(file.startswith("bin/") or "__pycache__" in file for file in bench.files(built))
+    assert not any(file.startswith("bin/") for file in bench.files(built))
+
+
+def test_modules_are_compiled_as_templates_show_them_and_what_is_no_python_of_ours_is_left(bench):
+    cached = importlib.util.cache_from_source("a/b.py")
+    files = {"a/__init__.py": "", "a/b.py": "X = 1\n", "a/old.py": "print 1\n", cached: "something else"}
+    place = bench.shelf.tree(bench.build(bench.wheel("a", "1.0", files)).digest)
+    data = (place / cached).read_bytes()
+    assert data[:4] == importlib.util.MAGIC_NUMBER
+    assert int.from_bytes(data[4:8], "little") == 1, "by hash, unchecked: PEP 552"
+    code = marshal.loads(data[16:])
+    assert code.co_filename == "/environment/a/b.py"
+    assert "X" in code.co_names
+    assert not (place / importlib.util.cache_from_source("a/old.py")).exists()
+    assert modules.PLACE == packages.PLACE
+
+
+def test_a_compiler_that_does_not_end_well_is_told(monkeypatch, tmp_path):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no luck >&2\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(modules.sys, "executable", str(broken))
+    with pytest.raises(InvalidEnvironmentError, match="compileall to end, got exit code 3: no luck"):
+        modules.compile_all(tmp_path)
 
 
 def test_the_same_lock_gives_the_same_tree_and_keeps_it(bench):
