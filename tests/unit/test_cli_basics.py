@@ -13,7 +13,7 @@ from tests.support.fake_daemon import FakeDaemon, plugindctl, plugindctl_process
 RUNNING = "new build try run list show ps cancel doctor jail history status why sign".split()
 ADMINISTRATION = "submit approve reject activate rollback suspend resume kill".split()
 COMMANDS = RUNNING + ADMINISTRATION
-GROUPS = "keys policy audit".split()
+GROUPS = "keys policy audit environment".split()
 
 
 @pytest.fixture

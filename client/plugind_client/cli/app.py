@@ -17,6 +17,7 @@ from plugind_client.cli import (
     catalogue,
     condition,
     doctor,
+    environment,
     gate,
     holding,
     jail,
@@ -116,7 +117,10 @@ def main_options(
 
 
 # In the order of the help: an author's way, running, what there is, decisions, and the machine.
-for module in (authoring, signing, trying, running, gate, catalogue, holding, condition, policy, audit, doctor, jail):
+for module in (
+    *(authoring, signing, trying, running, gate, catalogue, holding, condition, policy, audit, doctor, jail),
+    environment,
+):
     module.register(app)
 
 

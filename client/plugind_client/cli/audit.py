@@ -38,9 +38,7 @@ StateDir = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    audit = typer.Typer(
-        no_args_is_help=True, help="See what was decided and what ran, and check that it still says so."
-    )
+    audit = typer.Typer(no_args_is_help=True, help="See what was decided and what ran, and check the records.")
     audit.command(
         name="list",
         epilog=examples(

@@ -43,7 +43,7 @@ def new(
     as_json: JsonFlag = False,
     socket: SocketPath = None,
 ) -> None:
-    """Write a new plugin: manifest, schemas, a case and working code.
+    """Write a new plugin: manifest, schemas, a case, working code.
 
     With --from the code is FILE, which is read and not run: what can be called and with what comes from the signatures
     of its public functions.

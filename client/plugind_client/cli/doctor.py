@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(context: typer.Context, as_json: JsonFlag = False, socket: SocketPath = None) -> None:
-    """Check whether this machine has what the jails of each tier need.
+    """Check whether this machine has what each tier's jails need.
 
     Needs no daemon; some facts take root to find out and are "?" without. Where a daemon answers, its launcher has
     found them out, and what it says of the tiers counts. Exit code 7 when a tier is refused.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from plugind_client.cli import adapters
+from plugind_client.cli import adapters, statefolder
 from plugind_client.cli.problems import CommandError, Exit
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
@@ -29,19 +28,11 @@ def change(target: str, reason: str, state: Path | None, *, lift: bool) -> Chang
     Raises:
         CommandError: not root, no such state folder, an unknown plugin, or nothing to lift.
     """
-    if os.geteuid() != 0:
-        raise CommandError(
-            Exit.DENIED, "kill --offline: needs root: the launcher obeys a file that only root can write"
-        )
+    folder = statefolder.checked(state, "kill --offline", "the launcher obeys a file that only root can write")
     with adapters.packages_of("cli"):
-        from plugind import config
         from plugind.errors import ConfigError
         from plugind.sandbox import latch
-    folder = state or Path(os.environ.get("PLUGIND_STATE") or config.DEFAULT_STATE)
-    if not (folder / "state.json").is_file():
-        message = f"{folder}: expected the state folder of a daemon; name it with --state or PLUGIND_STATE"
-        raise CommandError(Exit.USAGE, message)
-    path = latch.path_of(folder.absolute())
+    path = latch.path_of(folder)
     wanted = _digests(target, folder)
     try:
         kept = [kill for kill in latch.read(path) if kill.target not in wanted]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -78,6 +79,20 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, stream: Tex
         shown.add_row(*(Text(one_line(cell)) for cell in row))
     width = None if stream.isatty() else _PIPE_WIDTH
     Console(file=stream, width=width, markup=False, highlight=False).print(shown)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """For telling what is being done, on standard error: a line that changes on a terminal, else a line for each."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield note
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(Text(one_line(text), no_wrap=True, overflow="ellipsis"))
 
 
 def paragraph(text: str, first: str, others: str) -> list[str]:

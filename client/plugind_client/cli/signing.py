@@ -122,7 +122,7 @@ def sign(
     as_json: JsonFlag = False,
     socket: SocketPath = None,
 ) -> None:
-    """Sign a bundle: that you built it, or that it passed your check.
+    """Sign a bundle: that you built it, or that you checked it.
 
     What you say is added to what others have said in the same file. `plugindctl submit` hands both in.
     """

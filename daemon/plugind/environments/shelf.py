@@ -31,6 +31,8 @@ BASE: Final = "base"
 NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 MAX_MANIFEST_BYTES: Final = 1024 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_MAX_NUMBER: Final = 2**47
+"""Of bytes, files and milliseconds: a moment before the year 7000, which can be shown."""
 _SETTLED_NS: Final = 50_000_000
 """A folder's mtime goes on in ticks of up to 10 ms: two changes may share one. An older mtime is no later change's."""
 
@@ -270,7 +272,9 @@ def _check_types(where: str, fields: Any, types: Mapping[str, type]) -> None:
 
 def _check_values(fields: Mapping[str, Any], name: str) -> None:
     if fields["format"] != FORMAT:
-        raise InvalidEnvironmentError(f"format: expected {FORMAT}, got {fields['format']}: another plugind wrote it")
+        raise InvalidEnvironmentError(
+            f"format: expected {FORMAT}, got {fields['format']!r:.80}: another plugind wrote it"
+        )
     if fields["name"] != name or name == BASE or not NAME.fullmatch(name):
         wanted = f"{name}, which is not {BASE} and matches {NAME.pattern}"
         raise InvalidEnvironmentError(f"name: expected {wanted}, got {fields['name']!r:.80}")
@@ -278,8 +282,8 @@ def _check_values(fields: Mapping[str, Any], name: str) -> None:
         if not _DIGEST.fullmatch(fields[key]):
             raise InvalidEnvironmentError(f"{key}: expected a sha256 in hex, got {fields[key]!r:.80}")
     for key in ("size_bytes", "files", "built_unix_ms"):
-        if fields[key] < 0:
-            raise InvalidEnvironmentError(f"{key}: expected no negative number, got {fields[key]}")
+        if not 0 <= fields[key] <= _MAX_NUMBER:
+            raise InvalidEnvironmentError(f"{key}: expected 0 to {_MAX_NUMBER}, got {fields[key]!r:.80}")
     for module in fields["imports"]:
         if not isinstance(module, str) or not is_module(module):
             raise InvalidEnvironmentError(f"imports: expected names of modules, got {module!r:.80}")
