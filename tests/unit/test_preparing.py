@@ -37,8 +37,9 @@ def begun(world, number=0):
 
 def brought_up(world, run, digest):
     """A run in an environment that is new to the launcher, until its zygote has its order."""
+    before = len(world.begun)
     world.ask(run, environment=digest)
-    begun(world, len(world.begun)).say(b"y")
+    begun(world, before).say(b"y")
     said = world.hear(protocol.Imported)
     order, _ = world.order(environment=digest)
     assert order["run"] == run
