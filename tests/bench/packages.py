@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from plugind.environments.shelf import Shelf, path_of
-from plugind_client import Client
 from tests.bench import commands
-from tests.bench.contenders import timed, waiting_bytes
+from tests.bench.contenders import timed
 from tests.bench.figures import spread
 from tests.bench.plugins import CODE, ECHO, PAYLOAD, write_plugin
 from tests.bench.resources import tree_pss_bytes
 from tests.support.daemon import BIN, Daemon
-from tests.support.jail import descendants
+from tests.support.jail import PARKED, descendants
 
 PACKAGE: Final = "pandas"
 NAME: Final = "bench_pandas"
@@ -54,8 +53,8 @@ def measure() -> dict[str, Any]:
             "first_ms": first_ms,
             "runs": found,
             "imports": others,
-            "template_bytes": template_bytes(daemon),
-            "parked_bytes": waiting(client, daemon),
+            "template_bytes": largest(daemon, "plugind-zygote"),
+            "parked_bytes": largest(daemon, PARKED),
         }
 
 
@@ -103,13 +102,7 @@ def in_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
     return times
 
 
-def template_bytes(daemon: Daemon) -> int:
-    """Memory of the zygote that has the packages: the largest one."""
+def largest(daemon: Daemon, name: str) -> int:
+    """Memory of the largest of the daemon's processes with a name: the one that has the packages."""
     found = descendants(daemon.process.pid)
-    return int(max(tree_pss_bytes(pid) for pid, name in found.items() if name == "plugind-zygote"))
-
-
-def waiting(client: Client, daemon: Daemon) -> float:
-    """Memory of an instance that waits."""
-    client.run(NAME, PAYLOAD)
-    return waiting_bytes(daemon.process.pid)
+    return int(max(tree_pss_bytes(pid) for pid, called in found.items() if called == name))
