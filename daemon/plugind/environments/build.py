@@ -49,7 +49,8 @@ def build(
     with _building(shelf) as staging:
         new = staging / "tree"
         new.mkdir()
-        progress(f"{len(wanted.requirements)} packages of {lock_path}")
+        count = len(wanted.requirements)
+        progress(f"{count} package{'' if count == 1 else 's'} of {lock_path}")
         _install(wanted, staging, wheels.absolute() if wheels else None, progress)
         packages = _packages(new, wanted)
         chosen = modules.importable(new) if imports is None else modules.check(new, imports)

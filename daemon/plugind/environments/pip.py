@@ -19,6 +19,8 @@ _KEPT_LINES: Final = 40
 _SHOWN_LINES: Final = 8
 _SHOWN_CHARS: Final = 300
 _STEP = re.compile(r"(?:Collecting|Downloading|Using cached|Processing|Installing) .*")
+_OF_OUR_LOCK = re.compile(r" \(from -r .*\(line [0-9]+\)\)")
+"""Where pip found a requirement: in a file that is gone, with other lines than the lock."""
 _NOISE = re.compile(r"(?:WARNING: Retrying|\[notice\]|DEPRECATION:)")
 
 
@@ -52,7 +54,7 @@ def install(lock: Path, target: Path, scratch: Path, wheels: Path | None, progre
             for line in process.stdout or ():
                 said.append(line.rstrip())
                 if _STEP.match(line.strip()):
-                    progress(line.strip().partition(" (from ")[0])
+                    progress(_OF_OUR_LOCK.sub("", line.strip()))
         except BaseException:
             process.kill()
             process.wait()
@@ -63,7 +65,7 @@ def install(lock: Path, target: Path, scratch: Path, wheels: Path | None, progre
 
 def _explained(said: list[str], wheels: Path | None) -> InvalidEnvironmentError:
     """What a person is told: pip's last words, and what to do about them."""
-    lines = [line[:_SHOWN_CHARS] for line in said if line and not _NOISE.match(line)]
+    lines = [_OF_OUR_LOCK.sub("", line)[:_SHOWN_CHARS] for line in said if line and not _NOISE.match(line)]
     first = next((number for number, line in enumerate(lines) if line.startswith("ERROR:")), -_SHOWN_LINES)
     lines = lines[first:][:_SHOWN_LINES]
     text = "\n".join(lines)

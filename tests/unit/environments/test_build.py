@@ -313,6 +313,7 @@ def test_wheel_with_another_hash(bench, before):
     with pytest.raises(InvalidEnvironmentError, match="find out why before you write the lock anew") as raised:
         build("science", path, bench.shelf, wheels=bench.wheels)
     assert any(made.sha256 in line for line in raised.value.lines)
+    assert not any("requirements.lock" in line for line in raised.value.lines)  # of ours, and gone
 
 
 def test_wheel_that_is_not_there(bench, before):
