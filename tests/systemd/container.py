@@ -178,13 +178,13 @@ class Container:
 
     # -- plugins
 
-    def submit(self, name: str, code: str, **limits: int) -> None:
+    def submit(self, name: str, code: str, *, environment: str = "base", **limits: int) -> None:
         """Write a plugin, and hand it in as the operator olga."""
         folder = self.share / "plugins" / name
         for below in ("schemas", "cases"):
             (folder / below).mkdir(parents=True)
         lines = "".join(f"{key} = {value}\n" for key, value in limits.items())
-        (folder / "plugin.toml").write_text(MANIFEST.format(name=name, limits=lines))
+        (folder / "plugin.toml").write_text(MANIFEST.format(name=name, environment=environment, limits=lines))
         (folder / "schemas" / "input.json").write_text("{}")
         (folder / "schemas" / "output.json").write_text("{}")
         (folder / f"{name}.py").write_text(code)
@@ -206,7 +206,7 @@ license = "MIT"
 origin = "authored"
 runtime = "python"
 requires_python = ">=3.11"
-environment = "base"
+environment = "{environment}"
 interface = "json"
 entrypoint = "{name}:run"
 stages = ["*"]

@@ -10,6 +10,7 @@ import pytest
 
 from plugind import config
 from tests.support.pace import stretched
+from tests.support.wheels import lock, wheel
 from tests.systemd.container import ADMIN_SOCKET, PYTHON, RUN_SOCKET, TREE, RefusedError
 
 PEOPLE = {"olga": "plugind-operator,systemd-journal", "anna": "plugind-approver", "ada": "plugind-admin", "paul": ""}
@@ -215,6 +216,27 @@ def test_from_submission_to_a_run_each_step_by_whose_it_is(daemon):
     answer = daemon.run("first", {"a": 20, "b": 22}, "paul")
     assert (answer["outcome"], answer["output"]) == ("ok", {"sum": 42})
     assert answer["governance"]["audit_log"].startswith("log_")
+
+
+def test_an_environment_that_root_builds_serves_the_units_next_run(daemon):
+    made = wheel(daemon.share / "wheels", "greeting", files={"greeting.py": "def of(name): return f'hello {name}'\n"})
+    lock(daemon.share / "wheels" / "requirements.lock", made)
+    daemon.submit(
+        "greeter", "import greeting\ndef run(payload, context): return greeting.of(payload)\n", environment="own"
+    )
+    daemon.approve("greeter")
+    daemon.activate("greeter")
+    assert daemon.run("greeter", "x")["codes"] == ["ISOLATION_UNAVAILABLE"]
+    build = ("environment", "build", "own", "--lock", "/mnt/t/wheels/requirements.lock", "--wheels", "/mnt/t/wheels")
+    with pytest.raises(RefusedError) as caught:
+        daemon.ask("olga", *build)
+    assert caught.value.exit_code == 3
+    built = daemon.ask("root", *build)
+    assert daemon.run("greeter", "x")["output"] == "hello x"
+    (listed,) = daemon.ask("olga", "environment", "list")["environments"]
+    assert (listed["digest"], listed["problem"]) == (built["digest"], "")
+    log = daemon.run("greeter", "y")["governance"]["audit_log"]
+    assert daemon.audit("show", log)["record"]["environment"] == built["digest"]
 
 
 def test_somebody_in_no_group_is_refused_on_the_admin_socket(daemon):
