@@ -29,6 +29,7 @@ from plugind.catalog import Catalog
 from plugind.config import ServeConfig, log
 from plugind.environments.shelf import Shelf, path_of
 from plugind.errors import AuditUnavailableError, ConfigError
+from plugind.garbage import search_seldom
 from plugind.governance.killswitch import KillSwitch
 from plugind.model import Profile
 from plugind.parking import Parking
@@ -107,6 +108,7 @@ class Front:
         self._runner = Runner(*parts, self._shelf.in_force, parking=self._parking)
         keeper = asyncio.create_task(self._parking.keep())
         server = await self._open_server()
+        search_seldom()
         self._tell_ready()
         self._notifier.ready(f"serving, {self._prepared.mode}")
         why = await self._wait()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
+import weakref
 
 import grpc
 import pytest
@@ -201,6 +203,31 @@ async def test_no_descriptor_stays_open(tmp_path, door):
         assert made._open.total() == 0
         await asyncio.sleep(0.05)
         assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("end", ["caller", "door"])
+async def test_a_connection_that_is_over_is_no_garbage(tmp_path, door, end):
+    """Nothing of ours in it leads back to itself, so that it is gone without a search for such rings."""
+    async with Echo(tmp_path / "backend.sock"):
+        made = door()
+        reader, writer = await connect(tmp_path)
+        writer.write(b"x")
+        assert await reader.read(1) == b"x"
+        (pair,) = made._pairs
+        parts = [weakref.ref(part) for part in (pair, pair.public, pair.behind)]
+        del pair
+        gc.disable()
+        try:
+            if end == "caller":
+                writer.close()
+            else:
+                await made.hang_up()
+            await wait_until(lambda: not made._pairs)
+            await asyncio.sleep(0.01)
+            assert [part() for part in parts] == [None] * 3
+        finally:
+            gc.enable()
+            writer.close()
 
 
 async def test_grpc_tells_the_name(tmp_path, door):

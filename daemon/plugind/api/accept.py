@@ -171,6 +171,8 @@ class _Pair:
     def _lost(self) -> None:
         if self.public.lost and self.behind.lost:
             self._left(self)
+            self.public.let_go()
+            self.behind.let_go()
 
 
 class _Half(asyncio.Protocol):
@@ -231,6 +233,11 @@ class _Half(asyncio.Protocol):
         elif self.other.transport is not None:
             self.other.transport.close()
         self._on_lost()
+
+    def let_go(self) -> None:
+        """Both ends are lost. They lead to each other: without that they are gone now, and not when garbage is."""
+        del self.other, self._on_lost
+        self.transport = None
 
     def abort(self) -> None:
         """Hang up."""
