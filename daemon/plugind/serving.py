@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import os
 import signal
 import socket
@@ -230,6 +229,8 @@ class Front:
 
     def status(self) -> governance_pb2.StatusResponse:
         """How the daemon is."""
+        import importlib.metadata  # noqa: PLC0415 - 2 MiB, parsers of mail among them, for what is seldom asked
+
         ready = self._link.ready
         return governance_pb2.StatusResponse(
             daemon_version=importlib.metadata.version("plugind"),
