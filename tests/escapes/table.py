@@ -16,15 +16,17 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 DOCUMENT: Final = HERE.parents[1] / "daemon/SECURITY.md"
 BEGIN: Final = "<!-- begin: python -m tests.escapes.table -->"
-FRONT: Final = sorted(HERE.parent.glob("system/test_taken_over_front*.py"))
-"""What is no plugin's attack, but a front's that was taken over."""
+ELSEWHERE: Final = sorted(
+    (*HERE.parent.glob("system/test_taken_over_front*.py"), HERE.parent / "system" / "test_parked.py")
+)
+"""What is no plugin's attack through a daemon: a front's that was taken over, an import's that happens ahead of runs."""
 END: Final = "<!-- end: python -m tests.escapes.table -->"
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:
     """Row, attack, control and test of every mark, in the order in which they stand in their files."""
     attack = importlib.import_module("tests.escapes.attack")
-    for path in (*sorted(HERE.glob("test_*.py")), *FRONT):
+    for path in (*sorted(HERE.glob("test_*.py")), *ELSEWHERE):
         module = importlib.import_module(f"tests.{path.parent.name}.{path.stem}")
         for name, test in vars(module).items():
             if inspect.isfunction(test) and test.__module__ == module.__name__:

@@ -16,6 +16,7 @@ from plugind.model import Limits, Outcome
 from plugind.sandbox.jailspec import effective_limits
 from plugind.sandbox.protocol import NOT_PARKED
 from plugind.sandbox.running import InstanceRequest, InstanceResult
+from tests.escapes.attack import attack
 from tests.support.daemon import profiles_with
 from tests.support.jail import Jail, bundle_of, descendants, jail
 from tests.support.pace import stretched
@@ -145,6 +146,9 @@ def cpu_ticks(made: Jail) -> int:
     ],
     ids=["thread", "fork"],
 )
+@attack(
+    52, "leave a thread or a process behind at import, ahead of the run", "frozen and counted: one task, or not parked"
+)
 async def test_an_import_that_leaves_more_than_one_task_is_not_parked(box, left):
     _, result = await Lot(box, left + "def run(p, c):\n    return 1\n").park()
     assert result.outcome is Outcome.FAILED
@@ -172,6 +176,11 @@ async def test_an_import_is_held_to_all_limits_and_its_end_is_named(box, code, o
     await gone(box)
 
 
+@attack(
+    52,
+    "write a result at import, ahead of the run",
+    "result pipe and nonce come with the input, over a socket that takes nothing",
+)
 async def test_a_frame_that_was_written_early_is_no_result(box):
     code = """
 import os
@@ -259,8 +268,12 @@ async def test_each_is_used_once(box):
     assert await lot.value(3) == [3]
 
 
-async def test_no_two_draw_the_same(box):
-    # ATTACKS: twins. Each imports for itself, and draws at its import and in its run.
+@attack(
+    56,
+    "guess what a sibling that waits draws at its import and in its run",
+    "each is a clone of its own, and reseeded",
+)
+async def test_a_thousand_draw_nothing_twice(box):
     code = """
 import os, random, secrets, ssl, tempfile, uuid
 def draw():
@@ -273,12 +286,12 @@ def run(payload, context):
 """
     lot = Lot(box, code)
     drawn: list[list[object]] = []
-    for _ in range(13):
+    for _ in range(125):
         names = [await lot.parked() for _ in range(8)]
         results = await asyncio.gather(*(lot.use(name) for name in names))
         drawn.extend(json.loads(result.output_json) for result in results)
     flat = [each for one in drawn for each in one]
-    assert len(flat) == 13 * 8 * 12
+    assert len(flat) == 125 * 8 * 12
     assert len(set(flat)) == len(flat), "two instances drew the same"
 
 

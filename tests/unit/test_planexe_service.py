@@ -1,6 +1,7 @@
 """The FastAPI example without a daemon: what it answers, and which HTTP status an error of plugind becomes."""
 
 import contextlib
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -110,6 +111,13 @@ async def test_what_passes_by_itself_is_503_with_a_time():
         answer = await http.get("/status")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
     assert answer.json()["code"] == "UNAVAILABLE"
+
+
+async def test_where_the_daemon_knows_when_it_is_that_time():
+    error = Denied("BUSY")
+    error.result = SimpleNamespace(retry_after_ms=4200, audit_log="log_1", governance=None)
+    answer = await service.plugind_failed(None, error)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
 async def test_an_exception_of_its_own_type_and_a_limit_are_422():

@@ -17,6 +17,7 @@ One AsyncClient for the whole service, made and closed with it. How errors becom
 
 from __future__ import annotations
 
+import math
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -175,7 +176,9 @@ async def plugind_failed(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, PluginFailed):
         body |= {"type": error.type, "message": error.message}
     status = status_of(error)
-    return JSONResponse(body, status, {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None)
+    # The daemon's estimate, where it has one; whole seconds, RFC 9110.
+    after_s = max(RETRY_AFTER_S, math.ceil(error.retry_after_ms / 1000))
+    return JSONResponse(body, status, {"Retry-After": str(after_s)} if status == 503 else None)
 
 
 async def calculation_failed(request: Request, error: Exception) -> JSONResponse:
