@@ -722,7 +722,7 @@ def test_two_that_outlive_their_kill_cost_one_template(tmp_path) -> None:
     world.run("b", wall_ms=60_000)
     world.launcher.stop()
     world.thread.join(TIMEOUT_S)
-    for instance in world.launcher._instances.values():
+    for instance in world.launcher._instances:
         instance.killed_ns = 1
     world.launcher._check_limits()
     assert [each.tier for each in world.templates].count(2) == 2

@@ -56,17 +56,17 @@ class Bench:
         instance = Instance("r1", DIGEST, Kind(TIER), Limits(1, 1, 1, 1, 1, 1), 1, FakeGroup(), owner)
         instance.control = control
         instance.started_ns = int(started)
-        self.launcher._instances["r1"] = instance
+        self.launcher._instances.add(instance)
         return instance
 
     def tidy(self) -> None:
         """Everything that was begun has ended, every answer can be read, and nothing is open."""
         self.launcher._waiting.close()
-        for instance in list(self.launcher._instances.values()):
+        for instance in self.launcher._instances:
             if instance.control is not None:
                 with contextlib.suppress(KeyError):
                     self.launcher._loop.leave(instance.control)
-            self.launcher._instances.pop(instance.run)
+            self.launcher._instances.remove(instance)
             instance.finish(0)
         self.hear()
         self.launcher._loop.stopping = False
@@ -135,7 +135,7 @@ def instance(data: bytes) -> None:
         if choice & 4:
             one.pidfd = os.dup(it.spare[2])
         channel.send(theirs, data[1:] or b" ", it.spare[2:3] * (choice & 3))
-        it.launcher._from_instance(one, ours)
+        it.launcher._hearing.take(one, ours)
         if choice & 8 and "r1" in it.launcher._instances:
             it.launcher._finish(one, 0)
         it.tidy()

@@ -1,0 +1,82 @@
+"""What the launcher demands of a start, whatever the front has decided. Nothing of it is believed.
+
+The front is the one that decides; it may have been taken over. Then these are the bounds of what it can start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from plugind.errors import InvalidRequestError, IsolationUnavailableError
+from plugind.model import Profile
+from plugind.sandbox import channel, codestore, jailspec, protocol
+from plugind.sandbox.instances import Instances
+from plugind.sandbox.latch import Latch
+
+
+class Gate:
+    """Everything here raises InvalidRequestError for what no front in its right mind asks for.
+
+    And IsolationUnavailableError for what it may ask for, and cannot have now.
+    """
+
+    def __init__(
+        self,
+        profiles: Mapping[int, Profile],
+        builtin: frozenset[str],
+        latch: Latch,
+        code: codestore.CodeStore,
+        instances: Instances,
+    ) -> None:
+        self._profiles = profiles
+        self._builtin = builtin
+        self._latch = latch
+        self._code = code
+        self._instances = instances
+
+    def admit(self, message: protocol.Start, descriptors: Sequence[int]) -> Profile:
+        """Whether an instance may be started now; its tier's profile."""
+        profile = self._profiles.get(message.tier)
+        if profile is None:
+            raise InvalidRequestError(f"tier: expected 0, 1 or 2, got {message.tier}")
+        if message.run in self._instances:
+            raise InvalidRequestError(f"run {message.run} is there already")
+        if message.tier == 0 and message.digest not in self._builtin:
+            raise InvalidRequestError(f"tier 0: {message.digest} is not in the root-owned list of built-in plugins")
+        self.check_latch(message.digest)
+        session = isinstance(message, protocol.Open)
+        for name, value, ceiling in jailspec.above_ceiling(message.limits, profile, session=session):
+            raise InvalidRequestError(f"{name}: expected 1 to {ceiling} in tier {message.tier}, got {value}")
+        if message.digest not in self._code:
+            raise IsolationUnavailableError(protocol.NOT_LOADED, f"digest {message.digest} was not loaded")
+        if isinstance(message, protocol.Park):
+            self._check_parking(profile)
+        else:
+            self.check_places(message.tier)
+        channel.check_descriptors(descriptors, session=session)
+        return profile
+
+    def admit_use(self, tier: int, digest: str, message: protocol.Use, descriptors: Sequence[int]) -> None:
+        """Whether the run of one that is parked may begin now."""
+        self.check_latch(digest)
+        most = self._profiles[tier].ceilings.wall_ms
+        if not 0 < message.wall_ms <= most:
+            raise InvalidRequestError(f"wall_ms: expected 1 to {most} in tier {tier}, got {message.wall_ms}")
+        channel.check_descriptors(descriptors)
+        self.check_places(tier)
+
+    def check_latch(self, digest: str) -> None:
+        """What root has latched does not start."""
+        if reason := self._latch.reason(digest):
+            raise IsolationUnavailableError(protocol.KILLED, reason)
+
+    def check_places(self, tier: int, waiting: int = 0) -> None:
+        """Whether a tier has a place beside those that run, and so many that wait."""
+        most = self._profiles[tier].instances
+        if waiting + self._instances.serving(tier) >= most:
+            raise InvalidRequestError(f"tier {tier} has its {most} instances")
+
+    def _check_parking(self, profile: Profile) -> None:
+        # Twice as many: those that gave way may be on their way out.
+        if self._instances.ahead(profile.tier) >= 2 * profile.parked:
+            raise InvalidRequestError(f"tier {profile.tier} has its {profile.parked} parked instances")
