@@ -20,11 +20,12 @@ class Wheel:
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
 
 
-def wheel(folder, name, version="1.0", files=None, *, commands=None, tag="py3-none-any"):
-    """A wheel in a folder. `files`: path → text or bytes; `commands`: name → MODULE:FUNCTION; without files a module."""
+def wheel(folder, name, version="1.0", files=None, *, commands=None, requires=(), tag="py3-none-any"):
+    """A wheel in a folder. `files`: path → text or bytes, by default a module; `commands`: name → MODULE:FUNCTION."""
     contents = {f"{name.replace('-', '_')}.py": "VALUE = 1\n"} if files is None else dict(files)
     info = f"{name.replace('-', '_')}-{version}.dist-info"
-    contents[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    needed = "".join(f"Requires-Dist: {other}\n" for other in requires)
+    contents[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}"
     contents[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n"
     if commands:
         lines = [f"{command} = {function}" for command, function in commands.items()]

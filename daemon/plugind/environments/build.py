@@ -77,11 +77,9 @@ def _kind(path: Path) -> str:
 def _building(shelf: Shelf) -> Iterator[Path]:
     """A folder for what is not complete, which is gone afterwards; one build at a time."""
     trees = shelf.folder / "trees"
-    for folder in (shelf.folder, trees):
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir()
-            folder.chmod(0o755)  # whatever the umask was
-    shelf.problems()  # the folder is root's, or this raises
+    _make(shelf.folder)
+    shelf.problems()  # raises where the folder is not root's
+    _make(trees)
     descriptor = os.open(shelf.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -97,6 +95,12 @@ def _building(shelf: Shelf) -> Iterator[Path]:
             _remove(staging)
     finally:
         os.close(descriptor)
+
+
+def _make(folder: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+        folder.chmod(0o755)  # whatever the umask was
 
 
 def _install(wanted: lock.Lock, staging: Path, wheels: Path | None, progress: Callable[[str], None]) -> None:

@@ -47,7 +47,6 @@ def install(lock: Path, target: Path, scratch: Path, wheels: Path | None, progre
         env=surroundings,
         encoding="utf-8",
         errors="replace",
-        umask=0o022,
     )
     with process:
         try:

@@ -1,6 +1,5 @@
 """Building: from a lock and wheels to what a name stands for, and nothing in between that stays. Without network."""
 
-import fcntl
 import importlib.util
 import json
 import marshal
@@ -347,6 +346,22 @@ def test_index_that_cannot_be_reached(bench, before, monkeypatch):
         build("science", path, bench.shelf)
 
 
+def test_no_index_is_asked_when_there_is_a_folder_of_wheels(bench, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{index.getsockname()[1]}/")
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"http://127.0.0.1:{index.getsockname()[1]}/")
+        bench.build(bench.wheel())
+        index.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            index.accept()
+
+
+def test_nothing_is_fetched_that_the_lock_does_not_name(bench):
+    bench.wheel("needed")
+    built = bench.build(bench.wheel("a", requires=["needed", "elsewhere>=2"]))
+    assert built.packages == (Package("a", "1.0"),)
+
+
 def test_index_of_the_machines_own_configuration_is_used(bench, monkeypatch, tmp_path):
     made = bench.wheel("a")
     (tmp_path / "pip.conf").write_text(f"[global]\nno-index = true\nfind-links = {bench.wheels}\n")
@@ -423,11 +438,17 @@ def test_full_disk_at_the_last_step(bench, before, monkeypatch):
 
 
 def test_two_builds_at_a_time(bench, before):
-    descriptor = os.open(bench.shelf.folder / "lock", os.O_RDWR)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(ConflictError, match="another environment is being built; wait until it is done"):
-        bench.build(bench.wheel("a"))
-    os.close(descriptor)
+    path = lock(bench.folder / "requirements.lock", bench.wheel("a"))
+    told = []
+
+    def build_another(_step):
+        with pytest.raises(ConflictError, match="another environment is being built; wait until it is done"):
+            build("other", path, bench.shelf, wheels=bench.wheels)
+        told.append("refused")
+
+    build("third", path, bench.shelf, wheels=bench.wheels, progress=build_another)
+    assert told
+    assert [each.name for each in bench.shelf.all()] == ["science", "third"]
 
 
 def test_folder_that_others_can_write_is_not_built_into(bench):
@@ -435,6 +456,7 @@ def test_folder_that_others_can_write_is_not_built_into(bench):
     bench.shelf.folder.chmod(0o777)
     with pytest.raises(InvalidEnvironmentError, match="writable for root only"):
         bench.build(bench.wheel("a"))
+    assert os.listdir(bench.shelf.folder) == []
 
 
 def test_interrupt_ends_pip_with_us(bench, before, tmp_path):
@@ -445,12 +467,14 @@ def test_interrupt_ends_pip_with_us(bench, before, tmp_path):
         "build('science', Path(sys.argv[1]), Shelf(Path(sys.argv[2])))"
     )
     path = lock(tmp_path / "lock", bench.wheel("a"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as index:
         index.settimeout(20)
         url = f"http://127.0.0.1:{index.getsockname()[1]}/"
         process = subprocess.Popen(
             [sys.executable, "-c", code, path, bench.shelf.folder],
-            env=os.environ | {"PIP_INDEX_URL": url, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | {"PIP_INDEX_URL": url, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(scratch)},
             stderr=subprocess.PIPE,
         )
         connection, _ = index.accept()
@@ -460,6 +484,7 @@ def test_interrupt_ends_pip_with_us(bench, before, tmp_path):
         connection.close()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+    assert os.listdir(scratch) == []
 
 
 def test_record_is_what_is_documented(bench):
