@@ -414,7 +414,9 @@ def test_packages_beyond_the_lock_are_refused(bench, before, monkeypatch):
         bench.build(bench.wheel("a"))
 
 
-@pytest.mark.parametrize("step", ["pip.install", "tree.seal", "tree.digest_of", "_place", "_remove_unused"])
+@pytest.mark.parametrize(
+    "step", ["pip.install", "modules.compile_all", "tree.seal", "tree.digest_of", "_place", "_remove_unused"]
+)
 def test_canceled_at_any_step(bench, before, monkeypatch, step):
     def cancel(*_arguments):
         raise KeyboardInterrupt
