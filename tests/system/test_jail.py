@@ -72,14 +72,16 @@ async def test_what_a_plugin_finds(tier: int) -> None:
 async def test_what_the_root_consists_of() -> None:
     look = "import os\ndef run(payload, context):\n    return [sorted(os.listdir(each)) for each in payload]\n"
     places = ["/", "/grant", "/grant/read", "/grant/read/plan", "/grant/write/output", "/dev", "/etc", "/code"]
+    places.append("/environment")
     async with jail(unsafe=weakened(without=["landlock"])) as box:  # by which a plugin cannot list the root at all
         root, *below = await box.value(look, places)
-    allowed = {"bin", "code", "dev", "etc", "grant", "lib", "lib64", "plugin", "proc", "runtime", "tmp", "usr"}
+    allowed = {"bin", "code", "dev", "environment", "etc", "grant", "lib", "lib64", "plugin", "proc", "runtime", "tmp"}
+    allowed.add("usr")
     assert set(root) - {Path(sys.base_prefix).parts[1]} <= allowed
     assert below == [
         ["read", "write"], ["plan"], [], [],
         ["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"],
-        ["group", "hosts", "nsswitch.conf", "passwd"], [],
+        ["group", "hosts", "nsswitch.conf", "passwd"], [], [],
     ]  # fmt: skip
 
 

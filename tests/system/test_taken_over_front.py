@@ -178,7 +178,7 @@ def test_too_many_and_too_few_descriptors(front: Front, op: str, count: int) -> 
 def start_text(limit: str = "1", tier: str = "2", run: str = '"r1"', more: str = "") -> bytes:
     names = [name for name, _ in Limits().items()]
     limits = ",".join(f'"{name}":{limit if name == "wall_ms" else 1000000}' for name in names)
-    return f'{{"op":"start","run":{run},"digest":"{DIGEST}","tier":{tier},"limits":{{{limits}}}{more}}}'.encode()
+    return f'{{"op":"start","run":{run},"digest":"{DIGEST}","tier":{tier},"environment":"","limits":{{{limits}}}{more}}}'.encode()
 
 
 MALFORMED = {
@@ -233,6 +233,10 @@ MALFORMED = {
     "a digest in capitals": start_text().replace(DIGEST.encode(), DIGEST.upper().encode()),
     "a digest that goes up": start_text().replace(DIGEST.encode(), b"../" * 21 + b"x"),
     "a digest that is too long": start_text().replace(DIGEST.encode(), DIGEST.encode() + b"0"),
+    "an environment by its name": start_text().replace(b'"environment":""', b'"environment":"science"'),
+    "an environment that goes up": start_text().replace(b'"environment":""', b'"environment":"../../etc"'),
+    "an environment that is null": start_text().replace(b'"environment":""', b'"environment":null'),
+    "no environment": start_text().replace(b'"environment":"",', b""),
     "a forged line of the log": start_text(run='"x\\nplugind-launcher: all is well \\u001b[2J"'),
     "its own ready": protocol.encode(protocol.Ready("v2", {})),
     "its own loaded": protocol.encode(protocol.Loaded(DIGEST, "")),
@@ -296,6 +300,19 @@ def test_no_digest_that_was_not_loaded(front: Front) -> None:
         assert_logged(front, f"refused load of the front: {DIGEST}: bundle sha256")
         front.start(digest=hashlib.sha256(data).hexdigest())
         assert front.refused().step == protocol.NOT_LOADED
+
+
+@attack(
+    59, "packages that root did not build", "only digests that a root-owned record names, and the files' own sha256"
+)
+def test_no_environment_that_root_did_not_build(front: Front) -> None:
+    with unmoved(front):
+        for tier in (1, 2):
+            front.start(environment="0" * 64, tier=tier)
+            assert front.refused().step == "environment"
+        front.start(environment="0" * 64, tier=7)
+        assert "expected 0, 1 or 2, got 7" in front.refused().detail
+        assert_logged(front, "refused start of the front: run r1: tier")
 
 
 def tar_of(*members: tuple[str, bytes, dict[str, object]]) -> bytes:
