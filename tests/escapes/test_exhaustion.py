@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from tests.escapes.attack import OWN, attack, succeeds
-from tests.escapes.box import Box
+from tests.escapes.box import Box, Ran
 from tests.support.jail import INSTANCE, descendants
 from tests.support.pace import stretched
 
@@ -189,17 +190,20 @@ def test_record_locks_are_bounded(tier1: Box) -> None:
 
     sampled = [locks_in_the_kernel()]
 
-    def sample() -> None:
-        while not tier1.instances():
-            time.sleep(0.01)
-        while tier1.instances():
-            sampled.append(locks_in_the_kernel())
-            time.sleep(0.05)
+    over = threading.Event()
 
-    ran, _ = tier1.together(
-        lambda: tier1.run("exhaustion.record_locks", files=450, each=450, limits=SMALL | {"memory_bytes": 32 * MIB}),
-        sample,
-    )  # type: ignore[list-item]
+    def lock() -> Ran:
+        try:
+            limits = SMALL | {"memory_bytes": 32 * MIB}
+            return tier1.run("exhaustion.record_locks", files=450, each=450, limits=limits)
+        finally:
+            over.set()
+
+    def sample() -> None:
+        while not over.wait(0.02):
+            sampled.append(locks_in_the_kernel())
+
+    ran, _ = tier1.together(lock, sample)  # type: ignore[list-item]
     taken = ran.lines[-1:] or ran.outcome
     grown = max(sampled) - sampled[0]
     assert grown < 16 * MIB, (
