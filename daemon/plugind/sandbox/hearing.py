@@ -65,6 +65,8 @@ class Hearing:
                 self._loop.leave(instance.ahead.word)
         if instance.control is not None:
             self._drain(instance, instance.control)
+        if instance.control is not None:
+            self._loop.leave(instance.control)
 
     # -- instances that import ahead
 
@@ -171,11 +173,9 @@ class Hearing:
             channel.close(reins)
 
     def _drain(self, instance: Instance, control: socket.socket) -> None:
-        # The exit can be seen before the last message on the control socket.
-        while instance.control is not None:
-            if not self.take(instance, control):
-                self._loop.leave(control)
-                return
+        # The exit, or a word, can be seen before the last message on the control socket.
+        while instance.control is not None and self.take(instance, control):
+            pass
 
     def _init_pid(self, instance: Instance) -> int:
         running = self._templates.get(instance.kind)

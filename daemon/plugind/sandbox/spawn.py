@@ -133,6 +133,11 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
         signal.signal(signal.SIGTERM, lambda _number, _frame: launcher.stop())
         try:
             launcher.serve(driver.name)
+        except (IsolationUnavailableError, OSError):
+            raise
+        except Exception:  # now: what is to be cleaned up may fail as well, and be all that is told
+            log(f"a fault of plugind: {traceback.format_exc()}")
+            raise
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             launcher.shut_down()
