@@ -49,6 +49,7 @@ class FakeGroup:
         self.used = GroupStats(0, 0, 0, 0)
         self.attach_error = self.stats_error = None
         self.has_reins = False
+        self.can_freeze = True
         self.go_on = threading.Event()
         self.go_on.set()
 
@@ -441,6 +442,21 @@ def test_no_more_instances_than_the_profile_allows(world) -> None:
     assert works(world)
 
 
+def test_those_that_were_killed_leave_their_places_to_others_as_many_as_there_are(world) -> None:
+    most = PROFILES[1].instances
+    for first in (0, most):
+        for number in range(first, first + most):
+            world.run(f"n{number}", 1)
+        for number in range(first, first + most):
+            world.say(protocol.Kill(f"n{number}", "killed"))
+    world.ask("one-more", tier=1)
+    assert "has its 16 instances" in world.hear(protocol.Refused).detail
+    for number in range(2 * most):
+        world.exited(f"n{number}", 1, exit_code=-9)
+        assert world.hear(protocol.Ended).run == f"n{number}"
+    assert works(world, 1)
+
+
 def test_a_burst_waits_until_jails_are_complete(world) -> None:
     """More orders at a time would not fit into a zygote's socket."""
     for number in range(MOST_IN_SETUP + 2):
@@ -808,6 +824,28 @@ def test_a_dangerous_call_ends_its_run_and_no_other(world) -> None:
     assert (ended.run, ended.cause, ended.detail) == ("bad", "violation", "")
     assert [(each.name, each.count) for each in ended.violations] == [("mount", 1)]
     assert "kill" not in world.base.groups["other"].calls
+    assert works(world)
+
+
+@pytest.mark.parametrize("greeted", [False, True])
+def test_an_import_ahead_that_dies_in_its_jail_is_seen_to_by_its_words_end_first(world, greeted) -> None:
+    """Of its two ways to the launcher the one for words can be seen to close before the other."""
+    reader, writer = os.pipe()
+    memfd = sealed_memfd("input", b"")
+    world.say(protocol.Park("x", DIGEST, 2, PROFILES[2].default_limits), [memfd, writer, writer])
+    channel.close([reader, writer, memfd])
+    _, ancillary, _, _ = world.zygote().zygote.recvmsg(1 << 16, socket.CMSG_SPACE(64))
+    control, *others = array.array("i", ancillary[0][2])
+    with socket.socket(fileno=control) as sock:
+        sock.settimeout(TIMEOUT_S)
+        if greeted:
+            world.greet(sock)
+            assert sock.recv(16) == b"go"
+        channel.close(others)
+        world.say(protocol.Kill("x", "killed"))
+        time.sleep(0.05)  # the launcher has heard both
+    world.exited("x", exit_code=-9)
+    assert world.hear(protocol.Refused).run == "x"
     assert works(world)
 
 

@@ -73,7 +73,9 @@ class Gate:
     def check_places(self, tier: int, waiting: int = 0) -> None:
         """Whether a tier has a place beside those that run, and so many that wait."""
         most = self._profiles[tier].instances
-        if waiting + self._instances.serving(tier) >= most:
+        alive = waiting + self._instances.serving(tier)
+        # The front may know of an end before we do: it asks the kernel. So as many again may be on their way out.
+        if alive >= most or alive + self._instances.serving(tier, dying=True) >= 2 * most:
             raise InvalidRequestError(f"tier {tier} has its {most} instances")
 
     def _check_parking(self, profile: Profile) -> None:

@@ -57,9 +57,10 @@ class Instances:
 
     # -- of one tier or template
 
-    def serving(self, tier: int) -> int:
-        """How many are somebody's runs."""
-        return sum(each.tier == tier and each.serves for each in self._there.values())
+    def serving(self, tier: int, *, dying: bool = False) -> int:
+        """How many are somebody's runs and were not killed; or were, and are not gone yet."""
+        there = self._there.values()
+        return sum(each.tier == tier and each.serves and bool(each.killed_ns) == dying for each in there)
 
     def ahead(self, tier: int) -> int:
         """How many import ahead, or wait."""
