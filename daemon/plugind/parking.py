@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import time
 from collections import OrderedDict, deque
@@ -29,6 +30,8 @@ from plugind.sandbox.running import InstanceRequest, InstanceResult
 
 AT_ONCE: Final = 2
 """Imports at one time: they are to keep up with the runs, not to take the CPUs from them."""
+STAND_BACK_S: Final = 0.02
+"""So often it is looked whether a crowd of runs is over: until then nothing is imported ahead."""
 LOOK_S: Final = 5.0
 """So often it is looked whether fewer would do, and whether what waits may still run."""
 FEWER_S: Final = 60.0
@@ -38,6 +41,7 @@ IDLE_S: Final = 600.0
 RETRY_S: Final = 1.0
 MOST_BYTES: Final = 512 * 1024 * 1024
 """Memory of all that wait in a tier."""
+_CPUS: Final = os.cpu_count() or 1
 MISBEHAVED: Final = frozenset(
     {
         Outcome.VIOLATION,
@@ -59,6 +63,10 @@ class Sandbox(Protocol):
 
     async def park(self, request: InstanceRequest) -> InstanceResult:
         """Have an instance import its plugin and wait."""
+        ...
+
+    def recent(self) -> int:
+        """How many runs there are that began of late."""
         ...
 
     def is_parked(self, name: str) -> bool:
@@ -274,6 +282,9 @@ class Parking:
     async def _import(self, lot: _Lot, name: str) -> None:
         try:
             async with self._at_once:
+                while self._sandbox.recent() > _CPUS and not lot.spoiled:  # noqa: ASYNC110 - nobody tells of it
+                    # Whoever is waited for comes first: to import now would only make all of them later.
+                    await asyncio.sleep(STAND_BACK_S)
                 if not lot.spoiled:
                     await self._import_now(lot, name)
         except (IsolationUnavailableError, LauncherGoneError, AuditUnavailableError):

@@ -435,8 +435,7 @@ def test_the_same_run_twice(world) -> None:
 
 def test_no_more_instances_than_the_profile_allows(world) -> None:
     for number in range(PROFILES[1].instances):
-        world.ask(f"n{number}", tier=1)
-        world.order(1)
+        world.run(f"n{number}", 1)
     world.ask("one-more", tier=1)
     assert "has its 16 instances" in world.hear(protocol.Refused).detail
     assert works(world)

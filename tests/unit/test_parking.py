@@ -27,6 +27,10 @@ class Box:
         self.killed: list[str] = []
         self.outcome, self.stdout, self.size_bytes = Outcome.OK, b"", size_bytes
         self.error: Exception | None = None
+        self.crowd = 0
+
+    def recent(self):
+        return self.crowd
 
     async def load(self, digest, read):
         pass
@@ -125,6 +129,41 @@ async def test_the_first_run_finds_none_and_each_further_one_its_own():
     intents = [number for number, each in enumerate(desk.ledger.records) if each.event == "INTENT"]
     assert [each.intent for each in found] == intents[:5]
     assert len(desk.box.waiting) == 1
+
+
+async def test_nothing_is_imported_while_a_crowd_runs(monkeypatch):
+    monkeypatch.setattr(parking, "STAND_BACK_S", 0)
+    desk = Desk()
+    plugin = desk.version("a")
+    desk.box.crowd = parking._CPUS + 1
+    assert await desk.run(plugin) is None
+    assert desk.box.parked == []
+    desk.box.crowd = parking._CPUS
+    await desk.settle()
+    assert len(desk.box.waiting) == 1
+
+
+async def test_a_version_that_goes_while_a_crowd_runs_is_not_imported(monkeypatch):
+    monkeypatch.setattr(parking, "STAND_BACK_S", 0)
+    desk = Desk()
+    desk.box.crowd = 99
+    await desk.run(desk.version("a"))
+    await desk.parking.stop()
+    assert desk.box.parked == []
+
+
+async def test_an_environment_that_was_built_anew_has_instances_of_its_own():
+    desk = Desk()
+    plugin, grant = desk.version("a"), SimpleNamespace(tier=2, limits=LIMITS)
+    desk.parking.ran(plugin, grant, "old")
+    await desk.settle()
+    (old,) = desk.box.waiting
+    assert desk.parking.take(plugin, grant, "new") is None
+    desk.parking.ran(plugin, grant, "new")
+    await desk.settle()
+    assert desk.box.killed == [old]
+    assert desk.parking.take(plugin, grant, "new") is not None
+    assert [each.subject.environment for each in desk.ledger.records if each.event == "INTENT"] == ["old", "new"]
 
 
 async def test_demand_makes_more_of_them_up_to_the_tiers_number_and_quiet_fewer(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.running import HANG_UP_S, InstanceRequest, InstanceResult, Running
 
 READY_TIMEOUT_S = 60.0
+RECENT_S = 1.0
+"""A run that takes longer is taken to wait for something, or to have its share of the CPUs."""
 
 
 class Talk(Protocol):
@@ -83,6 +86,11 @@ class LauncherClient:
         finally:
             if run.parked is None or run.ended.done():
                 self._forget(run)
+
+    def recent(self) -> int:
+        """How many runs there are that began within the last RECENT_S; what imports ahead is none."""
+        since = time.monotonic() - RECENT_S
+        return sum(run.request.mode != "import" and run.began_s > since for run in self._runs.values())
 
     def is_parked(self, name: str) -> bool:
         """Whether an instance of that name waits for its run."""

@@ -35,8 +35,9 @@ from plugind.sandbox.tries import Tries
 from plugind.sandbox.words import is_exit_code, log, parse, short
 
 Build = Callable[[Profile, Limits, str, int], jailspec.JailSpec]
-MOST_IN_SETUP: Final = 16
-"""Instances of a tier whose jails are built at one time: more orders do not fit into a zygote's socket buffer."""
+MOST_IN_SETUP: Final = min(16, 2 * (os.cpu_count() or 1))
+"""Jails of a template that are built at one time: with more each takes longer, and none is sooner ready. More than 16
+orders do not fit into a zygote's socket buffer."""
 KILL_CAUSES: Final = frozenset({"canceled", "killed", "output_limit", "timeout"})
 """Why the front may end an instance; all else is for the launcher to find. `timeout`: of one input of a session."""
 

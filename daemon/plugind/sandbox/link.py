@@ -116,6 +116,10 @@ class Link:
         """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
         return await self._there().park(request)
 
+    def recent(self) -> int:
+        """How many runs there are that began of late."""
+        return self._client.recent() if self._client is not None else 0
+
     def is_parked(self, name: str) -> bool:
         """Whether an instance waits."""
         return self._client is not None and self._client.is_parked(name)

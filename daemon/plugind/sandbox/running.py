@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -91,6 +92,7 @@ class Running:
             self.frames = Frames(self._nonce, request.limits.output_bytes, overflow)
         elif request.mode == "import":
             self._captures = self._captures[1:]
+        self.began_s = time.monotonic()
         self._reins = parked.give_reins() if parked else None
         self._cause = ""
 
