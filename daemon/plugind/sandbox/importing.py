@@ -14,6 +14,9 @@ from typing import Final
 
 PROCESSES: Final = 2
 """Of a template without instances: init and zygote."""
+_MOST_FAILED: Final = 20
+_NAME_CHARS: Final = 100
+_REASON_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,11 @@ def _fields(status: str) -> dict[str, str]:
 
 
 def _texts(failed: object) -> dict[str, str]:
-    """The zygote's own words: no more than a few short ones."""
+    """The zygote's own words: a few short ones, which fit into a message to the front however that is encoded."""
     if not isinstance(failed, dict):
         return {}
-    return {str(name)[:100]: str(why)[:200] for name, why in list(failed.items())[:20]}
+    return {_plain(name, _NAME_CHARS): _plain(why, _REASON_CHARS) for name, why in list(failed.items())[:_MOST_FAILED]}
+
+
+def _plain(text: object, most: int) -> str:
+    return ascii(str(text))[1:-1][:most]

@@ -17,10 +17,11 @@ PLACE: Final = "/environment"
 THREAD_POOLS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Variables that keep numerical libraries from starting a thread for each CPU."""
 _REASON_CHARS: Final = 200
+_MOST_FAILED: Final = 20
 
 
 def bring_in(names: Sequence[str]) -> dict[str, str]:
-    """Import them; those that cannot be imported, and why. Raises OSError."""
+    """Import them; the first of those that cannot be imported, and why. Raises OSError."""
     os.dup2(0, 2)  # it is the daemon's log, and what follows is not the daemon's code
     # Behind the standard library, as site-packages would be: no package takes the place of one of its modules.
     sys.path.append(PLACE)
@@ -29,7 +30,8 @@ def bring_in(names: Sequence[str]) -> dict[str, str]:
         try:
             importlib.import_module(name)
         except BaseException as error:  # SystemExit too: a plugin that imports it is told the same
-            failed[name] = f"{type(error).__name__}: {error}"[:_REASON_CHARS]
+            if len(failed) < _MOST_FAILED:  # what is told has to fit into one message
+                failed[name] = f"{type(error).__name__}: {error}"[:_REASON_CHARS]
     os.register_at_fork(after_in_child=_reseed)
     return failed
 
