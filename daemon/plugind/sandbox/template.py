@@ -28,6 +28,7 @@ from plugind.sandbox.words import parse, short
 START_TIMEOUT_S = 20.0
 IMPORT_TIMEOUT_S = 60.0
 """With an environment, whose files are read once more and whose packages are imported."""
+_MESSAGE_BYTES = 64 * 1024
 MEMFD_NOEXEC = "proc/sys/vm/memfd_noexec"
 """Since Linux 6.3."""
 _NAMESPACES = c.CLONE_NEWUSER | c.CLONE_NEWNS | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWNET | c.CLONE_NEWCGROUP
@@ -206,7 +207,7 @@ class Starting:
     def _receive(self) -> tuple[bytes, int]:
         """A message and the pid, in our namespace, of who sent it: 0 before that is asked for."""
         try:
-            data, control, _, _ = self.sock.recvmsg(16 * 1024, socket.CMSG_SPACE(channel.UCRED.size))
+            data, control, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(channel.UCRED.size))
         except OSError as error:
             raise IsolationUnavailableError(f"template of {self._spec.kind}", f"no answer: {error}") from error
         pids = [channel.UCRED.unpack(content)[0] for _, kind, content in control if kind == socket.SCM_CREDENTIALS]
