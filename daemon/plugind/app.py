@@ -74,8 +74,14 @@ def front_ids() -> tuple[int, int]:
 def _environments(held: Path) -> Path:
     """The folder of the environments: there before the front looks, which sees no folder that is made later."""
     folder = path_of(held)
-    folder.mkdir(mode=0o755, exist_ok=True)
-    folder.chmod(0o755)  # whatever the umask was
+    # Never a chmod of what is there: beside a state below /tmp it can be anybody's link to anything.
+    before = os.umask(0o022)
+    try:
+        folder.mkdir(mode=0o755)
+    except FileExistsError:
+        pass  # whether it is a folder of root's is looked at whenever it is read
+    finally:
+        os.umask(before)
     return folder
 
 
