@@ -287,6 +287,12 @@ class World:
         self.say(protocol.Start(run, digest, tier, wanted, environment), [memfd, writer, writer, writer])
         channel.close([reader, writer, memfd])
 
+    def park(self, run, tier=2):
+        reader, writer = os.pipe()
+        memfd = sealed_memfd("input", b"")
+        self.say(protocol.Park(run, DIGEST, tier, PROFILES[tier].default_limits), [memfd, writer, writer])
+        channel.close([reader, writer, memfd])
+
     def order(self, tier=2, environment=""):
         """What the zygote is told: the order, and the instance's end of its control socket."""
         data, control, _, _ = self.zygote(tier, environment).zygote.recvmsg(1 << 16, socket.CMSG_SPACE(64))
@@ -473,6 +479,34 @@ def test_a_burst_waits_until_jails_are_complete(world) -> None:
     world.ready(controls[0])
     world.hear(protocol.Started)
     assert world.order()[0]["run"] == f"n{MOST_IN_SETUP + 1}"
+
+
+def test_what_waits_to_import_ahead_takes_no_place_of_a_run(world) -> None:
+    for number in range(MOST_IN_SETUP):
+        world.ask(f"n{number}", tier=1)
+    world.park("ahead", tier=1)
+    for number in range(MOST_IN_SETUP, PROFILES[1].instances):
+        world.ask(f"n{number}", tier=1)
+    world.ask("one-more", tier=1)
+    assert world.hear(protocol.Refused).run == "one-more", "and none before it"
+
+
+def test_no_more_wait_to_import_ahead_than_may(world) -> None:
+    most = 2 * PROFILES[2].parked
+    for number in range(MOST_IN_SETUP):
+        world.ask(f"n{number}")
+    for number in range(most):
+        world.park(f"ahead{number}")
+    world.park("one-more")
+    refused = world.hear(protocol.Refused)
+    assert refused.run == "one-more", "and none before it"
+    assert f"has its {PROFILES[2].parked} parked instances" in refused.detail
+    for number in range(most):
+        world.say(protocol.Kill(f"ahead{number}", "canceled"))
+        assert world.hear(protocol.Refused).run == f"ahead{number}"
+    world.park("after")
+    world.say(protocol.Kill("after", "canceled"))
+    assert "before its jail was begun" in world.hear(protocol.Refused).detail
 
 
 def test_descriptors_are_looked_at(world, tmp_path) -> None:
@@ -829,10 +863,7 @@ def test_a_dangerous_call_ends_its_run_and_no_other(world) -> None:
 @pytest.mark.parametrize("greeted", [False, True])
 def test_an_import_ahead_that_dies_in_its_jail_is_seen_to_by_its_words_end_first(world, greeted) -> None:
     """Of its two ways to the launcher the one for words can be seen to close before the other."""
-    reader, writer = os.pipe()
-    memfd = sealed_memfd("input", b"")
-    world.say(protocol.Park("x", DIGEST, 2, PROFILES[2].default_limits), [memfd, writer, writer])
-    channel.close([reader, writer, memfd])
+    world.park("x")
     _, ancillary, _, _ = world.zygote().zygote.recvmsg(1 << 16, socket.CMSG_SPACE(64))
     control, *others = array.array("i", ancillary[0][2])
     with socket.socket(fileno=control) as sock:

@@ -12,6 +12,7 @@ from plugind.model import Profile
 from plugind.sandbox import channel, codestore, jailspec, protocol
 from plugind.sandbox.instances import Instances
 from plugind.sandbox.latch import Latch
+from plugind.sandbox.queue import StartQueue
 
 
 class Gate:
@@ -49,10 +50,7 @@ class Gate:
             raise InvalidRequestError(f"{name}: expected 1 to {ceiling} in tier {message.tier}, got {value}")
         if message.digest not in self._code:
             raise IsolationUnavailableError(protocol.NOT_LOADED, f"digest {message.digest} was not loaded")
-        if isinstance(message, protocol.Park):
-            self._check_parking(profile)
-        else:
-            self.check_places(message.tier)
+        self._check_place(message, profile)
         channel.check_descriptors(descriptors, session=session)
         return profile
 
@@ -63,22 +61,34 @@ class Gate:
         if not 0 < message.wall_ms <= most:
             raise InvalidRequestError(f"wall_ms: expected 1 to {most} in tier {tier}, got {message.wall_ms}")
         channel.check_descriptors(descriptors)
-        self.check_places(tier)
+        self._check_running(self._profiles[tier])
+
+    def admit_waiting(self, message: protocol.Start, waiting: StartQueue) -> None:
+        """Whether a start may wait for its turn beside those that wait already."""
+        profile = self._profiles[message.tier]
+        ahead = isinstance(message, protocol.Park)
+        self._check_place(message, profile, waiting.count(profile.tier, ahead=ahead))
 
     def check_latch(self, digest: str) -> None:
         """What root has latched does not start."""
         if reason := self._latch.reason(digest):
             raise IsolationUnavailableError(protocol.KILLED, reason)
 
-    def check_places(self, tier: int, waiting: int = 0) -> None:
-        """Whether a tier has a place beside those that run, and so many that wait."""
-        most = self._profiles[tier].instances
+    def _check_place(self, message: protocol.Start, profile: Profile, waiting: int = 0) -> None:
+        # Runs and imports ahead do not take each other's places: the front counts them apart too.
+        if isinstance(message, protocol.Park):
+            self._check_parking(profile, waiting)
+        else:
+            self._check_running(profile, waiting)
+
+    def _check_running(self, profile: Profile, waiting: int = 0) -> None:
+        tier, most = profile.tier, profile.instances
         alive = waiting + self._instances.serving(tier)
         # The front may know of an end before we do: it asks the kernel. So as many again may be on their way out.
         if alive >= most or alive + self._instances.serving(tier, dying=True) >= 2 * most:
             raise InvalidRequestError(f"tier {tier} has its {most} instances")
 
-    def _check_parking(self, profile: Profile) -> None:
+    def _check_parking(self, profile: Profile, waiting: int) -> None:
         # Twice as many: those that gave way may be on their way out.
-        if self._instances.ahead(profile.tier) >= 2 * profile.parked:
+        if waiting + self._instances.ahead(profile.tier) >= 2 * profile.parked:
             raise InvalidRequestError(f"tier {profile.tier} has its {profile.parked} parked instances")

@@ -327,8 +327,7 @@ class Launcher:
     def _wait(self, message: protocol.Start, descriptors: list[int]) -> None:
         if message.run in self._waiting:
             raise InvalidRequestError(f"run {message.run} is there already")
-        if not isinstance(message, protocol.Park):
-            self._gate.check_places(message.tier, self._waiting.count(message.tier))
+        self._gate.admit_waiting(message, self._waiting)
         self._waiting.put(message, descriptors)
 
     def _start_waiting(self) -> None:

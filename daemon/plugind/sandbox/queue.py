@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 from plugind.sandbox import channel
-from plugind.sandbox.protocol import Start
+from plugind.sandbox.protocol import Park, Start
 from plugind.sandbox.template import Kind
 
 
@@ -27,9 +27,9 @@ class StartQueue:
     def __bool__(self) -> bool:
         return bool(self._starts)
 
-    def count(self, tier: int) -> int:
-        """How many of a tier wait."""
-        return sum(start.tier == tier for start, _ in self._starts.values())
+    def count(self, tier: int, *, ahead: bool) -> int:
+        """How many of a tier wait: runs, or imports ahead of one. They have places of their own each."""
+        return sum(start.tier == tier and isinstance(start, Park) == ahead for start, _ in self._starts.values())
 
     def kinds(self) -> set[Kind]:
         """Of which templates some wait."""
