@@ -112,6 +112,27 @@ class Permission:
     entry: str
 
 
+Protocol = Literal["tcp", "udp"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Wanted:
+    """A peer that a plugin may talk to, as it was approved: a name or an address, a port, a protocol."""
+
+    host: str
+    port: int
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """The same with its address, in canonical form: what gets through."""
+
+    address: str
+    protocol: Protocol
+    port: int
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """plugin.toml, checked. Source: SPEC.md, section "Bundle"."""
@@ -234,6 +255,12 @@ class Profile:
     """Longest time that a session may go without an input, milliseconds; then it ends well."""
     session_bytes: int = 32 * 1024 * 1024
     """Most that the inputs and outputs of one session may have together, bytes; then it ends well."""
+    network_bytes_per_second: int = 0
+    """Of one instance with the permission `network`, each way; 0: the tier has no network."""
+    network_connections: int = 0
+    """Connections that one such instance may have at one time."""
+    network_private: tuple[str, ...] = ()
+    """Private ranges (CIDR) whose addresses may be approved at all."""
     seccomp_extra: tuple[str, ...] = ()
     """System calls allowed on top of the base list of plugind.linux.seccomp."""
     requires: tuple[str, ...] = ()
@@ -252,8 +279,17 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkUse:
+    """What a run with the permission `network` sent and received, link layer not counted."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    connections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Violation:
-    """Something the jail refused. `kind` is "syscall" so far; `name` is empty where it is not known."""
+    """Something the jail refused: a "syscall", or on the "network" a peer. `name` is empty where it is not known."""
 
     kind: str
     name: str

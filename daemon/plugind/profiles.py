@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import sys
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,12 +66,14 @@ def load_profile(path: Path, tier: Tier) -> Profile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected TOML: {error}") from error
     reader = _Reader(path)
-    reader.keys("", table, ("tier", "default_limits", "ceilings", "jail", "requires", "permissions"))
+    known = ("tier", "default_limits", "ceilings", "jail", "requires", "permissions")
+    reader.keys("", table, (*known, "network") if "network" in table else known)
     if type(table["tier"]) is not int or table["tier"] != tier:
         raise ConfigError(f"{path}: tier: expected {tier}, got {table['tier']!r}")
     jail = reader.table("jail", table, (*_NUMBERS, "parked", "exec_allowed", "file_locks", "seccomp_extra"))
     ceilings = reader.limits("ceilings", table)
-    return Profile(
+    permissions = reader.texts("", table, "permissions", PERMISSION_KINDS)
+    profile = Profile(
         tier=tier,
         default_limits=reader.limits_within("default_limits", table, ceilings),
         ceilings=ceilings,
@@ -79,8 +83,9 @@ def load_profile(path: Path, tier: Tier) -> Profile:
         file_locks=reader.boolean("jail", jail, "file_locks"),
         seccomp_extra=reader.texts("jail", jail, "seccomp_extra"),
         requires=reader.texts("", table, "requires"),
-        permissions=reader.texts("", table, "permissions", PERMISSION_KINDS),
+        permissions=permissions,
     )
+    return reader.with_network(profile, table)
 
 
 class _Reader:
@@ -137,6 +142,28 @@ class _Reader:
             if known is not None and item not in known:
                 raise self._wrong(name, key, f"some of {', '.join(known)}", item)
         return tuple(value)
+
+    def with_network(self, profile: Profile, tables: Mapping[str, Any]) -> Profile:
+        """The same with what instances with the permission `network` may have; a tier without it has no such table."""
+        if "network" not in profile.permissions:
+            if "network" in tables:
+                raise self._wrong("", "network", "no such table, as permissions has no network", "one")
+            return profile
+        if "network" not in tables:
+            raise self._wrong("", "network", "a table, as permissions has network", "none")
+        table = self.table("network", tables, ("bytes_per_second", "connections", "private"))
+        private = self.texts("network", table, "private")
+        for text in private:
+            try:
+                ipaddress.ip_network(text)
+            except ValueError:
+                raise self._wrong("network", "private", 'ranges such as "10.0.0.0/8"', text) from None
+        return replace(
+            profile,
+            network_bytes_per_second=self.number("network", table, "bytes_per_second"),
+            network_connections=self.number("network", table, "connections"),
+            network_private=private,
+        )
 
     def limits(self, name: str, tables: Mapping[str, Any]) -> Limits:
         """All limits."""

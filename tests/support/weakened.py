@@ -53,12 +53,14 @@ def weakened(
         ]
         return dataclasses.replace(spec, steps=tuple(steps))
 
-    def build_filter(profile: Profile, *, memfd: bool) -> bytes:
+    def build_filter(profile: Profile, *, memfd: bool, network: bool = False) -> bytes:
         if instance_filter:
             return instance_filter()
         if no_filter:
             return _everything()
-        return _also(profile, memfd, allow, foreign) if allow or foreign else seccomp.build(profile, memfd=memfd)
+        if allow or foreign:
+            return _also(profile, memfd, allow, foreign)
+        return seccomp.build(profile, memfd=memfd, network=network)
 
     def template_filter() -> bytes:
         open_too = no_filter or foreign or instance_filter or set(allow) & set(lists.NEVER)

@@ -50,14 +50,15 @@ def abi() -> int:
         return 0
 
 
-def restrict(version: int, rules: Mapping[str, Iterable[str]]) -> None:
+def restrict(version: int, rules: Mapping[str, Iterable[str]], *, network: bool = False) -> None:
     """Restrict this process for good: `rules` are paths by a name of ACCESS, and below them that is allowed.
 
     A rule of "write" on a folder allows programs of it to run only where "execute" names it too. What is mounted later
-    onto a folder is covered by a rule on the folder above it. Needs no_new_privs. Raises OSError.
+    onto a folder is covered by a rule on the folder above it. Needs no_new_privs. `network` leaves TCP to others:
+    what is refused here nobody could count. Raises OSError.
     """
     handled = sum(rights for since, rights in _RIGHTS.items() if version >= since)
-    net = _NET if version >= _NET_ABI else 0
+    net = _NET if version >= _NET_ABI and not network else 0
     scoped = _SCOPES if version >= _SCOPE_ABI else 0
     attributes = _RULESET.pack(handled, net, scoped)
     # A kernel takes more than it knows of only where the rest is zero, as it is.

@@ -23,10 +23,11 @@ _OTHER_LIMITS = tuple(resource for resource in range(16) if resource != lists.RL
 _ARCHITECTURES = (pyseccomp.Arch.X86_64, pyseccomp.Arch.AARCH64)
 
 
-def build(profile: Profile, *, memfd: bool = True) -> bytes:
+def build(profile: Profile, *, memfd: bool = True, network: bool = False) -> bytes:
     """The filter of a tier's instances: raw struct sock_filter, for the machine this runs on.
 
-    `memfd`: whether memfds are kept from being executed by other means. Without, none can be made.
+    `memfd`: whether memfds are kept from being executed by other means. Without, none can be made. `network`: of those
+    that were granted some.
     Raises ConfigError for a `seccomp_extra` that cannot be, OSError.
     """
     _check_extra(profile)
@@ -38,6 +39,8 @@ def build(profile: Profile, *, memfd: bool = True) -> bytes:
     if memfd:
         no_huge_pages = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, lists.MFD_HUGETLB, 0)
         rules.add_rule(pyseccomp.ALLOW, "memfd_create", no_huge_pages)
+    if network:
+        _network(rules)
     _by_argument(rules, (*lists.FCNTLS, *(lists.FCNTL_LOCKS if profile.file_locks else ())))
     _add(rules, pyseccomp.ERRNO(errno.ENOSYS), lists.NOT_THERE)
     return _export(rules)
@@ -94,6 +97,21 @@ def _check_extra(profile: Profile) -> None:
             raise ConfigError(f"tier {profile.tier}: seccomp_extra: {name} cannot be allowed as a whole")
         if not any(_known(architecture, name) for architecture in _ARCHITECTURES):
             raise ConfigError(f"tier {profile.tier}: seccomp_extra: expected names of system calls, got {name!r}")
+
+
+def _network(rules: pyseccomp.SyscallFilter) -> None:
+    def arguments(*values: int) -> list[pyseccomp.Arg]:
+        # The kernel takes an int for each; SOCK_CLOEXEC and SOCK_NONBLOCK stand in the type beside it.
+        masks = (_LOW_32_BITS, 0xF, _LOW_32_BITS)
+        return [pyseccomp.Arg(place, pyseccomp.MASKED_EQ, masks[place], value) for place, value in enumerate(values)]
+
+    _add(rules, pyseccomp.ALLOW, lists.NETWORK)
+    for values in (*lists.NETWORK_SOCKETS, *lists.ROUTE_SOCKETS):
+        rules.add_rule(pyseccomp.ALLOW, "socket", *arguments(*values))
+    for level, option in lists.NETWORK_OPTIONS:
+        of_both = ((1, level), (2, option))
+        conditions = [pyseccomp.Arg(place, pyseccomp.MASKED_EQ, _LOW_32_BITS, value) for place, value in of_both]
+        rules.add_rule(pyseccomp.ALLOW, "setsockopt", *conditions)
 
 
 def _by_argument(rules: pyseccomp.SyscallFilter, fcntls: Iterable[int]) -> None:

@@ -53,6 +53,22 @@ ALLOWED: Final = frozenset(f"{_FILES} {_MEMORY} {_PROCESSES} {_TIME} {_WAITING} 
 """Whatever the arguments."""
 EXECUTE: Final = frozenset({"execve", "execveat"})
 """Only where the profile allows programs."""
+NETWORK: Final = frozenset({"accept", "accept4", "bind", "connect", "listen"})
+"""Only of an instance that was granted network, which has a namespace of its own; and sockets of these:"""
+NETWORK_SOCKETS: Final = tuple(
+    (family, kind, protocol) for family in (2, 10) for kind, protocol in ((1, 0), (1, 6), (2, 0), (2, 17))
+)
+"""AF_INET and AF_INET6, TCP and UDP: no ping, no SCTP, no MPTCP, which opens paths of its own."""
+ROUTE_SOCKETS: Final = tuple((16, kind, 0) for kind in (2, 3))
+"""AF_NETLINK with NETLINK_ROUTE: which addresses there are, getifaddrs(3)."""
+NETWORK_OPTIONS: Final = (
+    *((1, option) for option in (15, 18)),  # SO_REUSEPORT, SO_RCVLOWAT
+    *((0, option) for option in (1, 2, 8, 10, 11, 24)),  # IP_TOS, _TTL, _PKTINFO, _MTU_DISCOVER, _RECVERR, …
+    *((6, option) for option in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 18, 25)),  # of TCP without ULP and CONGESTION
+    *((41, option) for option in (16, 23, 25, 26, 49, 67)),  # IPV6_UNICAST_HOPS, …, _V6ONLY, _RECVPKTINFO, _TCLASS
+    *((270, option) for option in (1, 11, 12)),  # SOL_NETLINK: NETLINK_ADD_MEMBERSHIP, _EXT_ACK, _GET_STRICT_CHK
+)
+"""Levels and options of setsockopt(2), on top of SOCKET_OPTIONS."""
 MEMFD: Final = frozenset({"memfd_create"})
 """Only where the kernel can hold it to memory that is not executed (vm.memfd_noexec, Linux 6.3); not of huge pages."""
 BY_ARGUMENT: Final = frozenset(

@@ -58,6 +58,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), f"unshare {flags:#x}")
 
 
+def setns(descriptor: int, kind: int) -> None:
+    """setns(2)."""
+    _check(_libc.setns(descriptor, kind), f"setns {kind:#x}")
+
+
 def sethostname(name: str) -> None:
     """sethostname(2)."""
     _check(_libc.sethostname(name.encode(), len(name)), f"sethostname {name}")

@@ -150,6 +150,25 @@ def build(profile: Profile, limits: Limits, digest: str, slice_uid: int, ground:
     )
 
 
+def with_network(spec: JailSpec, hosts: str) -> JailSpec:
+    """The same of an instance that was granted network: a namespace that is filtered from outside, and its names.
+
+    `hosts` is the text of /etc/hosts (hosts(5)): no name is ever asked for from inside.
+    """
+    steps: list[Step] = []
+    for step in spec.steps:
+        if step.name == "landlock":
+            step = replace(step, arguments={**step.arguments, "network": True})  # noqa: PLW2901
+        elif step.name == "proc":
+            steps.append(
+                _step("hosts", "the names that were approved, with the addresses that were checked", text=hosts)
+            )
+        steps.append(step)
+        if step.name == "session":
+            steps.append(_step("network", "a namespace of its own, of which others decide what gets through"))
+    return replace(spec, steps=tuple(steps))
+
+
 def _landlock(profile: Profile, ground: Ground) -> list[Step]:
     if not ground.landlock_abi:
         return []
@@ -168,6 +187,7 @@ def _landlock(profile: Profile, ground: Ground) -> list[Step]:
             "the same once more, by path: for what a mount might yet show",
             abi=ground.landlock_abi,
             rules=rules,
+            network=False,
         )
     ]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NoReturn, get_args, get_type_hints
 
 from plugind.errors import InvalidRequestError
-from plugind.model import Limits, Violation
+from plugind.model import Limits, NetworkUse, Protocol, Violation, Wanted
 
 MAX_MESSAGE_BYTES = 16 * 1024
 KILLED = "killed"
@@ -50,6 +50,8 @@ class Start:
     limits: Limits
     environment: str = ""
     """Digest of the environment whose packages it has; empty: the standard library alone."""
+    network: tuple[Wanted, ...] = ()
+    """Whom it may talk to. Empty: it has no network, and cannot make a socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,8 @@ class Ended:
     detail: str = ""
     """What there is to say of the cause, beyond the limits that the front knows."""
     violations: tuple[Violation, ...] = ()
-    """Refused system calls, what ended the run first."""
+    """Refused system calls, what ended the run first; then refused peers."""
+    network: NetworkUse = field(default_factory=NetworkUse)
 
 
 ToLauncher = Load | Start | Open | Park | Use | Kill | Stop
@@ -254,12 +257,15 @@ def _fields(kind: type[Any]) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(kind).items() if name not in {"op", "descriptors"}}
 
 
-_FIELDS: dict[type[Any], dict[str, Any]] = {kind: _fields(kind) for kind in (*_KINDS.values(), Limits, Violation)}
+_FIELDS: dict[type[Any], dict[str, Any]] = {
+    kind: _fields(kind) for kind in (*_KINDS.values(), Limits, NetworkUse, Violation, Wanted)
+}
 """Name → type of what each kind carries. To find it out for a message takes longer than all the rest."""
 
 
 _encoder = json.JSONEncoder(separators=(",", ":"))
-_VIOLATIONS = tuple[Violation, ...]
+_OBJECTS = (Limits, NetworkUse)
+_LISTS: dict[Any, type[Any]] = {tuple[Violation, ...]: Violation, tuple[Wanted, ...]: Wanted}
 _TEXTS = dict[str, str]
 
 
@@ -267,9 +273,9 @@ def _plain(message: Any) -> dict[str, Any]:
     # Not dataclasses.asdict, which copies whatever it meets: what messages carry is flat but for these two.
     fields = {name: getattr(message, name) for name in _FIELDS[type(message)]}
     for name, hint in _FIELDS[type(message)].items():
-        if hint is Limits:
+        if hint in _OBJECTS:
             fields[name] = _plain(fields[name])
-        elif hint == _VIOLATIONS:
+        elif hint in _LISTS:
             fields[name] = [_plain(each) for each in fields[name]]
     return fields
 
@@ -282,17 +288,22 @@ def _build(kind: type[Any], fields: dict[str, Any]) -> Any:
 
 
 def _value(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
-    if hint is int and type(value) is int and -(2**31) <= value < 2**53:
-        return value
-    if hint is str and isinstance(value, str) and _text_fits(name, value):
-        return value
-    if hint is Limits and isinstance(value, dict):
-        return _build(Limits, value)
-    if hint == _VIOLATIONS and isinstance(value, list):
-        return tuple(_build(Violation, each) if isinstance(each, dict) else _wrong(kind, name, each) for each in value)
-    if hint == _TEXTS and isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
-        return value
-    return _wrong(kind, name, value)
+    if hint in _OBJECTS and isinstance(value, dict):
+        return _build(hint, value)
+    if hint in _LISTS and isinstance(value, list):
+        item = _LISTS[hint]
+        return tuple(_build(item, each) if isinstance(each, dict) else _wrong(kind, name, each) for each in value)
+    return value if _fits(name, hint, value) else _wrong(kind, name, value)
+
+
+def _fits(name: str, hint: Any, value: Any) -> bool:
+    if hint is int:
+        return type(value) is int and -(2**31) <= value < 2**53
+    if hint is str:
+        return isinstance(value, str) and _text_fits(name, value)
+    if hint == _TEXTS:
+        return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    return hint == Protocol and value in get_args(Protocol)
 
 
 def _wrong(kind: type[Any], name: str, value: object) -> NoReturn:

@@ -191,5 +191,6 @@ def _spec(profile: Profile, jail: Path, unsafe: UnsafeOverrides) -> TemplateSpec
         programs=profile.exec_allowed,
         template_filter=unsafe.template_filter(),
         instance_filter=unsafe.build_filter(profile, memfd=memfd),
+        network_filter=unsafe.build_filter(profile, memfd=memfd, network=True),
         memfd_noexec=memfd,
     )

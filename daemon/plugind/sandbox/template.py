@@ -70,6 +70,8 @@ class TemplateSpec:
     programs: bool
     template_filter: bytes
     instance_filter: bytes
+    network_filter: bytes
+    """Of instances that were granted network."""
     memfd_noexec: bool
     """Whether the kernel can keep memfds from being executed; without, the filter allows none."""
     packages: Packages | None = None
@@ -179,12 +181,13 @@ class Starting:
     def _greet(self) -> None:
         imports = self._spec.packages.imports if self._spec.packages else ()
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        program = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-        try:
-            os.write(program, self._spec.instance_filter)
-            socket.send_fds(self.sock, [json.dumps({"imports": imports}).encode()], [program])
-        finally:
-            os.close(program)
+        with contextlib.ExitStack() as stack:
+            filters = []
+            for program in (self._spec.instance_filter, self._spec.network_filter):
+                filters.append(os.memfd_create("seccomp", os.MFD_CLOEXEC))
+                stack.callback(os.close, filters[-1])
+                os.write(filters[-1], program)
+            socket.send_fds(self.sock, [json.dumps({"imports": imports}).encode()], filters)
 
     def _hear_zygote(self) -> None:
         data, pid = self._receive()

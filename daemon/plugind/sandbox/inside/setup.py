@@ -37,6 +37,8 @@ class Context:
     word: int = -1
     """Where an instance that imports ahead says that it has, and later that it is done; -1: it is none. Its `result` is
     the socket by which its one run comes."""
+    namespace: int = -1
+    """Of the network that it was granted; -1: it has one of its own, with nothing in it."""
     listener: int = field(default=-1)
     """Where the filter tells of refused calls: for the launcher, and closed here before plugin code runs."""
     sysctl: int = field(default=-1)
@@ -45,6 +47,12 @@ class Context:
 
 def setup_session(_context: Context) -> None:
     os.setsid()
+
+
+def setup_network(context: Context) -> None:
+    syscalls.setns(context.namespace, c.CLONE_NEWNET)
+    os.close(context.namespace)
+    context.namespace = -1
 
 
 def setup_plugin_files(_context: Context, digest: str) -> None:
@@ -57,6 +65,18 @@ def setup_plugin_files(_context: Context, digest: str) -> None:
 def setup_scratch(_context: Context, path: str, size_bytes: int, inodes: int, uid: int, noexec: bool) -> None:
     options = f"size={size_bytes},nr_inodes={inodes},mode=0700,uid={uid},gid={uid}"
     syscalls.mount("none", path, "tmpfs", _LOCKED_DOWN | (c.MS_NOEXEC if noexec else 0), options)
+
+
+def setup_hosts(_context: Context, text: str) -> None:
+    # On the sized tmpfs, as root of the template: the plugin can neither write nor find it there.
+    descriptor = os.open("/tmp/hosts", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)  # noqa: S108
+    with open(descriptor, "w") as stream:
+        stream.write(text)
+        os.fchmod(descriptor, 0o444)  # whatever the umask is
+    syscalls.mount("/tmp/hosts", "/etc/hosts", None, c.MS_BIND)  # noqa: S108
+    flags = c.MS_REMOUNT | c.MS_BIND | c.MS_RDONLY | c.MS_NOEXEC | _LOCKED_DOWN
+    syscalls.mount("", "/etc/hosts", None, flags)
+    os.unlink("/tmp/hosts")  # noqa: S108
 
 
 def setup_proc(context: Context) -> None:
@@ -175,8 +195,8 @@ def setup_no_new_privileges(_context: Context) -> None:
     os.umask(0o077)
 
 
-def setup_landlock(_context: Context, abi: int, rules: dict[str, list[str]]) -> None:
-    landlock.restrict(abi, rules)
+def setup_landlock(_context: Context, abi: int, rules: dict[str, list[str]], network: bool) -> None:
+    landlock.restrict(abi, rules, network=network)
 
 
 def setup_seccomp(context: Context) -> None:
@@ -185,8 +205,10 @@ def setup_seccomp(context: Context) -> None:
 
 _STEPS: dict[str, Callable[..., None]] = {
     "session": setup_session,
+    "network": setup_network,
     "plugin_files": setup_plugin_files,
     "scratch": setup_scratch,
+    "hosts": setup_hosts,
     "proc": setup_proc,
     "hostname": setup_hostname,
     "cgroup_namespace": setup_cgroup_namespace,

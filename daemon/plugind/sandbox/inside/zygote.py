@@ -25,7 +25,7 @@ from plugind.sandbox.inside import ahead, packages, runner, setup, warm
 CONTROL = 3
 MAX_MESSAGE_BYTES = 64 * 1024
 DESCRIPTORS = ("control", "input", "result", "stdout", "stderr", "requests")
-"""Of an instance, in the order in which they come; the last one only of a session's."""
+"""Of an instance, in the order in which they come; the last one only of a session's. With `network` its namespace too."""
 AHEAD = (*DESCRIPTORS[:-1], "word")
 """The same of one that imports ahead."""
 # A network namespace too, with nothing in it: what is seen of a shared one in /proc/self/net carries signals.
@@ -38,14 +38,18 @@ def main() -> NoReturn:
     launcher = socket.socket(fileno=CONTROL)
     launcher.set_inheritable(False)
     message, descriptors = receive(launcher)
-    with open(descriptors[0], "rb") as program:
-        program.seek(0)
-        seccomp = program.read()
+    filters = [_read(descriptor) for descriptor in descriptors]
     failed = packages.bring_in(message["imports"]) if message["imports"] else {}
     warm.warm()
     launcher.send(json.dumps({"op": "ready", "failed": failed}).encode())
     os.dup2(0, 2)  # it was the daemon's log, for a zygote that cannot even start
-    Zygote(launcher, seccomp).serve()
+    Zygote(launcher, *filters).serve()
+
+
+def _read(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as program:
+        program.seek(0)
+        return program.read()
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -63,9 +67,11 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
 class Zygote:
     """The loop: Start messages in, exits out."""
 
-    def __init__(self, launcher: socket.socket, seccomp: bytes) -> None:
+    def __init__(self, launcher: socket.socket, seccomp: bytes, network: bytes) -> None:
+        """`network`: the filter of those that were granted some."""
         self.launcher = launcher
         self.seccomp = seccomp
+        self.network = network
         self.instances: dict[int, tuple[str, int]] = {}  # pidfd → run, pid
         self.poll = select.poll()
         self.poll.register(launcher, select.POLLIN)
@@ -79,14 +85,15 @@ class Zygote:
                     self.reap(descriptor)
 
     def start(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        run = message["run"]
+        run, network = message["run"], message["network"]
         try:
-            pid = syscalls.clone(NAMESPACES)
+            # One that was granted network enters a namespace that is there already.
+            pid = syscalls.clone(NAMESPACES & ~c.CLONE_NEWNET if network else NAMESPACES)
         except OSError as error:
             self.tell(op="failed", run=run, detail=str(error))
         else:
             if pid == 0:
-                become_instance(message, descriptors, self.seccomp)
+                become_instance(message, descriptors, self.network if network else self.seccomp)
             pidfd = os.pidfd_open(pid)
             self.instances[pidfd] = (run, pid)
             self.poll.register(pidfd, select.POLLIN)
@@ -109,8 +116,9 @@ class Zygote:
 def become_instance(message: dict[str, Any], descriptors: list[int], seccomp: bytes) -> NoReturn:
     """In the clone: build the jail, say so, run the plugin. Never returns to the zygote's loop."""
     try:
+        namespace = descriptors.pop() if message["network"] else -1
         given = dict(zip(AHEAD if message.get("ahead") else DESCRIPTORS, descriptors, strict=False))
-        context = setup.Context(**given, seccomp=seccomp)
+        context = setup.Context(**given, seccomp=seccomp, namespace=namespace)
         try:
             syscalls.set_name("plugind-plugin")
             # A pidfd of this instance: a name that no other process can come to bear.
