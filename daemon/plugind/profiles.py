@@ -73,11 +73,12 @@ def load_profile(path: Path, tier: Tier) -> Profile:
     jail = reader.table("jail", table, (*_NUMBERS, "parked", "exec_allowed", "file_locks", "seccomp_extra"))
     ceilings = reader.limits("ceilings", table)
     permissions = reader.texts("", table, "permissions", PERMISSION_KINDS)
+    numbers: dict[str, Any] = {name: reader.number("jail", jail, name) for name in _NUMBERS}
     profile = Profile(
         tier=tier,
         default_limits=reader.limits_within("default_limits", table, ceilings),
         ceilings=ceilings,
-        **{name: reader.number("jail", jail, name) for name in _NUMBERS},
+        **numbers,
         parked=reader.number("jail", jail, "parked", least=0),
         exec_allowed=reader.boolean("jail", jail, "exec_allowed"),
         file_locks=reader.boolean("jail", jail, "file_locks"),

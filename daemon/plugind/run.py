@@ -420,8 +420,9 @@ class Runner:
             stdio_bytes=profile.stdio_bytes,
             mode=run.request.mode,
             environment=run.environment,
+            network=grant.network,
         )
-        if self._parking and request.mode in ("run", "map"):
+        if self._parking and request.mode in ("run", "map") and not request.network:
             run.waiting = self._parking.take(run.record, grant, run.environment)
         try:
             return await self._in_sandbox(run, request)
@@ -507,6 +508,7 @@ class Runner:
             items=talk.answered if talk else len(items),
             items_failed=talk.failed if talk else sum(isinstance(item, batch.ItemError) for item in items),
             imported=run.waiting.intent if run.waiting else -1,
+            network=result.network,
         )
 
     def _governance(self, run: _Run, index: int | None) -> Governance:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeAlias
 
-from plugind.model import Limits, Reason, Usage, Violation
+from plugind.model import Limits, NetworkUse, Reason, Usage, Violation
 
 PAYLOADS: Final = ("input", "output", "stdout", "stderr")
 """Names of the payloads that a record can refer to."""
@@ -106,6 +106,7 @@ class Ended:
     """How many of these came to an error."""
     imported: int = -1
     """The INTENT of the import ahead whose instance it used; -1: it had a fresh one."""
+    network: NetworkUse = field(default_factory=NetworkUse)
 
 
 @dataclass(frozen=True, slots=True)

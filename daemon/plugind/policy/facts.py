@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from plugind.model import Caller, Hold, Limits, Permission, PluginVersion, Profile, Reason, State, Tier
+from plugind.model import Caller, Hold, Limits, Permission, PluginVersion, Profile, Reason, State, Tier, Wanted
 from plugind.policy.rules import Policy
 
 
@@ -53,6 +54,12 @@ class Grant:
     permissions: tuple[Permission, ...]
     stage: str
     sensitivity: str
+
+    @property
+    def network(self) -> tuple[Wanted, ...]:
+        """Whom it may talk to."""
+        entries = (json.loads(each.entry) for each in self.permissions if each.kind == "network")
+        return tuple(Wanted(each["host"], each["port"], each["protocol"]) for each in entries)
 
 
 @dataclass(frozen=True, slots=True)

@@ -322,4 +322,4 @@ class LauncherClient:
 
 def start(kind: type[protocol.Start], request: InstanceRequest) -> protocol.Start:
     """The message that asks for an instance."""
-    return kind(request.run, request.digest, request.tier, request.limits, request.environment)
+    return kind(request.run, request.digest, request.tier, request.limits, request.environment, request.network)

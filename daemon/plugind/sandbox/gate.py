@@ -6,13 +6,18 @@ The front is the one that decides; it may have been taken over. Then these are t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
+from plugind import addresses
 from plugind.errors import InvalidRequestError, IsolationUnavailableError
 from plugind.model import Profile
 from plugind.sandbox import channel, codestore, jailspec, protocol
 from plugind.sandbox.instances import Instances
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.queue import StartQueue
+
+
+MOST_PEERS: Final = 64
 
 
 class Gate:
@@ -62,6 +67,21 @@ class Gate:
             raise InvalidRequestError(f"wall_ms: expected 1 to {most} in tier {tier}, got {message.wall_ms}")
         channel.check_descriptors(descriptors)
         self._check_running(self._profiles[tier])
+
+    def check_network(self, message: protocol.Start) -> None:
+        """Whether somebody in his right mind may ask for such a network. Which addresses it comes to is seen later."""
+        profile = self._profiles.get(message.tier)
+        if profile is None or not profile.network_bytes_per_second:
+            raise InvalidRequestError(f"network: expected none in tier {message.tier}, got some")
+        if isinstance(message, protocol.Park):
+            raise InvalidRequestError("network: expected none of what imports ahead, got some")
+        if len(message.network) > MOST_PEERS:
+            raise InvalidRequestError(f"network: expected at most {MOST_PEERS} peers, got {len(message.network)}")
+        for wanted in message.network:
+            if not 0 < wanted.port < 2**16:
+                raise InvalidRequestError(f"network: port: expected 1 to 65535, got {wanted.port}")
+            if not addresses.is_address(wanted.host) and not addresses.is_name(wanted.host):
+                raise InvalidRequestError(f"network: expected a name or an address, got {wanted.host!r:.80}")
 
     def admit_waiting(self, message: protocol.Start, waiting: StartQueue) -> None:
         """Whether a start may wait for its turn beside those that wait already."""

@@ -27,14 +27,15 @@ from plugind.sandbox.importing import Imported
 from plugind.sandbox.instances import Instances
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.loop import Loop
+from plugind.sandbox.network.networks import Means, Networks, with_network
 from plugind.sandbox.preparing import Preparing
 from plugind.sandbox.queue import StartQueue, kind_of
-from plugind.sandbox.supervisor import FOREVER_NS, Ahead, Instance
+from plugind.sandbox.starter import Build, Starter
+from plugind.sandbox.supervisor import FOREVER_NS, Instance
 from plugind.sandbox.templates import Templates
 from plugind.sandbox.tries import Tries
 from plugind.sandbox.words import is_exit_code, log, parse, short
 
-Build = Callable[[Profile, Limits, str, int], jailspec.JailSpec]
 MOST_IN_SETUP: Final = min(16, 2 * (os.cpu_count() or 1))
 """Jails of a template that are built at one time: with more each takes longer, and none is sooner ready. More than 16
 orders do not fit into a zygote's socket buffer."""
@@ -56,6 +57,7 @@ class Launcher:
         latch: Latch,
         build: Build,
         tries: Tries,
+        means: Means,
     ) -> None:
         self._front = front
         self._base = base
@@ -63,7 +65,6 @@ class Launcher:
         self._templates = templates
         self._code = code
         self._latch = latch
-        self._build = build
         self._tries = tries
         self._instances = Instances()
         self._gate = Gate(profiles, builtin, latch, code, self._instances)
@@ -71,6 +72,8 @@ class Launcher:
         self._complaints = Complaints(log)
         self._loop = Loop()
         self._hearing = Hearing(self._loop, profiles, templates, tries, self._instances, self._tell)
+        self._networks = Networks(self._loop, profiles, means, self._init_of, self._lose_networks)
+        self._starter = Starter(base, templates, code, build, tries, self._instances, self._hearing, self._networks)
         self._preparing = Preparing(
             templates, self._loop, self._hear_import, lambda kind: self._end_template(kind, "canceled")
         )
@@ -101,6 +104,7 @@ class Launcher:
         self._templates.kill()
         for instance in self._instances.all():
             instance.finish(-signal.SIGKILL)
+        self._networks.close()
         self._templates.remove_groups()
         self._tries.close()
         self._base.remove()
@@ -117,7 +121,7 @@ class Launcher:
 
     def _patience_s(self) -> float | None:
         soonest = min((instance.next_check_ns for instance in self._instances.all()), default=FOREVER_NS)
-        soonest = min(soonest, self._templates.next_check_ns())
+        soonest = min(soonest, self._templates.next_check_ns(), self._networks.next_check_ns())
         return None if soonest == FOREVER_NS else max(0.0, (soonest - time.monotonic_ns()) / 10**9)
 
     def _check_latch(self) -> None:
@@ -128,6 +132,8 @@ class Launcher:
 
     def _check_limits(self) -> None:
         now_ns = time.monotonic_ns()
+        if now_ns >= self._networks.next_check_ns():
+            self._networks.check(now_ns)
         for instance in self._instances.all():
             if not self._instances.has(instance):
                 continue  # it went with a template that was lost just now
@@ -195,6 +201,7 @@ class Launcher:
                 instance.kill(cause)
                 self._finish(instance, -signal.SIGKILL)
         self._templates.ended(kind)
+        self._networks.forget(kind)
 
     def _hear_import(self, running: template.Template, seen: Imported) -> None:
         """A template with an environment has come up."""
@@ -218,6 +225,14 @@ class Launcher:
         if running is None:
             raise self._templates.refusal(kind)
         return running
+
+    def _init_of(self, kind: template.Kind) -> int | None:
+        return None if kind in self._templates.starting else self._template_of(kind).init_pid
+
+    def _lose_networks(self, runs: Sequence[str]) -> None:
+        for run in runs:
+            if instance := self._instances.get(run):
+                instance.kill("fault")
 
     # -- the notifier
 
@@ -291,6 +306,7 @@ class Launcher:
             raise InvalidRequestError(f"cause: expected one of {', '.join(sorted(KILL_CAUSES))}, got {message.cause!r}")
         if message.run in self._waiting:
             self._waiting.drop(message.run)
+            self._networks.drop(message.run)
             self._tell(protocol.Refused(message.run, "setup", f"{message.cause} before its jail was begun"))
         elif instance := self._instances.get(message.run):
             if not instance.started_ns:
@@ -319,7 +335,7 @@ class Launcher:
         kind = kind_of(message)
         if kind.environment and kind.tier in self._profiles:
             self._preparing.prepare(kind, self._busy)
-        if message.run in self._waiting or not self._has_room(kind):
+        if message.run in self._waiting or message.network or not self._has_room(kind):
             self._wait(message, descriptors)
         else:
             self._start(message, descriptors)
@@ -328,11 +344,17 @@ class Launcher:
         if message.run in self._waiting:
             raise InvalidRequestError(f"run {message.run} is there already")
         self._gate.admit_waiting(message, self._waiting)
+        if message.network:
+            self._gate.check_network(message)
+            self._networks.begin(message)
         self._waiting.put(message, descriptors)
 
     def _start_waiting(self) -> None:
-        for message, descriptors in self._waiting.take(self._has_room):
+        for message, descriptors in self._waiting.take(self._may_start):
             self._try(self._start, message, descriptors)
+
+    def _may_start(self, message: protocol.Start) -> bool:
+        return self._has_room(kind_of(message)) and (not message.network or self._networks.is_ready(message.run))
 
     def _try(
         self, begin: Callable[[protocol.Start, list[int]], None], message: protocol.Start, descriptors: list[int]
@@ -342,6 +364,8 @@ class Launcher:
             begin(message, descriptors)
         except (PlugindError, OSError) as error:
             step = getattr(error, "step", "launcher")
+            if message.run not in self._waiting and message.run not in self._instances:
+                self._networks.drop(message.run)
             if isinstance(error, InvalidRequestError):  # what no front in its right mind asks for
                 self._complaints.note(f"start of the front: run {message.run}: {error}")
             self._tell(protocol.Refused(message.run, step, short(error)))
@@ -350,49 +374,14 @@ class Launcher:
         self._check_latch()
         profile, kind = self._gate.admit(message, descriptors), kind_of(message)
         try:
-            self._start_from(self._template_of(kind), profile, message, descriptors)
+            self._starter.start(self._template_of(kind), profile, message, descriptors)
         except ConnectionError:
             # Its zygote has ended, and the loop has not come to that yet.
             self._lose_template(kind)
             if kind.environment:
                 self._take(message, descriptors)
             else:
-                self._start_from(self._template_of(kind), profile, message, descriptors)
-
-    def _start_from(
-        self, running: template.Template, profile: Profile, message: protocol.Start, descriptors: list[int]
-    ) -> None:
-        uid = self._templates.free_uid(message.tier, self._instances.uids(message.tier))
-        limits = message.limits
-        is_ahead = isinstance(message, protocol.Park)
-        # What only a backstop holds counts import and run together, each of which has the whole.
-        backstop = replace(limits, cpu_ms=2 * limits.cpu_ms) if is_ahead else limits
-        spec = self._build(profile, backstop, message.digest, uid)
-        order = json.dumps({"op": "start", "run": message.run, "steps": spec.wire(), "ahead": is_ahead}).encode()
-        group = self._base.create(message.run, GroupLimits(limits.memory_bytes, limits.pids, profile.cpu_percent))
-        if is_ahead and not group.can_freeze:
-            group.remove()
-            raise IsolationUnavailableError(protocol.NO_FREEZER, "there is no cgroup.freeze: no unified hierarchy")
-        instance = Instance(message.run, message.digest, running.kind, limits, uid, group, self._tries.take())
-        ends: tuple[int, ...] = ()
-        try:
-            if is_ahead:
-                instance.ahead, ends = Ahead.make()
-                given, stdout, stderr = descriptors
-                descriptors = [given, ends[0], stdout, stderr, ends[1]]
-            control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            instance.control = control
-            with theirs:
-                channel.send(running.sock, order, [theirs.fileno(), *descriptors])
-        except OSError:
-            instance.finish(1)
-            raise
-        finally:
-            channel.close(ends)
-        self._code.touch(message.digest)
-        self._templates.touch(running.kind)
-        self._instances.add(instance)
-        self._hearing.watch(instance)
+                self._starter.start(self._template_of(kind), profile, message, descriptors)
 
     def _use(self, message: protocol.Use, descriptors: list[int]) -> None:
         instance = self._instances.get(message.run)
@@ -417,7 +406,9 @@ class Launcher:
         if dangerous and not instance.killed_ns:
             instance.refuse("")  # it ended by itself while word of its call was on the way here
         ended = instance.finish(exit_code)
-        if instance.started_ns:
-            self._tell(ended)
+        refused = protocol.Refused(instance.run, *instance.failure)
+        said: protocol.Ended | protocol.Refused = ended if instance.started_ns else refused
+        if instance.cut is None:
+            self._tell(said)
         else:
-            self._tell(protocol.Refused(instance.run, *instance.failure))
+            self._networks.release(instance.run, lambda used, refused: self._tell(with_network(said, used, refused)))

@@ -50,10 +50,10 @@ class StartQueue:
         _, descriptors = self._starts.pop(run)
         channel.close(descriptors)
 
-    def take(self, may_start: Callable[[Kind], bool]) -> Iterator[tuple[Start, list[int]]]:
-        """Each one whose template has room when its turn comes; its descriptors are closed after its turn."""
+    def take(self, may_start: Callable[[Start], bool]) -> Iterator[tuple[Start, list[int]]]:
+        """Each one that may start when its turn comes; its descriptors are closed after its turn."""
         for run, (start, descriptors) in list(self._starts.items()):
-            if may_start(kind_of(start)):
+            if may_start(start):
                 del self._starts[run]
                 try:
                     yield start, descriptors

@@ -11,10 +11,10 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from plugind.errors import IsolationUnavailableError
-from plugind.model import Limits, Mode, Outcome, PluginError, Usage, Violation
+from plugind.model import Limits, Mode, NetworkUse, Outcome, PluginError, Usage, Violation, Wanted
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.frames import Frames
 from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES
@@ -44,6 +44,8 @@ class InstanceRequest:
     mode: Mode = "run"
     environment: str = ""
     """Digest of its environment's files; empty: the standard library alone."""
+    network: tuple[Wanted, ...] = ()
+    """Whom it may talk to. Empty: it has no network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class InstanceResult:
     stderr: bytes
     usage: Usage
     violations: tuple[Violation, ...]
+    network: NetworkUse = field(default_factory=NetworkUse)
 
 
 class Running:
@@ -123,8 +126,8 @@ class Running:
         """Whether no process of it is left, by the kernel's word or the launcher's."""
         if self.ended.done():
             return True
-        if self._reins is None or not self._is_empty(self._reins[1]):
-            return False
+        if self._reins is None or not self._is_empty(self._reins[1]) or self.request.network:
+            return False  # what is dead may yet have something under way: that its network is cut the launcher says
         # What it used only the launcher knows. But that may stand still, and nobody is to wait for it.
         asyncio.get_running_loop().call_later(LAUNCHER_S, self._end_without_launcher)
         return True
@@ -198,6 +201,7 @@ class Running:
             stderr=stderr,
             usage=Usage(ended.wall_ms, ended.cpu_ms, ended.memory_peak_bytes),
             violations=verdict.violations,
+            network=ended.network,
         )
 
     def _verdict(self, ended: protocol.Ended, result: bytes) -> Verdict:

@@ -23,7 +23,9 @@ from plugind.model import Limits, Profile
 from plugind.profiles import builtin_digests, load_profiles
 from plugind.sandbox import codestore, features, jailspec, rootfs, template, uids
 from plugind.sandbox.latch import Latch, path_of
-from plugind.sandbox.launcher import Build, Launcher
+from plugind.sandbox.launcher import Launcher
+from plugind.sandbox.network.networks import Processes
+from plugind.sandbox.starter import Build
 from plugind.sandbox.template import TemplateSpec
 from plugind.sandbox.templates import Templates
 from plugind.sandbox.tries import Tries
@@ -54,6 +56,8 @@ class LauncherConfig:
     unlink: tuple[Path, ...] = ()
     keep_descriptors: tuple[int, ...] = ()
     """Such as the lock of the state: it is free only when the launcher has cleaned up."""
+    nameservers: tuple[str, ...] = ()
+    """Addresses of those that resolve names for plugins; none: those of /etc/resolv.conf."""
     unsafe: UnsafeOverrides = field(default_factory=UnsafeOverrides)
 
 
@@ -129,7 +133,8 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
         shelf = Shelf(shelf_path(config.state_dir))
         templates = Templates(base, specs, unavailable, template.start, template.Starting, shelf)
         build = _builder(profiles, config.unsafe)
-        launcher = Launcher(front, base, profiles, templates, code, builtin, latch, build, Tries(base))
+        means = Processes(base, config.nameservers)
+        launcher = Launcher(front, base, profiles, templates, code, builtin, latch, build, Tries(base), means)
         signal.signal(signal.SIGTERM, lambda _number, _frame: launcher.stop())
         try:
             launcher.serve(driver.name)

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -100,6 +100,8 @@ class Instance:
     owner: int
     """Whose refused system calls are counted there (refusals.py)."""
     control: socket.socket | None = None
+    cut: Callable[[], None] | None = None
+    """Of one with a network: nothing gets through any more when it returns. Raises OSError."""
     ahead: Ahead | None = None
     """Of one that imports ahead of its run."""
     created_ns: int = field(default_factory=time.monotonic_ns)
@@ -216,6 +218,9 @@ class Instance:
             self.cause = cause
             self.killed_ns = time.monotonic_ns()
             self.next_check_ns = self.killed_ns + KILL_NS
+        if self.cut is not None:
+            with contextlib.suppress(OSError):  # who made it is gone, and then the link is too
+                self.cut()  # first: what a dead process has written would still be sent
         with contextlib.suppress(OSError):
             self.group.kill()
         if self.pidfd >= 0:

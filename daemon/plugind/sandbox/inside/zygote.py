@@ -25,7 +25,8 @@ from plugind.sandbox.inside import ahead, packages, runner, setup, warm
 CONTROL = 3
 MAX_MESSAGE_BYTES = 64 * 1024
 DESCRIPTORS = ("control", "input", "result", "stdout", "stderr", "requests")
-"""Of an instance, in the order in which they come; the last one only of a session's. With `network` its namespace too."""
+"""Of an instance, in the order in which they come; the last one only of a session's. After them its
+network namespace, where it was granted one."""
 AHEAD = (*DESCRIPTORS[:-1], "word")
 """The same of one that imports ahead."""
 # A network namespace too, with nothing in it: what is seen of a shared one in /proc/self/net carries signals.
