@@ -53,7 +53,7 @@ def serve(serve_config: ServeConfig) -> int:
     environments = _environments(held.path)
     owner_uid, owner_gid = _owner(os.environ) if serve_config.dev else (uid, gid)
     with _listeners(serve_config, owner_uid, owner_gid) as listeners:
-        sock, pid = spawn.start_launcher(_launcher_config(held, listeners, folder, uid, gid))
+        sock, pid = spawn.start_launcher(_launcher_config(serve_config, held, listeners, folder, uid, gid))
         try:
             front.drop_root(uid, gid, [serve_config.state, environments, *_files(serve_config)])
             return _become_front(serve_config, profiles, held, listeners, sock)
@@ -148,7 +148,7 @@ def _owner(environment: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _launcher_config(
-    held: state.State, listeners: list[listen.Listener], profiles: Path, uid: int, gid: int
+    serve_config: ServeConfig, held: state.State, listeners: list[listen.Listener], profiles: Path, uid: int, gid: int
 ) -> spawn.LauncherConfig:
     return spawn.LauncherConfig(
         state_dir=held.path,
@@ -156,6 +156,8 @@ def _launcher_config(
         front_uid=uid,
         front_gid=gid,
         unlink=tuple(path for listener in listeners for path in (listener.path, listener.lock_path)),
+        nameservers=serve_config.nameservers,
+        network_range=serve_config.network_range,
         keep_descriptors=(held.lock_descriptor, *(listener.lock_descriptor for listener in listeners)),
     )
 

@@ -6,6 +6,7 @@ Parsed once into a frozen ServeConfig; every mistake is a ConfigError with file,
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -23,6 +24,10 @@ DEFAULT_ADMIN_SOCKET: Final = Path("/run/plugind/admin.sock")
 DEFAULT_LAUNCHER_SOCKET: Final = Path("/run/plugind-launcher/launcher.sock")
 DEFAULT_POLICY: Final = Path("/etc/plugind/policy.toml")
 DEFAULT_TRUST: Final = Path("/etc/plugind/root.json")
+DEFAULT_NETWORK_RANGE: Final = "198.19.0.0/16"
+"""Half of what is set aside for benchmarks of networks (RFC 2544): no network that means it well uses it."""
+MOST_PREFIX: Final = 20
+"""A thousand instances, four addresses each."""
 FRONT_USER: Final = "plugind"
 FRONT_UID_WITHOUT_USER: Final = 1879048192
 """uid and gid of the front where there is no user plugind: the first of the range that is nobody's."""
@@ -35,6 +40,8 @@ _KEYS: Final[Mapping[str, type]] = {
     "policy": str,
     "trust": str,
     "connections_per_uid": int,
+    "nameservers": str,
+    "network_range": str,
 }
 
 
@@ -68,6 +75,10 @@ class ServeConfig:
     """The trust root, root.json; None: no key is trusted."""
     connections_per_uid: int
     """Connections that one uid may have open at a time."""
+    nameservers: tuple[str, ...]
+    """Whom the names are asked for that plugins may talk to; none: those of /etc/resolv.conf."""
+    network_range: str
+    """IPv4 range, CIDR, whose addresses stand for instances with a network, within this machine alone."""
 
 
 def load(flags: Flags, environment: Mapping[str, str]) -> ServeConfig:
@@ -92,7 +103,28 @@ def load(flags: Flags, environment: Mapping[str, str]) -> ServeConfig:
         policy=_file(stored, "policy", None if flags.dev else DEFAULT_POLICY),
         trust=_file(stored, "trust", None if flags.dev else DEFAULT_TRUST),
         connections_per_uid=connections,
+        nameservers=_nameservers(stored.get("nameservers", "")),
+        network_range=_range(stored.get("network_range", DEFAULT_NETWORK_RANGE)),
     )
+
+
+def _nameservers(text: str) -> tuple[str, ...]:
+    for each in text.split():
+        try:
+            ipaddress.ip_address(each)
+        except ValueError:
+            raise ConfigError(f"nameservers: expected addresses with spaces between, got {each!r}") from None
+    return tuple(text.split())
+
+
+def _range(text: str) -> str:
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise ConfigError(f"network_range: expected an IPv4 range such as {DEFAULT_NETWORK_RANGE}: {error}") from None
+    if network.prefixlen > MOST_PREFIX:
+        raise ConfigError(f"network_range: expected /{MOST_PREFIX} or wider, got {text}")
+    return text
 
 
 def _file(stored: Mapping[str, Any], key: str, default: Path | None) -> Path | None:

@@ -40,7 +40,11 @@ def profiles_with(parent: Path, parked: int) -> Path:
 class Daemon:
     """Started by `with`, and certain to be gone afterwards. `state`: a folder that another daemon has left."""
 
-    def __init__(self, *arguments: str, state: Path | None = None, production: bool = False) -> None:
+    def __init__(
+        self, *arguments: str, state: Path | None = None, production: bool = False, namespace: Path | None = None
+    ) -> None:
+        """`namespace`: of the network that it is to live in, by its file."""
+        self._enter = ["nsenter", f"--net={namespace}"] if namespace else []
         self._folder = Path(tempfile.mkdtemp(prefix="plugind-test-"))
         self._folder.chmod(0o755)
         self.state = state or self._folder / "state"
@@ -64,6 +68,7 @@ class Daemon:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self._enter,
                     BIN / "plugind",
                     "serve",
                     "--standalone",

@@ -95,7 +95,7 @@ def test_the_example_configuration_shows_every_setting_with_its_default(tmp_path
     shown = config.load(config.Flags(config=example), {})
     default = config.load(config.Flags(config=empty), {})
     assert set(tomllib.loads(example.read_text())) == set(config._KEYS)
-    for name in ("state", "socket", "admin_socket", "launcher_socket", "connections_per_uid"):
+    for name in ("state", "socket", "admin_socket", "launcher_socket", "connections_per_uid", "network_range"):
         assert getattr(shown, name) == getattr(default, name)
     assert (shown.policy, shown.trust) == (config.DEFAULT_POLICY, config.DEFAULT_TRUST)
 

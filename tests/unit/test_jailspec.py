@@ -20,7 +20,7 @@ PROFILE = Profile(
 
 
 def test_every_step_has_a_function_inside_and_says_why() -> None:
-    spec = jailspec.build(PROFILE, LIMITS, "a" * 64, 7, GROUND)
+    spec = jailspec.with_network(jailspec.build(PROFILE, LIMITS, "a" * 64, 7, GROUND), "::1 localhost\n")
     assert {step.name for step in spec.steps} == set(setup._STEPS)
     assert all(step.why for step in spec.steps)
     assert json.loads(json.dumps(spec.wire())) == spec.wire()
@@ -37,6 +37,18 @@ def test_order_that_the_kernel_needs() -> None:
     ]:
         assert names.index(earlier) < names.index(later)
     assert names[-1] == "seccomp"
+
+
+def test_a_network_is_entered_first_and_its_names_are_there_before_proc_is_covered() -> None:
+    without = jailspec.build(PROFILE, LIMITS, "a" * 64, 7, GROUND)
+    spec = jailspec.with_network(without, "192.0.2.1 a.example\n")
+    names = [step.name for step in spec.steps]
+    assert names[:2] == ["session", "network"], "while it still is root of its template"
+    assert names.index("scratch") < names.index("hosts") < names.index("identity")
+    arguments = {step.name: step.arguments for step in spec.steps}
+    assert arguments["hosts"] == {"text": "192.0.2.1 a.example\n"}
+    assert arguments["landlock"] == {**{s.name: s.arguments for s in without.steps}["landlock"], "network": True}
+    assert [name for name in names if name not in ("network", "hosts")] == [step.name for step in without.steps]
 
 
 def test_limits_and_uid_reach_their_steps() -> None:

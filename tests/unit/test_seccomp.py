@@ -259,3 +259,41 @@ def test_huge_pages_and_looks_into_the_page_cache(tier) -> None:
     assert [asked(tier, "fadvise64", 3, 0, 0, advice) for advice in range(6)] == [ALLOW] * 4 + [NOTIFY, ALLOW]
     assert [asked(tier, "preadv2", 3, 0, 0, 0, 0, flags) for flags in (0, 1, 8, 9)] == [ALLOW, ALLOW, NOTIFY, NOTIFY]
     assert asked(tier, "syncfs") == NOTIFY
+
+
+NETWORKED = seccomp.build(PROFILES[1], network=True)
+AF_INET, AF_INET6, AF_NETLINK, STREAM, DGRAM, RAW = 2, 10, 16, 1, 2, 3
+CLOEXEC_NONBLOCK = 0o2004000
+OF_NETWORKS = {"accept", "accept4", "bind", "connect", "listen"}
+
+
+def test_with_a_network_five_more_calls_are_allowed_whatever_their_arguments() -> None:
+    changed = {number for number in range(1200) if evaluate(NETWORKED, number) != evaluate(FILTERS[1], number)}
+    # With arguments of zero. Only of options of the level IPPROTO_IP, 0, may one differ, and 0 is none.
+    assert changed == {number_of(name) for name in OF_NETWORKS}
+    assert {evaluate(NETWORKED, number) for number in changed} == {ALLOW}
+
+
+@given(
+    family=st.one_of(st.sampled_from([AF_INET, AF_INET6, AF_NETLINK]), st.integers(0, 64), st.integers(0, 2**64 - 1)),
+    kind=st.one_of(st.integers(0, 15), st.integers(0, 2**32 - 1)),
+    protocol=st.one_of(st.sampled_from([0, 6, 17, 132, 136, 262]), st.integers(0, 2**32 - 1)),
+)
+def test_sockets_of_a_network(family, kind, protocol) -> None:
+    number = number_of("socket")
+    shape = (family & 0xFFFFFFFF, kind & 0xF, protocol)
+    inet = shape[0] in (AF_INET, AF_INET6) and shape[1:] in ((STREAM, 0), (STREAM, 6), (DGRAM, 0), (DGRAM, 17))
+    allowed = inet or shape in ((AF_NETLINK, DGRAM, 0), (AF_NETLINK, RAW, 0))
+    assert evaluate(NETWORKED, number, (family, kind, protocol)) == (ALLOW if allowed else NOTIFY)
+    assert evaluate(FILTERS[1], number, (family, kind, protocol)) == NOTIFY
+
+
+def test_what_others_have_broken_out_by_stays_refused_with_a_network() -> None:
+    number, option = number_of("socket"), number_of("setsockopt")
+    for family, kind, protocol in ((1, STREAM, 0), (17, RAW, 0), (AF_INET, RAW, 255), (40, STREAM, 0), (38, 5, 0)):
+        assert evaluate(NETWORKED, number, (family, kind | CLOEXEC_NONBLOCK, protocol)) == NOTIFY
+    assert evaluate(NETWORKED, number, (AF_INET, STREAM | CLOEXEC_NONBLOCK, 0)) == ALLOW
+    for level, name in ((1, 26), (1, 50), (1, 36), (6, 31), (6, 13), (0, 64), (41, 64), (0, 35)):
+        # SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_MARK, TCP_ULP, TCP_CONGESTION, tables of filters, multicast
+        assert evaluate(NETWORKED, option, (3, level, name)) == NOTIFY, (level, name)
+    assert evaluate(NETWORKED, option, (3, 6, 1)) == ALLOW, "TCP_NODELAY"

@@ -16,7 +16,6 @@ from plugind.sandbox.instances import Instances
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.queue import StartQueue
 
-
 MOST_PEERS: Final = 64
 
 

@@ -7,19 +7,17 @@ the templates' inits die with it.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from plugind.errors import InvalidBundleError, InvalidRequestError, IsolationUnavailableError, PlugindError
-from plugind.linux.cgroup import Base, GroupLimits
-from plugind.model import Limits, Profile
-from plugind.sandbox import channel, codestore, jailspec, notifier, protocol, template
+from plugind.linux.cgroup import Base
+from plugind.model import Profile
+from plugind.sandbox import channel, codestore, notifier, protocol, template
 from plugind.sandbox.complaints import Complaints
 from plugind.sandbox.gate import Gate
 from plugind.sandbox.hearing import Hearing

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from plugind.config import DEFAULT_NETWORK_RANGE
 from plugind.environments.shelf import Shelf
 from plugind.environments.shelf import path_of as shelf_path
 from plugind.errors import ConfigError, IsolationUnavailableError
@@ -56,6 +57,7 @@ class LauncherConfig:
     unlink: tuple[Path, ...] = ()
     keep_descriptors: tuple[int, ...] = ()
     """Such as the lock of the state: it is free only when the launcher has cleaned up."""
+    network_range: str = DEFAULT_NETWORK_RANGE
     nameservers: tuple[str, ...] = ()
     """Addresses of those that resolve names for plugins; none: those of /etc/resolv.conf."""
     unsafe: UnsafeOverrides = field(default_factory=UnsafeOverrides)

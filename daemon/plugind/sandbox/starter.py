@@ -75,9 +75,7 @@ class Starter:
         self._instances.add(instance)
         self._hearing.watch(instance)
 
-    def _spec(
-        self, profile: Profile, message: protocol.Start, uid: int, network: Network | None
-    ) -> jailspec.JailSpec:
+    def _spec(self, profile: Profile, message: protocol.Start, uid: int, network: Network | None) -> jailspec.JailSpec:
         limits = message.limits
         # What only a backstop holds counts import and run together, each of which has the whole.
         backstop = replace(limits, cpu_ms=2 * limits.cpu_ms) if isinstance(message, protocol.Park) else limits

@@ -39,6 +39,8 @@ def main() -> NoReturn:
                 profiles_dir=loaded.profiles or profiles_dir(),
                 front_uid=front_uid,
                 front_gid=front_gid,
+                nameservers=loaded.nameservers,
+                network_range=loaded.network_range,
             ),
             front,
         )

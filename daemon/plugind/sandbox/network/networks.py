@@ -1,7 +1,8 @@
 """The networks of runs, as the launcher sees them: names resolved, addresses checked, a namespace taken and given back.
 
 Two processes do the work, and are started by the first run that needs them: the resolver (names) and the keeper
-(namespaces, filters, counters). Neither is waited for: a start waits in the launcher's queue until its network is ready.
+(namespaces, filters, counters). Neither is waited for: a start waits in the launcher's queue until its network is
+ready.
 """
 
 from __future__ import annotations
@@ -326,9 +327,7 @@ class Networks:
         self._keeper = self._resolver = None
 
 
-def with_network(
-    said: Ended | Refused, used: NetworkUse, refused: tuple[Violation, ...]
-) -> Ended | Refused:
+def with_network(said: Ended | Refused, used: NetworkUse, refused: tuple[Violation, ...]) -> Ended | Refused:
     """The end of a run with what became of its network."""
     if isinstance(said, Refused):
         return said
