@@ -35,6 +35,7 @@ from plugind.sandbox.rootfs import Interpreter
 from plugind.sandbox.template import Kind, TemplateSpec
 from plugind.sandbox.templates import Templates
 from plugind.sandbox.tries import Tries
+from tests.support.fake_networks import FakeMeans
 from tests.support.jail import bundle_of
 
 PROFILES = load_profiles(Path(__file__).parents[2] / "profiles")
@@ -201,6 +202,7 @@ class World:
         self.notifiers = []
         self.broken_notifier = False
         self.shelf = FakeShelf(folder)
+        self.means = FakeMeans()
         self.begun = []
         self.front, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.front.settimeout(TIMEOUT_S)
@@ -208,7 +210,8 @@ class World:
         (folder / "code").mkdir()
         nowhere = Interpreter("/nowhere", "/nowhere")
         specs = {
-            tier: TemplateSpec(tier, 0, 65536, folder, folder, nowhere, False, b"", b"", False) for tier in (0, 1, 2)
+            tier: TemplateSpec(tier, 0, 65536, folder, folder, nowhere, False, b"", b"", b"", False)
+            for tier in (0, 1, 2)
         }
         self.launcher = Launcher(
             theirs,
@@ -220,6 +223,7 @@ class World:
             Latch(folder / "state.killed"),
             partial(jailspec.build, ground=jailspec.Ground(0, ())),
             Tries(self.base, self.start_notifier),
+            self.means,
         )
         self.thread = threading.Thread(target=self.launcher.serve, args=("fake",), daemon=True)
         self.open_files = contextlib.ExitStack()
@@ -259,7 +263,7 @@ class World:
         for each in self.templates:
             assert each.killed
             each.zygote.close()
-        assert all(each.ended for each in self.notifiers)
+        assert all(each.ended for each in (*self.notifiers, *self.means.keepers, *self.means.resolvers))
         self.front.close()
         self.theirs.close()
 
@@ -280,11 +284,11 @@ class World:
         os.close(memfd)
         return self.hear(protocol.Loaded)
 
-    def ask(self, run="r1", tier=2, digest=DIGEST, environment="", **limits):
+    def ask(self, run="r1", tier=2, digest=DIGEST, environment="", network=(), **limits):
         reader, writer = os.pipe()
         memfd = sealed_memfd("input", b"")
         wanted = replace(PROFILES.get(tier, PROFILES[2]).default_limits, **limits)
-        self.say(protocol.Start(run, digest, tier, wanted, environment), [memfd, writer, writer, writer])
+        self.say(protocol.Start(run, digest, tier, wanted, environment, network), [memfd, writer, writer, writer])
         channel.close([reader, writer, memfd])
 
     def park(self, run, tier=2):
@@ -293,11 +297,11 @@ class World:
         self.say(protocol.Park(run, DIGEST, tier, PROFILES[tier].default_limits), [memfd, writer, writer])
         channel.close([reader, writer, memfd])
 
-    def order(self, tier=2, environment=""):
+    def order(self, tier=2, environment="", more=0):
         """What the zygote is told: the order, and the instance's end of its control socket."""
         data, control, _, _ = self.zygote(tier, environment).zygote.recvmsg(1 << 16, socket.CMSG_SPACE(64))
         descriptors = list(array.array("i", control[0][2]))
-        assert len(descriptors) == 5
+        assert len(descriptors) == 5 + more
         channel.close(descriptors[1:])
         sock = self.open_files.enter_context(socket.socket(fileno=descriptors[0]))
         sock.settimeout(TIMEOUT_S)
