@@ -10,7 +10,7 @@ from typing import Final
 from plugind.batch import Answer, Item
 from plugind.errors import AuditUnavailableError, InvalidEnvironmentError, IsolationUnavailableError
 from plugind.model import Caller, Code, Mode, Outcome, PluginError, Reason, Usage, Violation
-from plugind.sandbox.protocol import KILLED
+from plugind.sandbox.protocol import ADDRESSES, KILLED, NAMES
 from plugind.turns import Full
 
 MOST_DENIALS: Final = 1024
@@ -148,6 +148,23 @@ def isolation_reason(error: IsolationUnavailableError) -> Reason:
             expected="a plugin that is not killed",
             actual=str(error),
             remedy="sudo plugindctl kill --lift TARGET --offline --reason TEXT",
+        )
+    if error.step == ADDRESSES:
+        return Reason(
+            Code.PERMISSION_NOT_APPROVED,
+            "network.addresses",
+            expected="public addresses; a private one only where its range is allowed and it was approved as such",
+            actual=str(error),
+            remedy="approve the address itself, with its port, beside the name; its range goes into `private` of the"
+            " tier's profile ([network])",
+        )
+    if error.step == NAMES:
+        return Reason(
+            Code.ISOLATION_UNAVAILABLE,
+            "network.names",
+            expected="an address for each name that was approved",
+            actual=str(error),
+            remedy="ask the name server yourself: getent ahosts NAME; another one: `nameservers` in plugind.toml",
         )
     return Reason(
         Code.ISOLATION_UNAVAILABLE,

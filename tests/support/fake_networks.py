@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from plugind.sandbox.network.resolver import Answer
+from plugind.sandbox.network.words import Caps, Failed, Given, Used
 
 from plugind.errors import IsolationUnavailableError
 from plugind.model import Endpoint
-from plugind.sandbox.network.resolver import Answer
-from plugind.sandbox.network.words import Caps, Failed, Given, Used
 
 
 class _Process:
@@ -83,7 +85,7 @@ class FakeKeeper(_Process):
         """Keep it."""
         if self.error:
             raise self.error
-        assert os.readlink(f"/proc/self/fd/{user_namespace}").startswith("user:[")
+        assert str(Path(f"/proc/self/fd/{user_namespace}").readlink()).startswith("user:[")
         self.calls.append(("take", run, key, digest, tuple(endpoints), caps))
 
     def release(self, run: str) -> None:

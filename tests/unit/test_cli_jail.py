@@ -55,6 +55,19 @@ def test_registered_version_has_the_jail_that_was_approved(daemon):
     assert "a" * 64 in plugindctl("jail", "plug_1@1.0.0").out
 
 
+def test_a_network_is_a_step_where_the_tier_may_have_one(daemon):
+    wanted = common_pb2.Permission(kind="network", entry_json='{"host": "a.example", "port": 443, "protocol": "tcp"}')
+    approval = registry_pb2.Approval(tier=1, permissions=[wanted])
+    stored(daemon, permissions=[wanted], approval=approval)
+    steps = {step["name"]: step["arguments"] for step in plugindctl("jail", "costs", "--json").json["steps"]}
+    assert "a.example" in steps["hosts"]["text"]
+    assert "network" in steps
+    for other in (registry_pb2.Approval(tier=1), registry_pb2.Approval(tier=2, permissions=[wanted])):
+        stored(daemon, permissions=[wanted], approval=other)
+        names = [step["name"] for step in plugindctl("jail", "costs", "--json").json["steps"]]
+        assert not {"network", "hosts"} & set(names)
+
+
 def test_unapproved_version_has_the_jail_that_it_asks_for(daemon):
     stored(daemon, state="submitted", limits=common_pb2.Limits(wall_ms=9000))
     told = plugindctl("jail", "costs", "--json").json

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,7 +224,12 @@ def policy_digest(path: Path | None) -> str:
 
 def jail_spec(built: Built, tier: Tier) -> JailSpec:
     """The jail that the plugin in a folder would get in a tier, with the limits that it asks for."""
-    return _jail_spec(tier, built.manifest.limits, built.digest)
+    return _jail_spec(
+        tier,
+        built.manifest.limits,
+        built.digest,
+        _hosts((each.kind, each.entry) for each in built.manifest.permissions),
+    )
 
 
 def jail_spec_of_version(version: PluginVersion) -> JailSpec:
@@ -234,7 +240,18 @@ def jail_spec_of_version(version: PluginVersion) -> JailSpec:
     limits = approval.limits if approval else version.limits
     # The approval may narrow what the evidence gives, never widen it; a higher number is less trust.
     tier = max(version.tier, approval.tier) if approval else version.tier
-    return _jail_spec(as_tier(tier), Limits(**dataclasses.asdict(limits)), version.digest)
+    permissions = approval.permissions if approval else version.permissions
+    return _jail_spec(
+        as_tier(tier),
+        Limits(**dataclasses.asdict(limits)),
+        version.digest,
+        _hosts((each.kind, each.entry_json) for each in permissions),
+    )
+
+
+def _hosts(permissions: Iterable[tuple[str, str]]) -> list[str]:
+    """Whom a plugin may talk to, by its permissions' kinds and entries."""
+    return sorted({json.loads(entry)["host"] for kind, entry in permissions if kind == "network"})
 
 
 def as_tier(number: int) -> Tier:
@@ -244,12 +261,15 @@ def as_tier(number: int) -> Tier:
     return next((tier for tier in TIERS if tier == number), 2)
 
 
-def _jail_spec(tier: Tier, limits: Limits, digest: str) -> JailSpec:
+def _jail_spec(tier: Tier, limits: Limits, digest: str, hosts: list[str]) -> JailSpec:
     from plugind.sandbox import jailspec, rootfs
 
     profile = profiles()[tier]
     limits = jailspec.effective_limits(limits, profile)
-    return jailspec.build(profile, limits, digest, EXAMPLE_UID, rootfs.ground(profile))
+    spec = jailspec.build(profile, limits, digest, EXAMPLE_UID, rootfs.ground(profile))
+    if not hosts or not profile.network_bytes_per_second:
+        return spec
+    return jailspec.with_network(spec, f"addresses found at the start, of {', '.join(hosts)}")
 
 
 def profiles() -> dict[int, Profile]:

@@ -24,15 +24,15 @@ from plugind.sandbox.network import keeper, resolver
 from plugind.sandbox.network.keeper import Keeper
 from plugind.sandbox.network.resolver import Resolver
 from plugind.sandbox.network.words import Caps, Failed, Given, Used
-from plugind.sandbox.protocol import Ended, Refused, Start
+from plugind.sandbox.protocol import NAMES, Ended, Refused, Start
 from plugind.sandbox.queue import kind_of
 from plugind.sandbox.template import Kind
 from plugind.sandbox.words import log
 
 PATIENCE_NS: Final = 10 * 10**9
 """A process that has not answered by then is taken to hang, and ends."""
-NAMES, ADDRESSES, KEEPER = "network.names", "network.addresses", "network"
-"""Steps that can fail."""
+KEEPER: Final = "network"
+"""The step that fails where a namespace cannot be had."""
 
 Told = Callable[[NetworkUse, tuple[Violation, ...]], None]
 
