@@ -56,7 +56,7 @@ def test_registered_version_has_the_jail_that_was_approved(daemon):
 
 
 def test_a_network_is_a_step_where_the_tier_may_have_one(daemon):
-    wanted = common_pb2.Permission(kind="network", entry_json='{"host": "a.example", "port": 443, "protocol": "tcp"}')
+    wanted = registry_pb2.Permission(kind="network", entry_json='{"host": "a.example", "port": 443, "protocol": "tcp"}')
     approval = registry_pb2.Approval(tier=1, permissions=[wanted])
     stored(daemon, permissions=[wanted], approval=approval)
     steps = {step["name"]: step["arguments"] for step in plugindctl("jail", "costs", "--json").json["steps"]}
