@@ -53,6 +53,7 @@ check_system() {
     command -v pkg-config >/dev/null || need pkg-config "to compile systemd-python"
     pkg-config --exists libsystemd 2>/dev/null || need libsystemd-dev "headers to compile systemd-python, which writes to the journal"
     ldconfig -p | grep -q 'libseccomp\.so\.2' || need libseccomp2 "builds the jail's seccomp filter"
+    ldconfig -p | grep -q 'libnftables\.so\.1' || need libnftables1 "loads the rules of plugins' networks"
     for pair in bwrap:bubblewrap firejail:firejail crun:crun; do
         command -v "${pair%:*}" >/dev/null || {
             optional="$optional ${pair#*:}"

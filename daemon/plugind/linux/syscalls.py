@@ -19,7 +19,7 @@ _libc.syscall.restype = ctypes.c_long
 
 def resolve() -> None:
     """Look up now what is called later: ctypes keeps what it has found, and a fork has it too."""
-    for name in ("mount", "umount2", "unshare", "sethostname", "prctl", "capset", "syscall"):
+    for name in ("mount", "umount2", "unshare", "setns", "sethostname", "prctl", "capset", "syscall"):
         getattr(_libc, name)
     c.number("clone")
 

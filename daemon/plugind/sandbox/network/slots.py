@@ -1,0 +1,221 @@
+"""The pool of slots: network namespaces with a link to the router, made ahead, each for one run at a time.
+
+A namespace that served a run is used again for the same digest only: counters of /proc/net, IP identifiers and the like
+would tell another plugin about it. Nothing inside a slot is trusted, for whoever is root of the template's user
+namespace may change it: what a run may is decided in the router (rules.py), and a slot without a run may nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from plugind.linux import rtnetlink, sock_diag
+from plugind.sandbox.network import namespaces, rules
+from plugind.sandbox.network.router import Router
+from plugind.sandbox.network.words import Caps, Endpoint, Used
+
+_FIRST_CAPS: Final = Caps(bytes_per_second=1_000_000, connections=16)
+"""Of a slot that has not had a run yet. Those of the last run are kept: the next one's often are the same."""
+_LAST_MARK: Final = 2**32 - 1
+
+
+class FullError(Exception):
+    """Every slot has a run."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One of them."""
+
+    number: int
+    key: str
+    namespace: int
+    ifindex: int
+    mark: int
+    caps: Caps
+    digest: str = ""
+    """Whose run it last had."""
+    run: str = ""
+    endpoints: tuple[Endpoint, ...] = ()
+    unclean: bool = False
+    """Its namespace is never handed out again."""
+
+
+@dataclass(slots=True)
+class _Template:
+    user_namespace: int
+    gone: bool = False
+    idle: list[Slot] = field(default_factory=list)
+    """Least recently used first."""
+
+
+class Slots:
+    """All of one router."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._settings = router.settings
+        self._templates: dict[str, _Template] = {}
+        self._running: dict[str, Slot] = {}
+        self._thrown_away: list[Slot] = []
+        self._free = list(range(self._settings.most, 0, -1))
+        self._mark = 0
+
+    # -- templates
+
+    def expect(self, key: str, user_namespace: int) -> None:
+        """A template may need slots; takes the descriptor over. Another of the same key than before is another."""
+        known = self._templates.get(key)
+        if known is not None:
+            same = os.path.sameopenfile(known.user_namespace, user_namespace)
+            if same:
+                os.close(user_namespace)
+                return
+            self.forget(key)
+        self._templates[key] = _Template(user_namespace)
+
+    def forget(self, key: str) -> None:
+        """It is gone, and with it its slots; those that have a run when that is over."""
+        template = self._templates.pop(key, None)
+        if template is not None:
+            template.gone = True
+            os.close(template.user_namespace)
+            self._throw_away(template.idle)
+            for slot in self._running.values():
+                slot.unclean |= slot.key == key
+
+    # -- runs
+
+    def take(self, run: str, key: str, digest: str, endpoints: Sequence[Endpoint], caps: Caps) -> Slot:
+        """The slot of a run from now on. Raises FullError, KeyError, OSError, NetlinkError, RulesetError."""
+        if run in self._running:
+            raise KeyError(f"{run}: has one")
+        slot = self._pick(self._templates[key], key, digest)
+        try:
+            changed = [] if slot.caps == caps else [rules.other_caps(slot.number, caps)]
+            self._router.nft.run("\n".join([*changed, rules.allow(slot.number, endpoints)]))
+        except OSError:
+            self._templates[key].idle.append(slot)  # it was one transaction: nothing is allowed
+            raise
+        slot.run, slot.digest, slot.caps, slot.endpoints = run, digest, caps, tuple(endpoints)
+        self._running[run] = slot
+        return slot
+
+    def _pick(self, template: _Template, key: str, digest: str) -> Slot:
+        for wanted in (digest, ""):
+            for slot in reversed(template.idle):
+                if slot.digest == wanted:
+                    template.idle.remove(slot)
+                    return slot
+        return self._make(template, key)
+
+    def release(self, run: str) -> Used:
+        """The end of a run, of which no process is left. Raises KeyError, OSError, ValueError."""
+        slot = self._running.pop(run)
+        try:
+            rtnetlink.link_down(self._router.links, slot.ifindex)
+            used = self._used(slot)
+            self._make_ready_again(slot)
+        except (OSError, ValueError):
+            slot.unclean = True
+            self._throw_away([slot])
+            raise
+        if slot.unclean:
+            self._throw_away([slot])
+        else:
+            self._templates[slot.key].idle.append(slot)
+        return used
+
+    def _used(self, slot: Slot) -> Used:
+        nft, number = self._router.nft, slot.number
+        counted = {name: rules.count_of(nft.listed(f"set {rules.TABLE} {name}"), number) for name in rules.COUNTED}
+        refused = [
+            refusal
+            for digit in ("4", "6")
+            for refusal in rules.refusals(nft.listed(f"set {rules.TABLE} refused{digit}_{rules.link(number)}"))
+        ]
+        return Used(
+            run=slot.run,
+            sent_bytes=counted["sent"][1],
+            received_bytes=counted["received"][1],
+            connections=counted["begun"][0],
+            refused=tuple(refused),
+            refused_others=counted["others"][0],
+        )
+
+    def _make_ready_again(self, slot: Slot) -> None:
+        mark, following = slot.mark, self._next_mark()
+        self._router.nft.run(
+            "\n".join(
+                [
+                    rules.allow_no_more(slot.number, slot.endpoints),
+                    rules.unready(slot.number, mark),
+                    rules.ready(slot.number, following, slot.caps),
+                ]
+            )
+        )
+        slot.mark, slot.run, slot.endpoints = following, "", ()
+        self._router.forget_connections(mark)
+        with namespaces.entered(slot.namespace):
+            if sock_diag.left():
+                sock_diag.destroy()
+                slot.unclean |= sock_diag.left()
+        if not slot.unclean:
+            # Now and not with the next run: a link that comes up lets nothing through for a moment. Nothing is allowed.
+            rtnetlink.link_up(self._router.links, slot.ifindex)
+
+    def _next_mark(self) -> int:
+        self._mark = self._mark % _LAST_MARK + 1
+        return self._mark
+
+    # -- what is done while there is nothing else to do
+
+    def work(self) -> bool:
+        """One thing that can be done ahead; False where there is none. Raises OSError, NetlinkError, RulesetError."""
+        if self._thrown_away:
+            self._unmake(self._thrown_away.pop())
+            return True
+        for key, template in self._templates.items():
+            fresh = sum(not slot.digest for slot in template.idle)
+            if fresh < self._settings.spare and self._free:
+                template.idle.append(self._make(template, key))
+                return True
+        return False
+
+    def _make(self, template: _Template, key: str) -> Slot:
+        number = self._free.pop() if self._free else self._evict()
+        namespace = -1
+        try:
+            namespace = namespaces.owned_by(template.user_namespace)
+            ifindex = self._router.connect(number, namespace)
+            slot = Slot(number, key, namespace, ifindex, self._next_mark(), _FIRST_CAPS)
+            self._router.nft.run(rules.ready(number, slot.mark, slot.caps))
+        except BaseException:
+            if namespace >= 0:
+                os.close(namespace)
+            self._free.append(number)
+            raise
+        return slot
+
+    def _evict(self) -> int:
+        """The number of a slot that is no more: one that was thrown away, or the one that has been idle longest."""
+        if not self._thrown_away:
+            idle = [template for template in self._templates.values() if template.idle]
+            if not idle:
+                raise FullError
+            self._throw_away([min(idle, key=lambda each: each.idle[0].mark).idle.pop(0)])
+        self._unmake(self._thrown_away.pop())
+        return self._free.pop()
+
+    def _throw_away(self, slots: Iterable[Slot]) -> None:
+        self._thrown_away += slots
+
+    def _unmake(self, slot: Slot) -> None:
+        os.close(slot.namespace)
+        gone = rules.unready(slot.number, slot.mark)
+        self._router.nft.run("\n".join([rules.allow_no_more(slot.number, slot.endpoints), gone]))
+        self._router.disconnect(slot.number, slot.ifindex)
+        self._free.append(slot.number)
