@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from plugind.sandbox.network.resolver import Answer
-from plugind.sandbox.network.words import Caps, Failed, Given, Used
+from plugind.sandbox.network.words import Caps, Endpoint, Failed, Given, Used
 
 from plugind.errors import IsolationUnavailableError
-from plugind.model import Endpoint
 
 
 class _Process:
@@ -43,7 +42,7 @@ class _Process:
             return None
         return self._words.pop(0)
 
-    def end(self) -> None:
+    def end(self, patience_s: float = 0) -> None:
         """It is over."""
         self.ended = True
         self.sock.close()

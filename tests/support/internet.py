@@ -25,9 +25,10 @@ from plugind.linux import constants as c
 from plugind.linux import syscalls
 from plugind.sandbox.network import namespaces
 
-HOST4, HOST6 = "203.0.113.1", "2001:db8:1::1"
-OUTSIDE4 = ("203.0.113.10", "203.0.113.11", "192.0.2.80")
-OUTSIDE6 = ("2001:db8:1::10", "2001:db8:1::11")
+# Public ones: those for documentation are refused, whatever was approved.
+HOST4, HOST6 = "9.9.9.1", "2620:fe::1"
+OUTSIDE4 = ("9.9.9.10", "9.9.9.11", "8.8.4.80")
+OUTSIDE6 = ("2620:fe::10", "2620:fe::11")
 PORTS = (8001, 8002)
 """Of the echo servers, of TCP and UDP, on every address outside and on the host."""
 HTTP_PORT = 8080

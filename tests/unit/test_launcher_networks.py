@@ -5,9 +5,9 @@ from __future__ import annotations
 import select
 
 import pytest
-from plugind.sandbox.network.words import Caps, Refusal
+from plugind.sandbox.network.words import Caps, Endpoint, Refusal
 
-from plugind.model import Endpoint, NetworkUse, Violation, Wanted
+from plugind.model import NetworkUse, Violation, Wanted
 from plugind.sandbox import protocol
 from plugind.sandbox.gate import MOST_PEERS
 from tests.unit.test_launcher import DIGEST, PROFILES, World, wait_for, works, world
@@ -33,7 +33,7 @@ def begin(world: World, wanted: Wanted = LITERAL, run: str = "r1"):
     """A run with a network that has begun; its order."""
     world.ask(run, 1, network=(wanted,))
     if wanted is NAME:
-        wait_for(lambda: resolver(world).asked)
+        wait_for(lambda: run in dict(resolver(world).asked))
         resolver(world).answer(run, api_example_org=["8.8.8.8"])
     wait_for(lambda: any(call[:2] == ("take", run) for call in keeper(world).calls))
     keeper(world).give(run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 import os
 import resource
 import shutil
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from plugind.config import DEFAULT_NETWORK_RANGE
+from plugind.config import DEFAULT_NETWORK_RANGE, DEFAULT_STATE
 from plugind.environments.shelf import Shelf
 from plugind.environments.shelf import path_of as shelf_path
 from plugind.errors import ConfigError, IsolationUnavailableError
@@ -26,6 +28,7 @@ from plugind.sandbox import codestore, features, jailspec, rootfs, template, uid
 from plugind.sandbox.latch import Latch, path_of
 from plugind.sandbox.launcher import Launcher
 from plugind.sandbox.network.networks import Processes
+from plugind.sandbox.network.words import Settings
 from plugind.sandbox.starter import Build
 from plugind.sandbox.template import TemplateSpec
 from plugind.sandbox.templates import Templates
@@ -135,7 +138,7 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
         shelf = Shelf(shelf_path(config.state_dir))
         templates = Templates(base, specs, unavailable, template.start, template.Starting, shelf)
         build = _builder(profiles, config.unsafe)
-        means = Processes(base, config.nameservers)
+        means = Processes(base, _network_settings(config, name), config.nameservers)
         launcher = Launcher(front, base, profiles, templates, code, builtin, latch, build, Tries(base), means)
         signal.signal(signal.SIGTERM, lambda _number, _frame: launcher.stop())
         try:
@@ -148,6 +151,12 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             launcher.shut_down()
+
+
+def _network_settings(config: LauncherConfig, name: str) -> Settings:
+    # The usual state folder has the names that an operator knows; any other daemon of this machine has its own.
+    suffix = "" if config.state_dir == DEFAULT_STATE else hashlib.sha256(name.encode()).hexdigest()[:7]
+    return Settings(JAILS / f"plugind-{name}.network", ipaddress.IPv4Network(config.network_range), suffix=suffix)
 
 
 def _unavailable(profiles: Mapping[int, Profile]) -> dict[int, str]:

@@ -26,7 +26,7 @@ from plugind.sandbox.words import log
 
 BUDGET: Final = GroupLimits(memory_bytes=192 * 1024 * 1024, pids=4, cpu_percent=100)
 START_TIMEOUT_S: Final = 15.0
-_END_TIMEOUT_S: Final = 10.0
+END_TIMEOUT_S: Final = 10.0
 _READY: Final = b"ready"
 
 
@@ -85,15 +85,15 @@ class Keeper:
         self.link.close()
         raise EOFError(f"{type(message).__name__}: only the launcher says that")
 
-    def end(self) -> None:
-        """Have it take everything back; SIGKILL, and a sweep, if it does not. Raises OSError."""
+    def end(self, patience_s: float = END_TIMEOUT_S) -> None:
+        """Have it take everything back; SIGKILL, and a sweep, if it does not in time. Raises OSError."""
         with contextlib.suppress(OSError):
             self._say(words.End())
         self.link.close()
         self.sock.close()
         pidfd = os.pidfd_open(self._pid)  # our own unreaped child: the pid cannot have been reused
         try:
-            obeyed = bool(select.select([pidfd], [], [], _END_TIMEOUT_S)[0])
+            obeyed = bool(select.select([pidfd], [], [], patience_s)[0])
         finally:
             os.close(pidfd)
         if not obeyed:

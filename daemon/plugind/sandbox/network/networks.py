@@ -23,7 +23,7 @@ from plugind.sandbox.loop import Loop
 from plugind.sandbox.network import keeper, resolver
 from plugind.sandbox.network.keeper import Keeper
 from plugind.sandbox.network.resolver import Resolver
-from plugind.sandbox.network.words import Caps, Failed, Given, Used
+from plugind.sandbox.network.words import Caps, Endpoint, Failed, Given, Settings, Used
 from plugind.sandbox.protocol import NAMES, Ended, Refused, Start
 from plugind.sandbox.queue import kind_of
 from plugind.sandbox.template import Kind
@@ -31,6 +31,8 @@ from plugind.sandbox.words import log
 
 PATIENCE_NS: Final = 10 * 10**9
 """A process that has not answered by then is taken to hang, and ends."""
+LOST_S: Final = 0.1
+"""One that is gone, or hangs, is not waited for: the loop stands still meanwhile."""
 KEEPER: Final = "network"
 """The step that fails where a namespace cannot be had."""
 
@@ -52,13 +54,17 @@ class Means(Protocol):
 class Processes:
     """The real ones, in groups of their own."""
 
-    def __init__(self, base: Base, nameservers: Sequence[str]) -> None:
+    def __init__(self, base: Base, settings: Settings, nameservers: Sequence[str]) -> None:
+        """Undoes what an earlier keeper has left behind, if one has. Raises OSError."""
         self._base = base
+        self._settings = settings
         self._nameservers = nameservers
+        if settings.folder.exists():
+            keeper.sweep(settings)
 
     def keeper(self) -> Keeper:
         """Raises IsolationUnavailableError, OSError."""
-        return keeper.start(keeper.Settings(), self._base.create_template("networks"))
+        return keeper.start(self._settings, self._base.create_template("networks"))
 
     def resolver(self) -> Resolver:
         """Raises IsolationUnavailableError, OSError."""
@@ -121,6 +127,7 @@ class Networks:
         self._caps = {
             tier: Caps(profile.network_bytes_per_second, profile.network_connections)
             for tier, profile in profiles.items()
+            if profile.network_bytes_per_second
         }
         self._means = means
         self._template = template
@@ -182,7 +189,8 @@ class Networks:
         init = self._template(kind)
         if init is None:
             return  # it is on its way, and so is the run's turn
-        endpoints = addresses.check(start.network, answers, self._private[start.tier])
+        found = addresses.check(start.network, answers, self._private[start.tier])
+        endpoints = [Endpoint(each.address, each.protocol, each.port) for each in found]
         keeper = self._keeping()
         users = os.open(f"/proc/{init}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -288,7 +296,7 @@ class Networks:
         log(f"{why}; runs with a network end, and it is started again by the next one")
         if self._keeper is not None:
             self._loop.leave(self._keeper.sock)
-            self._keeper.end()
+            self._keeper.end(LOST_S)
             self._keeper = None
         for grant in list(self._grants.values()):
             if grant.told is not None:
