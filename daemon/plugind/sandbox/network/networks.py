@@ -286,6 +286,7 @@ class Networks:
             case Given() if grant is not None:
                 grant.given = said
             case Failed() if grant is not None and grant.told:
+                log(f"what run {said.run} did with its network is not known: {said.detail}")
                 self._ended(grant, NetworkUse(), ())
             case Failed() if grant is not None:
                 self._fail(grant, IsolationUnavailableError(KEEPER, said.detail))
