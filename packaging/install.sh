@@ -55,6 +55,7 @@ sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || mi
     command -v pkg-config >/dev/null || missing="$missing pkg-config"
     pkg-config --exists libsystemd 2>/dev/null || missing="$missing libsystemd-dev"
     ldconfig -p | grep -q 'libseccomp\.so\.2' || missing="$missing libseccomp2"
+    ldconfig -p | grep -q 'libnftables\.so\.1' || missing="$missing libnftables1"
     command -v systemd-sysusers >/dev/null || missing="$missing systemd"
     [ -z "$missing" ] || die "missing here: apt-get install$missing"
 }

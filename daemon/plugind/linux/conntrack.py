@@ -1,4 +1,7 @@
-"""Entries of connection tracking, found by their mark and forgotten by their tuple. Source: linux/netfilter/nfnetlink_conntrack.h."""
+"""Entries of connection tracking, found by their mark and forgotten by their tuple.
+
+Source: linux/netfilter/nfnetlink_conntrack.h.
+"""
 
 from __future__ import annotations
 

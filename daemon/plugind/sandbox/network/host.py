@@ -2,7 +2,8 @@
 
 What has to be remembered for that lies in a file, so that it is undone after a kill -9 too: by the next start, or by
 sweep(). IPv6 forwarding is never switched on: the host would from then on ignore router advertisements, and perhaps
-lose its own way out with them. Sources: Documentation/networking/ip-sysctl.rst, inet_forward_change() in net/ipv4/devinet.c.
+lose its own way out with them.
+Sources: Documentation/networking/ip-sysctl.rst, inet_forward_change() in net/ipv4/devinet.c.
 """
 
 from __future__ import annotations

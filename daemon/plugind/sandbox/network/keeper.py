@@ -2,7 +2,8 @@
 
 It alone loads pyroute2 and libnftables (0.1 s, 33 MiB), after the fork. When it is killed, its router goes, and every
 link with it, as soon as the launcher has closed its own socket into that namespace, which receive() does when it
-notices; until then every rule stays in force. What it has changed on the host is undone by the next start, or by sweep().
+notices; until then every rule stays in force. What it has changed on the host is undone by the next start, or by
+sweep().
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The rulesets of the router and of the host as texts, and what the router's counters say. Pure.
 
 All a run may is elements of a few sets of the router, keyed by the slot's link on the router's side, which no plugin
-can reach. A slot without a run has no element in `allowed4` and `allowed6`: everything it sends is refused. Protocols are
-numbers: what they are called is a file of the machine. Sources: nft(8), libnftables-json(5).
+can reach. A slot without a run has no element in `allowed4` and `allowed6`: everything it sends is refused. Protocols
+are numbers: what they are called is a file of the machine. Sources: nft(8), libnftables-json(5).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UPLINK: Final = "up"
 TABLE: Final = "inet plugind"
 """Of the router."""
 COUNTED: Final = ("sent", "received", "begun", "others")
-_CAPPED: Final = ("sending", "receiving", "connections")
+_CAPPED: Final = ("sending", "receiving")
 _BURST_BYTES: Final = 128 * 1024
 """More than one packet can be before it is cut for the wire: a limit below it would let none of these pass, ever."""
 _NAMES: Final = {str(number): name for name, number in PROTOCOLS.items()} | {name: name for name in PROTOCOLS}
@@ -76,15 +76,15 @@ table {TABLE} {{
         type ifname
         flags dynamic
     }}
-    set connections {{
-        type ifname
-        flags dynamic
+    map beginnings {{
+        type ifname : verdict
     }}
     map refusals {{
         type ifname : verdict
     }}
     chain input {{
         type filter hook input priority filter; policy drop;
+        iifname != {{ "{UPLINK}", "lo" }} iifname @sending goto refuse
     }}
     chain output {{
         # What it refuses with, and nothing else: it has nothing to say of its own.
@@ -95,10 +95,9 @@ table {TABLE} {{
     chain forward {{
         type filter hook forward priority filter; policy drop;
         iifname "{UPLINK}" goto into
-        goto from
+        iifname @sending goto from
     }}
     chain from {{
-        iifname @sending drop
         meta nfproto ipv4 iifname . ip saddr != @sources4 drop
         meta nfproto ipv6 iifname . ip6 saddr != @sources6 drop
         oifname != "{UPLINK}" goto refuse
@@ -110,7 +109,9 @@ table {TABLE} {{
         ct state invalid drop
         iifname . ct mark @current goto leave
         # The first packet of a connection, or one that has another run's mark.
-        iifname @connections goto refuse
+        iifname vmap @beginnings
+    }}
+    chain begin {{
         ct mark set iifname map @marks
         iifname @begun
         goto leave
@@ -122,8 +123,7 @@ table {TABLE} {{
     chain into {{
         ct state != {{ established, related }} drop
         oifname . ct mark != @current drop
-        oifname @receiving drop
-        oifname @received accept
+        oifname @receiving oifname @received accept
     }}
     chain refuse {{
         # A kernel's own word about a connection, such as of a port that was closed meanwhile: nobody tried anything.
@@ -139,7 +139,7 @@ table {TABLE} {{
 def slot(number: int, addresses: Addresses) -> str:
     """What a slot has as long as it is there: its addresses, and where its refusals are counted."""
     name = link(number)
-    lines = [f"add chain {TABLE} refused_{name}"]
+    lines = [f"add chain {TABLE} refused_{name}", f"add chain {TABLE} begin_{name}"]
     for digit, kind, family in (("4", "ipv4_addr", "ip"), ("6", "ipv6_addr", "ip6")):
         many = f"{{ type {kind} . inet_proto . inet_service; size {MOST_REFUSALS}; flags dynamic; counter; }}"
         count = f"add @refused{digit}_{name} {{ {family} daddr . meta l4proto . th dport counter }} return"
@@ -150,6 +150,7 @@ def slot(number: int, addresses: Addresses) -> str:
     lines += [
         f"add rule {TABLE} refused_{name} iifname @others",
         f'add element {TABLE} refusals {{ "{name}" : jump refused_{name} }}',
+        f'add element {TABLE} beginnings {{ "{name}" : goto begin_{name} }}',
         f'add element {TABLE} sources4 {{ "{name}" . {addresses.far4} }}',
         f'add element {TABLE} sources6 {{ "{name}" . {addresses.far6} }}',
     ]
@@ -162,10 +163,10 @@ def no_slot(number: int, addresses: Addresses) -> str:
     return "\n".join(
         [
             f'delete element {TABLE} refusals {{ "{name}" : jump refused_{name} }}',
+            f'delete element {TABLE} beginnings {{ "{name}" : goto begin_{name} }}',
             f'delete element {TABLE} sources4 {{ "{name}" . {addresses.far4} }}',
             f'delete element {TABLE} sources6 {{ "{name}" . {addresses.far6} }}',
-            f"flush chain {TABLE} refused_{name}",
-            f"delete chain {TABLE} refused_{name}",
+            *(f"{verb} chain {TABLE} {each}_{name}" for verb in ("flush", "delete") for each in ("refused", "begin")),
             f"delete set {TABLE} refused4_{name}",
             f"delete set {TABLE} refused6_{name}",
         ]
@@ -195,6 +196,7 @@ def unready(number: int, mark: int) -> str:
             *(f'delete element {TABLE} {each} {{ "{name}" }}' for each in (*COUNTED, *_CAPPED)),
             f"flush set {TABLE} refused4_{name}",
             f"flush set {TABLE} refused6_{name}",
+            f"flush chain {TABLE} begin_{name}",
         ]
     )
 
@@ -202,16 +204,19 @@ def unready(number: int, mark: int) -> str:
 def other_caps(number: int, caps: Caps) -> str:
     """Replace them."""
     name = link(number)
-    return "\n".join([*(f'delete element {TABLE} {each} {{ "{name}" }}' for each in _CAPPED), _caps(name, caps)])
+    gone = [f'delete element {TABLE} {each} {{ "{name}" }}' for each in _CAPPED]
+    return "\n".join([*gone, f"flush chain {TABLE} begin_{name}", _caps(name, caps)])
 
 
 def _caps(name: str, caps: Caps) -> str:
-    rate = f"limit rate over {caps.bytes_per_second} bytes/second burst {_BURST_BYTES} bytes"
+    rate = f"limit rate {caps.bytes_per_second} bytes/second burst {_BURST_BYTES} bytes"
     return "\n".join(
         [
             f'add element {TABLE} sending {{ "{name}" {rate} }}',
             f'add element {TABLE} receiving {{ "{name}" {rate} }}',
-            f'add element {TABLE} connections {{ "{name}" ct count over {caps.connections} }}',
+            # Rules and not an element: the kernel throws an element that counts connections away when it counts none.
+            f"add rule {TABLE} begin_{name} ct count over {caps.connections} goto refuse",
+            f"add rule {TABLE} begin_{name} goto begin",
         ]
     )
 
@@ -252,6 +257,7 @@ def host(settings: Settings) -> str:
 table inet {settings.table} {{
     chain input {{
         type filter hook input priority filter - 10; policy accept;
+        iifname "{uplink}" meta l4proto 6 reject with tcp reset
         iifname "{uplink}" reject with icmpx admin-prohibited
     }}
     chain forward {{
