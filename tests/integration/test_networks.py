@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,109 @@ def test_a_page_of_the_web(daemon: Daemon, tmp_path: Path) -> None:
     url = f"http://{OUTSIDE4[0]}:{HTTP_PORT}/"
     answer = approved(daemon, tmp_path, "reads_page", code, permission(OUTSIDE4[0], HTTP_PORT), payload=url)
     assert (answer["outcome"], answer["output"]) == ("ok", PAGE.decode())
+
+
+def test_what_nobody_approved_or_nobody_may_have(daemon: Daemon, tmp_path: Path) -> None:
+    none = approved(daemon, tmp_path, "asks_nothing", SPEAKS, payload=[[OUTSIDE4[0], "tcp", PORTS[0]]])
+    assert (none["outcome"], none["output"]) == ("ok", ["EPERM"])
+    assert [(each["kind"], each["name"]) for each in none["violations"]] == [("syscall", "socket")]
+    two = approved(daemon, tmp_path, "of_tier_two", SPEAKS, permission(OUTSIDE4[0], PORTS[0]), payload=[], tier=2)
+    assert two["decision"] == "deny"
+    assert "PERMISSION_NOT_APPROVED" in {each["code"] for each in two["reasons"]}
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "127.0.0.1", "10.0.0.1", "::ffff:9.9.9.10", "fe80::1"])
+def test_addresses_that_nobody_may_talk_to_deny_the_run(daemon: Daemon, tmp_path: Path, address: str) -> None:
+    name = "asks_" + address.replace(".", "_").replace(":", "_")
+    answer = approved(daemon, tmp_path, name, SPEAKS, permission(address, PORTS[0]), payload=[])
+    assert answer["decision"] == "deny"
+    (reason,) = answer["reasons"]
+    assert (reason["code"], reason["rule"]) == ("PERMISSION_NOT_APPROVED", "network.addresses")
+    assert address in reason["actual"]
+
+
+def test_a_session_and_a_map_have_the_network_too(daemon: Daemon, tmp_path: Path) -> None:
+    cell = [OUTSIDE4[0], "tcp", PORTS[0]]
+    assert approved(daemon, tmp_path, "talks", SPEAKS, permission(*cell[::2]), payload=[cell])["output"] == ["ok"]
+    client = daemon.client()
+    with client.session("talks", stage=STAGE) as session:
+        assert session.call_many([[cell], [[OUTSIDE4[1], "tcp", PORTS[0]]], [cell]]) == [
+            ["ok"],
+            ["ECONNREFUSED"],
+            ["ok"],
+        ]
+    ended = outcome(client, session.close().audit_log)
+    assert ended["network"]["connections"] == 2
+    assert [each["name"] for each in ended["violations"]] == [f"{OUTSIDE4[1]}:{PORTS[0]}/tcp"]
+    assert client.map("talks", [[cell], [cell]], stage=STAGE).outputs == [["ok"], ["ok"]]
+
+
+def test_names_in_the_instance_are_those_of_its_hosts_file(daemon: Daemon, tmp_path: Path) -> None:
+    code = (
+        "import socket\n"
+        "def run(payload, context):\n"
+        "    try:\n"
+        "        return [open('/etc/hosts').read(), socket.getaddrinfo('localhost', 1)[0][4][0],\n"
+        "                socket.getaddrinfo('example.org', 1)]\n"
+        "    except socket.gaierror as error:\n"
+        "        return [open('/etc/hosts').read(), socket.getaddrinfo('localhost', 1)[0][4][0], str(error)]\n"
+    )
+    answer = approved(daemon, tmp_path, "looks_up", code, permission(OUTSIDE4[0], PORTS[0]))
+    hosts, local, missing = answer["output"]
+    assert hosts.splitlines()[:2] == ["127.0.0.1 localhost", "::1 localhost"]
+    assert local in ("127.0.0.1", "::1")
+    assert "Name or service not known" in missing or "Temporary failure" in missing
+    assert [each for each in answer["violations"] if each["kind"] == "network"] == [], "it did not even ask"
+
+
+FLOODS = f"""
+import socket, time
+def run(payload, context):
+    if not payload:
+        return 0
+    sock = socket.socket()
+    sock.connect(("{OUTSIDE4[0]}", payload))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 26)
+    sock.setblocking(False)
+    data, sent = bytes(1 << 20), 0
+    while True:
+        try:
+            sent += sock.send(data)
+        except BlockingIOError:
+            time.sleep(0.01)
+"""
+
+
+def test_after_a_kill_nothing_more_reaches_the_peer(daemon: Daemon, internet: Internet, tmp_path: Path) -> None:
+    """What is queued is as much as the kernel takes; the peer reads a little of it, and then all that still comes."""
+    with internet.listen(OUTSIDE4[0], 9001) as listening, ThreadPoolExecutor(1) as pool:
+        assert approved(daemon, tmp_path, "floods", FLOODS, permission(OUTSIDE4[0], 9001), payload=0)["output"] == 0
+        client = daemon.client()
+        running = pool.submit(client.run, "floods", 9001, stage=STAGE)
+        peer, _ = listening.accept()
+        with peer:
+            peer.settimeout(5)
+            assert peer.recv(1000)
+            time.sleep(0.3)  # whatever fits is under way
+            client.kill("floods", reason="a test")
+            peer.setblocking(False)
+            arrived = drained(peer)  # was here before the kill returned
+            time.sleep(0.5)
+            assert drained(peer) == 0
+            assert arrived > 0
+        with pytest.raises(Killed):
+            running.result(timeout=20)
+        client.lift_kill("floods", reason="a test")
+
+
+def drained(peer: socket.socket) -> int:
+    """Reads what is here now."""
+    count = 0
+    while True:
+        try:
+            data = peer.recv(1 << 20)
+        except (BlockingIOError, ConnectionResetError):  # of which the host tells, that knows the connection no more
+            return count
+        if not data:
+            return count
+        count += len(data)

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from plugind.errors import IsolationUnavailableError
 from plugind.sandbox.network.resolver import Answer
 from plugind.sandbox.network.words import Caps, Endpoint, Failed, Given, Used
-
-from plugind.errors import IsolationUnavailableError
 
 
 class _Process:

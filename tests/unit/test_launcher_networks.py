@@ -5,11 +5,11 @@ from __future__ import annotations
 import select
 
 import pytest
-from plugind.sandbox.network.words import Caps, Endpoint, Refusal
 
 from plugind.model import NetworkUse, Violation, Wanted
 from plugind.sandbox import protocol
 from plugind.sandbox.gate import MOST_PEERS
+from plugind.sandbox.network.words import Caps, Endpoint, Refusal
 from tests.unit.test_launcher import DIGEST, PROFILES, World, wait_for, works, world
 
 __all__ = ["world"]

@@ -156,7 +156,7 @@ class Networks:
         if grant.answers is not None and not grant.asked:
             try:
                 self._ask(grant, grant.answers)
-            except (IsolationUnavailableError, OSError) as error:
+            except (IsolationUnavailableError, OSError, ValueError) as error:
                 self._fail(grant, error)
         return grant.failure is not None
 
