@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import socket
+import threading
 import time
 from typing import Any
 
@@ -186,6 +188,33 @@ def test_socket_pairs_carry_nothing_to_a_sibling(box: Box) -> None:
 @attack(55, "count a sibling's sockets in /proc/self/net", "a network namespace of its own")
 def test_socket_counts_carry_nothing(box: Box) -> None:
     Channel(box, "socket_count", "socket_count").assert_nothing_came_through()
+
+
+@attack(
+    55,
+    "watch the counters below /proc/self/net that are the whole machine's: sockets, their memory, packets of each CPU",
+    "taken away in each network namespace",
+)
+def test_counters_of_the_whole_machine_are_out_of_sight(box: Box) -> None:
+    over = threading.Event()
+
+    def make_traffic() -> None:
+        while not over.is_set():
+            with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as stack:
+                for _ in range(20):
+                    one = stack.enter_context(socket.create_connection(server.getsockname()))
+                    one.send(b"x" * 1000)
+
+    traffic = threading.Thread(target=make_traffic)
+    traffic.start()
+    try:
+        seen = box.run("siblings.counters", seconds=0.5).value()
+    finally:
+        over.set()
+        traffic.join()
+    assert seen["changed"] == []
+    assert {"/proc/self/net/sockstat", "/proc/self/net/softnet_stat"} <= set(seen["refused"])
+    assert seen["read"] > 10, "what is its own namespace's is there"
 
 
 @attack(

@@ -94,3 +94,27 @@ def leave_marks():
 def clear_flags():
     """The flags of descriptor 0 as they were at first."""
     fcntl.fcntl(0, fcntl.F_SETFL, 0)
+
+
+def counters(seconds):
+    """Which files below /proc/self/net have changed after a while, and which cannot be read."""
+    before = _net_files()
+    time.sleep(seconds)
+    after = _net_files()
+    return {
+        "changed": sorted(name for name in before if before[name] != after.get(name)),
+        "refused": sorted(name for name, text in before.items() if text is None),
+        "read": sum(text is not None for text in before.values()),
+    }
+
+
+def _net_files():
+    found = {}
+    for folder, _, names in os.walk("/proc/self/net", onerror=lambda error: found.update({error.filename: None})):
+        for name in names:
+            try:
+                with open(os.path.join(folder, name), "rb") as file:
+                    found[os.path.join(folder, name)] = file.read()
+            except OSError:
+                found[os.path.join(folder, name)] = None
+    return found

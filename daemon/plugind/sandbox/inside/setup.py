@@ -6,6 +6,7 @@ template's user namespace and of nothing else; after `capabilities` it is nobody
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -18,7 +19,9 @@ from plugind.linux import landlock, syscalls
 from plugind.sandbox.inside.packages import THREAD_POOLS
 
 _LOCKED_DOWN = c.MS_NOSUID | c.MS_NODEV
-PROC_SUPER_MAGIC = 0x9FA0
+_COUNTERS_OF_ALL = ("sockstat", "sockstat6", "protocols", "softnet_stat", "stat")
+"""Below /proc/PID/net, but of the whole machine: what siblings and the host do shows in them. A mode stays with the
+network namespace, whose root this process is until it has another uid."""
 _NAMESPACE_COUNTS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
@@ -84,6 +87,9 @@ def setup_proc(context: Context) -> None:
     syscalls.mount("proc", "/proc", "proc", c.MS_NOEXEC | _LOCKED_DOWN, "subset=pid")
     if os.readlink("/proc/self") != str(os.getpid()) or os.path.exists("/proc/sys"):
         raise OSError(0, "the mounted proc is not this instance's own with subset=pid", "/proc")
+    for name in _COUNTERS_OF_ALL:
+        with contextlib.suppress(FileNotFoundError):  # this kernel has none
+            os.chmod(f"/proc/self/net/{name}", 0)
 
 
 def setup_hostname(_context: Context, name: str) -> None:
