@@ -44,6 +44,24 @@ def folder(
     return target
 
 
+def program(
+    parent: Path, name: str, content: str | bytes, *, limits: str = "", input_schema: object = True, stage: str = "*"
+) -> Path:
+    """The folder of a plugin with runtime "exec"; `content` is its program, `limits` lines of TOML."""
+    target = parent / f"{name}-1.0.0"
+    (target / "schemas").mkdir(parents=True)
+    (target / "bin").mkdir()
+    (target / "plugin.toml").write_text(
+        f'schema = 1\nname = "{name}"\nversion = "1.0.0"\nsummary = "For tests"\nlicense = "MIT"\norigin = "authored"\n'
+        f'runtime = "exec"\nentrypoint = "bin/{name}"\nstages = ["{stage}"]\n[limits]\n{limits}\n'
+    )
+    (target / "bin" / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    (target / "bin" / name).chmod(0o755)
+    (target / "schemas/input.json").write_text(json.dumps(input_schema))
+    (target / "schemas/output.json").write_text("true")
+    return target
+
+
 def built(parent: Path, *arguments: str, **named: object) -> bytes:
     """Its bundle."""
     return bundle.build(folder(parent, *arguments, **named))  # type: ignore[arg-type]

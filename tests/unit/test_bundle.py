@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ origin = "authored"
 entrypoint = "demo:run"
 stages = ["*"]
 """
+PROGRAM = TOML.replace("demo:run", "bin/tool") + 'runtime = "exec"\n'
 FILES = {
     "plugin.toml": TOML,
     "demo.py": "def run(payload, context):\n    return payload * 2\n",
@@ -313,7 +315,7 @@ def test_a_bundle_above_the_limit_is_refused_unread():
         ("plugin.json", "{}", r"plugin.json: expected no file of this name"),
         ("plugin.toml", TOML.replace("demo:run", "demo2:run"), r"expected a file demo2.py or demo2/__init__.py"),
         ("plugin.toml", TOML.replace("demo:run", "json:run"), r'got "json" of the standard library'),
-        ("plugin.toml", TOML + 'runtime = "exec"\n', r'runtime: expected "python"'),
+        ("plugin.toml", PROGRAM, r"entrypoint: expected a file bin/tool, which is the program, got none"),
         ("plugin.toml", TOML + '[schemas]\ninput = "no.json"\n', r"no.json: expected the schema of the input"),
     ],
 )
@@ -321,6 +323,25 @@ def test_build_tells_what_is_wrong_with_which_file(folder, name, text, words):
     (folder / name).write_text(text)
     with pytest.raises(InvalidBundleError, match=words):
         bundle.build(folder)
+
+
+def test_program_has_to_be_executable_also_in_a_bundle_that_others_made(folder):
+    (folder / "plugin.toml").write_text(PROGRAM)
+    (folder / "bin").mkdir()
+    (folder / "bin/tool").write_text("#!/bin/sh\ncat\n")
+    (folder / "bin/tool.py").write_text("no function here = \n")  # what is no Python is told of all the same
+    with pytest.raises(InvalidBundleError, match=r"bin/tool: expected an executable file .*: chmod \+x bin/tool"):
+        bundle.build(folder)
+    (folder / "bin/tool").chmod(0o700)
+    with pytest.raises(InvalidBundleError, match=r"\Abin/tool.py:1: invalid syntax\Z"):
+        bundle.build(folder)
+    (folder / "bin/tool.py").unlink()
+    data = bundle.build(folder)
+    read = bundle.read(data)
+    assert (read.manifest.runtime, read.manifest.entrypoint, read.executable) == ("exec", "bin/tool", {"bin/tool"})
+    members = [replace(member, executable=False) for member in members_of(data)]
+    with pytest.raises(InvalidBundleError, match="bin/tool: expected an executable file"):
+        bundle.read(ustar.write(members))
 
 
 def test_build_tells_every_problem_at_once(folder):

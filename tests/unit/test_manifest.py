@@ -215,6 +215,11 @@ NESTED = [
     ),
     ({"origin": "adapted"}, f'adapted_from: expected "plug_N@MAJOR.MINOR.PATCH", such as "plug_12@1.0.0", {MISSING}'),
     ({"runtime": "exec", "interface": "functions", "entrypoint": "x"}, 'interface: expected "json" for runtime "exec", got functions'),
+    (
+        {"runtime": "exec", "environment": "science", "entrypoint": "x"},
+        'environment: expected "base" for runtime "exec", as packages are Python\'s, got another one',
+    ),
+    ({"runtime": "exec", "entrypoint": "../x"}, 'entrypoint: expected a path without empty, . or .. parts, got "../x"'),
     ({"interface": "functions"}, 'entrypoint: expected a module, such as "calculations", got "demo:run"'),
     ({"entrypont": "x"}, "entrypont: unknown field; did you mean entrypoint?"),
     ({"\x1b[2J": 1}, r'"\u001b[2J": unknown field; known are: ' + ", ".join(

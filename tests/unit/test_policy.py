@@ -38,9 +38,19 @@ OPEN = Policy(
 )
 
 
-def record(*, tier=1, state="active", stages=("*",), permissions=(READ,), limits=Limits(), approved=None, **approval):  # noqa: B008 - frozen
+def record(
+    *,
+    tier=1,
+    state="active",
+    stages=("*",),
+    permissions=(READ,),
+    limits=Limits(),  # noqa: B008 - frozen
+    approved=None,
+    runtime="python",
+    **approval,
+):
     manifest = Manifest(
-        *("costs", "1.0.0", "", "MIT", "authored", "python", ">=3.11", "base", "json", "m:run"),
+        *("costs", "1.0.0", "", "MIT", "authored", runtime, ">=3.11", "base", "json", "m:run"),
         stages=tuple(stages),
         deterministic=True,
         limits=limits,
@@ -135,6 +145,7 @@ DENIALS = [
     ({"profiles": {2: PROFILES[2]}}, "TIER_NOT_ALLOWED", "tier.profile"),
     ({"policy": without("tiers", 1)}, "TIER_NOT_ALLOWED", "tier.1"),
     ({"policy": with_rule("tiers", 1, enabled=False)}, "TIER_NOT_ALLOWED", "tier.1.enabled"),
+    ({"record": record(tier=2, permissions=(), runtime="exec"), "evidence_tier": 2}, "TIER_NOT_ALLOWED", "tier.2.runtime"),
     ({"record": record(stages=["report"])}, "STAGE_NOT_ALLOWED", "manifest.stages"),
     ({"record": record(stages=["report"]), "stage": ""}, "STAGE_NOT_ALLOWED", "manifest.stages"),
     ({"record": dataclasses.replace(record(), approval=dataclasses.replace(record().approval, stages=()))}, "STAGE_NOT_ALLOWED", "gate.stages"),
@@ -505,3 +516,18 @@ def test_error_of_any_evaluator_denies_and_a_decision_is_passed_on():
     assert decide_safely(facts(), breaks).reasons[0].actual == "RecursionError: too deep"
     assert decide_safely(facts()) == decide(facts())
     assert isinstance(decide_safely(facts()), Decision)
+
+
+def test_programs_run_in_a_tier_whose_profile_lets_them():
+    asked = facts(record=record(tier=2, permissions=(), runtime="exec"), evidence_tier=2)
+    denied = decide(asked)
+    (reason,) = denied.reasons
+    assert (reason.expected, reason.actual) == (
+        'runtime = "python" in Tier 2, whose profile has exec_allowed = false',
+        'costs@1.0.0 has runtime = "exec"',
+    )
+    assert "set exec_allowed = true in tier2.toml" in reason.remedy
+    assert [each.name for each in explain(asked) if not each.ok] == ["tier"]
+    let = {2: dataclasses.replace(PROFILES[2], exec_allowed=True)}
+    assert decide(dataclasses.replace(asked, profiles=let)).allowed
+    assert decide(facts(record=record(runtime="exec"))).allowed, "Tier 1, as shipped"

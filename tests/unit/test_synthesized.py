@@ -12,14 +12,14 @@ from plugind.errors import AuditUnavailableError, NotAllowedError
 from plugind.model import POLICY_UID, Hold
 from plugind.policy import synthesized
 from plugind.policy.rules import Policy, Synthesized
-from plugind.provenance import staticcheck
+from plugind.provenance import bundle, staticcheck
 from plugind.provenance.evidence import Trust
 from plugind.provenance.keys import PrivateKey
 from plugind.registry.database import Registry
 from plugind.registry.store import Store
 from plugind_client.cli import words
 from plugind_proto.v1 import registry_pb2
-from tests.support.plugins import CALLER, ECHO, approval, attested, built
+from tests.support.plugins import CALLER, ECHO, approval, attested, built, program
 
 READ = '[[permissions.file_read]]\npath = "wbs.json"\n'
 IMPORTS = "import math, json as j\nfrom collections.abc import Mapping\ndef run(p, c):\n    import re\n    return p\n"
@@ -108,6 +108,19 @@ def test_everything_else_waits_for_a_person(tmp_path, catalog, given):
     record = handed_in(catalog, generated(tmp_path, **given))
     assert (record.state, record.approval) == ("submitted", None)
     assert [each.action for each in catalog.history("echo")] == ["submit"]
+
+
+def test_programs_wait_for_a_person_and_no_caller_hands_one_in(tmp_path, catalog):
+    folder = program(tmp_path, "tool", "#!/usr/bin/python3\n")
+    toml = folder / "plugin.toml"
+    toml.write_text(toml.read_text().replace('"authored"', '"synthesized"').replace("bin/tool", "tool.py"))
+    (folder / "bin/tool").rename(folder / "tool.py")  # by their names all files could pass
+    data = bundle.build(folder)
+    with pytest.raises(NotAllowedError, match="it is a program, and only Python source is looked at"):
+        by_a_caller(catalog, data)
+    record = handed_in(catalog, data)
+    assert (record.state, record.approval) == ("submitted", None)
+    assert "it is a program" in synthesized.objection(record, [record], [])
 
 
 def test_name_of_a_plugin_that_people_wrote_cannot_be_taken_over(tmp_path, catalog):

@@ -23,7 +23,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[RunFacts], Iterator[Objection]]], ...]]
     ("approval", objections.approval),  # 5. it is approved, and the approval has not lapsed
     ("holds", objections.holds),  # 6. nothing holds it
     ("evidence", objections.evidence),  # 7. it still has the evidence for the tier that was approved
-    ("tier", objections.tier),  # 8. profile and policy have that tier, and it is enabled
+    ("tier", objections.tier),  # 8. profile and policy have that tier, it is enabled, and may run what this is
     ("stage", objections.stage),  # 9. manifest, approval and policy allow the stage
     ("permissions", objections.permissions),  # 10. approved, and allowed by profile, tier and stage
     ("limits", objections.limits),  # 11. within the ceilings of profile and policy

@@ -149,9 +149,9 @@ def evidence(facts: RunFacts) -> Iterator[Objection]:
 
 
 def tier(facts: RunFacts) -> Iterator[Objection]:
-    """Profile and policy have the tier that was approved, and it is enabled."""
-    _, approved = _approved(facts)
-    if approved is None:
+    """Profile and policy have the tier that was approved, it is enabled, and may run what this is."""
+    record, approved = _approved(facts)
+    if record is None or approved is None:
         return
     number = approved.tier
     if number not in facts.profiles:
@@ -173,6 +173,21 @@ def tier(facts: RunFacts) -> Iterator[Objection]:
             _edit(f"tier.{number}"),
             rule.mode,
         )
+    yield from _runtime(facts, record, number)
+
+
+def _runtime(facts: RunFacts, record: PluginVersion, number: int) -> Iterator[Objection]:
+    profile = facts.profiles.get(number)
+    if profile is None or profile.exec_allowed or record.manifest.runtime != "exec":
+        return
+    to_sign = "have it vetted for Tier 1: plugindctl sign FILE --key KEY, then: plugindctl submit FILE"
+    yield _objection(
+        Code.TIER_NOT_ALLOWED,
+        f"tier.{number}.runtime",
+        f'runtime = "python" in Tier {number}, whose profile has exec_allowed = false',
+        f'{record.label} has runtime = "exec"',
+        f"{to_sign}; or set exec_allowed = true in tier{number}.toml and start the daemon again",
+    )
 
 
 def stage(facts: RunFacts) -> Iterator[Objection]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from plugind.model import POLICY_UID, Manifest, PluginVersion
 
+_NO_PYTHON: Final = "it is a program, and only Python source is looked at"
 _MOST_IMPORTS: Final = 20
 """Named in a reason; the others are counted."""
 
@@ -24,6 +25,7 @@ def objection(record: PluginVersion, versions: Iterable[PluginVersion], decision
     against = (
         (record.state in ("active", "revoked"), f"it is {record.state}"),
         (bool(record.manifest.permissions), "it asks for permissions"),
+        (record.manifest.runtime != "python", _NO_PYTHON),
         # Or anybody could put generated code in the place of what people wrote and looked at.
         (any(each.manifest.origin != "synthesized" for each in versions), "the plugin is not generated throughout"),
         # Whoever approves, rejects, rolls back or holds it has taken the plugin over.
@@ -45,6 +47,7 @@ def objection_to_caller(
     against = (
         (manifest.origin != "synthesized", f'its origin is "{manifest.origin}"'),
         (bool(manifest.permissions), "it asks for permissions"),
+        (manifest.runtime != "python", _NO_PYTHON),
         (attested, "it has attestations or keys"),
         (any(each.manifest.origin != "synthesized" for each in versions), "the plugin is not generated throughout"),
         (

@@ -65,7 +65,8 @@ def build(source: Path, *, version_suffix: str = "") -> bytes:
         members[manifests.FILE_NAME] = Member(manifests.FILE_NAME, toml)
     files = {path: member.data for path, member in members.items()}
     manifest = manifests.parse_manifest(files[manifests.FILE_NAME], present=files)
-    problems = [*_name_problems(files), *contents.inspect(manifest, files).problems]
+    executable = {path for path, member in members.items() if member.executable}
+    problems = [*_name_problems(files), *contents.inspect(manifest, files, executable).problems]
     problems += pythoncode.problems(manifest, files)
     if problems:
         raise InvalidBundleError(*problems)
@@ -93,14 +94,15 @@ def read(data: bytes) -> Bundle:
     _check_files(fields["files"], files)  # 5
     if manifests.parse_manifest(files[manifests.FILE_NAME], present=files) != manifest:  # 6
         raise InvalidBundleError(f"{INDEX}: manifest: expected what {manifests.FILE_NAME} says, got something else")
-    found = contents.require(contents.inspect(manifest, files))  # 7
+    executable = frozenset(member.name for member in rest if member.executable)
+    found = contents.require(contents.inspect(manifest, files, executable))  # 7
     sequence = manifests.sequence_of(manifest.version)
     if _encode(manifest, sequence, rest) != data:  # 8
         raise InvalidBundleError(f"{INDEX}: expected the bytes that `plugindctl build` makes, got others")
     return Bundle(
         manifest=manifest,
         files=files,
-        executable=frozenset(member.name for member in rest if member.executable),
+        executable=executable,
         digest=hashlib.sha256(data).hexdigest(),
         sequence=sequence,
         size_bytes=len(data),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from plugind import jsontext
@@ -39,13 +39,11 @@ class Contents:
     problems: tuple[str, ...]
 
 
-def inspect(manifest: Manifest, files: Mapping[str, bytes]) -> Contents:
+def inspect(manifest: Manifest, files: Mapping[str, bytes], executable: Collection[str]) -> Contents:
     """Parse schemas and cases, and look for the entry point. Raises nothing: problems are in the result."""
-    problems = list(_not_yet(manifest, files))
+    problems = _not_yet(files)
     schemas = [_schema(manifest, files, which, problems) for which in ("input", "output")]
-    if manifest.runtime == "python" and not module_file(manifest, files):
-        wanted = manifest.entrypoint.partition(":")[0].replace(".", "/")
-        problems.append(f"plugin.toml: entrypoint: expected a file {wanted}.py or {wanted}/__init__.py, got none")
+    problems += _entrypoint(manifest, files, executable)
     cases = []
     for path in sorted(files):
         if match := _CASE.fullmatch(path):
@@ -58,16 +56,26 @@ def inspect(manifest: Manifest, files: Mapping[str, bytes]) -> Contents:
 
 def module_file(manifest: Manifest, files: Mapping[str, bytes]) -> str:
     """The file of the entry point's module; empty when there is none."""
+    if manifest.runtime != "python":
+        return ""
     path = manifest.entrypoint.partition(":")[0].replace(".", "/")
     return next((name for name in (f"{path}.py", f"{path}/__init__.py") if name in files), "")
 
 
-def _not_yet(manifest: Manifest, files: Mapping[str, bytes]) -> list[str]:
+def _entrypoint(manifest: Manifest, files: Mapping[str, bytes], executable: Collection[str]) -> Iterator[str]:
+    place = manifest.entrypoint
+    if manifest.runtime == "python":
+        if not module_file(manifest, files):
+            wanted = place.partition(":")[0].replace(".", "/")
+            yield f"plugin.toml: entrypoint: expected a file {wanted}.py or {wanted}/__init__.py, got none"
+    elif place not in files:
+        yield f"plugin.toml: entrypoint: expected a file {place}, which is the program, got none"
+    elif place not in executable:
+        yield f"{place}: expected an executable file (plugin.toml: entrypoint), got one that is not: chmod +x {place}"
+
+
+def _not_yet(files: Mapping[str, bytes]) -> list[str]:
     problems = []
-    if manifest.runtime != "python":
-        problems.append(
-            f'plugin.toml: runtime: expected "python" (this release runs no other), got "{manifest.runtime}"'
-        )
     if "requirements.lock" in files:
         problems.append(
             "requirements.lock: expected none: this release has the standard library only, and vendors nothing"

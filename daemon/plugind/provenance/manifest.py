@@ -140,6 +140,10 @@ def _entrypoint(fields: Fields, runtime: str, interface: str) -> str:
     if runtime == "exec":
         if interface == "functions":
             fields.problem("interface", 'expected "json" for runtime "exec"', "functions")
+        if fields.raw("environment") not in (None, "base"):
+            fields.problem(
+                "environment", 'expected "base" for runtime "exec", as packages are Python\'s', "another one"
+            )
         return fields.check("entrypoint", grammar.bundle_path)
     if interface == "functions":
         return fields.match("entrypoint", grammar.MODULE, 'a module, such as "calculations"')
