@@ -175,7 +175,11 @@ class Parking:
 
     def ran(self, record: PluginVersion, grant: Grant, environment: str = "") -> None:
         """A run of this has ended well, or it was made active: the next one is to find an instance that waits."""
-        if self._stopped or record.state != "active" or not self._profiles[grant.tier].parked or grant.network:
+        if self._stopped or record.state != "active" or not self._profiles[grant.tier].parked:
+            return
+        if record.manifest.runtime != "python":
+            return  # there is nothing to import
+        if grant.network:
             return  # a namespace with a network is taken for a run, and it is empty where its plugin is imported
         kind = _kind(record, grant, environment)
         lot = self._lots.get(kind)

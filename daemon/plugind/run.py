@@ -421,6 +421,7 @@ class Runner:
             mode=run.request.mode,
             environment=run.environment,
             network=grant.network,
+            runtime=run.record.manifest.runtime,
         )
         if self._parking and request.mode in ("run", "map") and not request.network:
             run.waiting = self._parking.take(run.record, grant, run.environment)

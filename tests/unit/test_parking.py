@@ -92,8 +92,8 @@ class Desk:
         profile = SimpleNamespace(parked=parked, stdio_bytes=100)
         self.parking = parking.Parking(self.catalog, self.ledger, self.box, {2: profile}, lambda: self.policy)
 
-    def version(self, name: str, state: str = "active"):
-        manifest = SimpleNamespace(name=name, version="1.0.0", interface="json", entrypoint="a:run")
+    def version(self, name: str, state: str = "active", runtime: str = "python"):
+        manifest = SimpleNamespace(name=name, version="1.0.0", interface="json", entrypoint="a:run", runtime=runtime)
         record = SimpleNamespace(
             digest=name * 64,
             state=state,
@@ -129,6 +129,13 @@ async def test_the_first_run_finds_none_and_each_further_one_its_own():
     intents = [number for number, each in enumerate(desk.ledger.records) if each.event == "INTENT"]
     assert [each.intent for each in found] == intents[:5]
     assert len(desk.box.waiting) == 1
+
+
+async def test_a_program_has_nothing_to_import():
+    desk = Desk()
+    plugin = desk.version("a", runtime="exec")
+    assert [await desk.run(plugin) for _ in range(3)] == [None] * 3
+    assert (desk.box.parked, desk.ledger.records) == ([], [])
 
 
 async def test_nothing_is_imported_while_a_crowd_runs(monkeypatch):

@@ -46,6 +46,8 @@ class InstanceRequest:
     """Digest of its environment's files; empty: the standard library alone."""
     network: tuple[Wanted, ...] = ()
     """Whom it may talk to. Empty: it has no network."""
+    runtime: str = "python"
+    """Or "exec": the entrypoint is a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,8 @@ class Running:
         """Input memfd and the write ends of the three pipes, to be sent and closed."""
         request = self.request
         kind = {"interface": request.interface, "entrypoint": request.entrypoint, "mode": request.mode}
+        if request.runtime == "exec":
+            kind |= {"runtime": "exec", "output_bytes": str(request.limits.output_bytes)}
         head = json.dumps({**request.context, **kind}).encode()
         content = self._nonce + len(head).to_bytes(4, "big") + head + request.input
         opened = [sealed_memfd("input", content)]

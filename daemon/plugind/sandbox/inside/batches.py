@@ -51,7 +51,7 @@ class _Reader:
 
 def _input(plugin: Plugin, text: memoryview) -> tuple[dict[str, Any], bytes]:
     try:
-        value = plugin.answer(json.loads(bytes(text)))
+        value = plugin.answer(plugin.load(bytes(text)))
     except Exception as error:
         return {"error": _raised(error)}, b""
     try:

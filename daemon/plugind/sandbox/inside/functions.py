@@ -52,6 +52,10 @@ class Plugin:
         if not self.non_finite:
             self._context = Context(call["stage"], call["plan_id"])
 
+    def load(self, text: bytes) -> object:
+        """The value of an input."""
+        return json.loads(text)
+
     def answer(self, payload: Any) -> object:
         """What it makes of one input. Raises what it raises."""
         if not self.non_finite:

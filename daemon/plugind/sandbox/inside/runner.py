@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from plugind.sandbox.inside import batches
 from plugind.sandbox.inside.functions import Plugin, describe, encode
+from plugind.sandbox.inside.program import Program
 
 NONCE_BYTES = 16
 HEADER = struct.Struct(f">{NONCE_BYTES}scQ")
@@ -49,8 +50,12 @@ def run(input_descriptor: int, result_descriptor: int, requests: int = -1) -> No
         _serve(nonce, call, requests, result_descriptor)
         flush()
     else:
-        answer_once(lambda: Plugin(call), call, content, nonce, result_descriptor)
+        answer_once(lambda: _plugin(call), call, content, nonce, result_descriptor)
     os._exit(0)
+
+
+def _plugin(call: dict[str, str]) -> Plugin:
+    return Program(call) if call.get("runtime") == "exec" else Plugin(call)
 
 
 def answer_once(
@@ -66,7 +71,7 @@ def _answer(plugin: Plugin, call: dict[str, str], content: bytes) -> Callable[[]
     if call["mode"] == "map":
         results = batches.answer(plugin, content)
         return lambda: results
-    value = plugin.answer(json.loads(content))
+    value = plugin.answer(plugin.load(content))
     return lambda: plugin.encode(value)
 
 
@@ -77,7 +82,7 @@ def _serve(nonce: bytes, call: dict[str, str], requests: int, result: int) -> No
     if not request:
         return
     try:
-        plugin = Plugin(call)  # only now: from here on its first input's time is measured
+        plugin = _plugin(call)  # only now: from here on its first input's time is measured
     except BaseException as error:
         failure = b"E", encode(describe(error))
         answer: Callable[[bytes], tuple[bytes, bytes]] = lambda _: failure  # noqa: E731
@@ -90,7 +95,7 @@ def _serve(nonce: bytes, call: dict[str, str], requests: int, result: int) -> No
 
 def _answer_one(plugin: Plugin, text: bytes) -> tuple[bytes, bytes]:
     def answer() -> Callable[[], bytes]:
-        value = plugin.answer(json.loads(text))
+        value = plugin.answer(plugin.load(text))
         return lambda: plugin.encode(value)
 
     return _outcome(answer)
