@@ -217,7 +217,7 @@ NESTED = [
     ({"runtime": "exec", "interface": "functions", "entrypoint": "x"}, 'interface: expected "json" for runtime "exec", got functions'),
     (
         {"runtime": "exec", "environment": "science", "entrypoint": "x"},
-        'environment: expected "base" for runtime "exec", as packages are Python\'s, got another one',
+        'environment: expected "base": packages are for Python, got "science"',
     ),
     ({"runtime": "exec", "entrypoint": "../x"}, 'entrypoint: expected a path without empty, . or .. parts, got "../x"'),
     ({"interface": "functions"}, 'entrypoint: expected a module, such as "calculations", got "demo:run"'),

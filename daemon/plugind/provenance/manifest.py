@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from plugind.errors import InvalidBundleError
 from plugind.model import Interface, Limits, Manifest, Permission
 from plugind.provenance import grammar
-from plugind.provenance.fields import Fields
+from plugind.provenance.fields import Fields, shown
 
 FILE_NAME: Final = "plugin.toml"
 MAX_MANIFEST_BYTES: Final = 64 * 1024
@@ -140,10 +140,8 @@ def _entrypoint(fields: Fields, runtime: str, interface: str) -> str:
     if runtime == "exec":
         if interface == "functions":
             fields.problem("interface", 'expected "json" for runtime "exec"', "functions")
-        if fields.raw("environment") not in (None, "base"):
-            fields.problem(
-                "environment", 'expected "base" for runtime "exec", as packages are Python\'s', "another one"
-            )
+        if (environment := fields.raw("environment")) not in (None, "base"):
+            fields.problem("environment", 'expected "base": packages are for Python', shown(environment))
         return fields.check("entrypoint", grammar.bundle_path)
     if interface == "functions":
         return fields.match("entrypoint", grammar.MODULE, 'a module, such as "calculations"')
