@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import json
 import os
 import select
 import signal
@@ -12,10 +13,14 @@ import socket
 import struct
 import time
 import urllib.request
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute
 
+from plugind.errors import IsolationUnavailableError
+from plugind.linux import conntrack, netlink, nftables, sock_diag
 from plugind.sandbox.network import keeper, namespaces
 from plugind.sandbox.network.words import Caps, Endpoint, Failed, Given, Settings, Used
 from tests.support import internet
@@ -400,3 +405,369 @@ def test_nothing_that_waits_to_be_sent_leaves_after_the_cut(start, template, net
 def tcp_bytes_received(sock):
     """tcpi_bytes_received of struct tcp_info, which counts what nobody has read too."""
     return struct.unpack_from("Q", sock.getsockopt(socket.IPPROTO_TCP, 11, 256), 128)[0]
+
+
+def state_of(kept):
+    """What there is in the router: links, elements of sets, connections. Asked from a socket of the launcher's."""
+    pid = kept._pid
+    router = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    try:
+        with namespaces.entered(router):
+            nft = nftables.Nftables()
+            with IPRoute() as ip:
+                links = len(list(ip.get_links()))
+            listed = json.loads(nft.listed("ruleset"))["nftables"]
+            nft.close()
+            elements = {
+                each["set" if "set" in each else "map"]["name"]: len(
+                    each["set" if "set" in each else "map"].get("elem", ())
+                )
+                for each in listed
+                if "set" in each or "map" in each
+            }
+            chains = sum("chain" in each for each in listed)
+            with conntrack.connect() as sock:
+                connections = len(netlink.dump(sock, 1 << 8 | 1, bytes(4)))
+    finally:
+        os.close(router)
+    return links, elements, chains, connections, len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def connections_of(namespace):
+    with namespaces.entered(namespace), conntrack.connect() as sock:
+        return len(netlink.dump(sock, 1 << 8 | 1, bytes(4)))
+
+
+def settled(kept):
+    """Its idle work is done."""
+    before = None
+    while (now := state_of(kept)) != before:
+        before = now
+        time.sleep(0.15)
+    return now
+
+
+def test_500_runs_leave_nothing_behind(start, template, net, tmp_path) -> None:
+    kept = start(Settings(folder=tmp_path, most=6, spare=1))
+    allowed = [Endpoint(OUTSIDE4[0], "tcp", PORTS[0]), Endpoint(OUTSIDE6[0], "udp", PORTS[1])]
+    before = connections_of(net.host)
+
+    def run(number, *, real=False):
+        given = take(kept, template, f"r{number}", allowed, digest=f"d{number % 5}", caps=Caps(10**7 + number % 3, 50))
+        if real:
+            assert inside(
+                template,
+                given.namespace,
+                lambda: [
+                    speak(each.address, each.protocol, each.port) for each in (*allowed, Endpoint(HOST4, "tcp", 1))
+                ],
+            )[:2] == ["ok", "ok"]
+        os.close(given.namespace)
+        used = release(kept, f"r{number}")
+        assert used.connections == (2 if real else 0)
+
+    for number in range(20):
+        run(number, real=True)
+    first = settled(kept)
+    assert first[3] == 0, "connections are tracked still"
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for number in range(20, 500):
+        run(number, real=number % 10 == 0)
+    assert settled(kept) == first
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert connections_of(net.host) == before
+    kept.forget("tier2")
+    links, elements, _, _, _ = settled(kept)
+    assert links == 2  # lo and the uplink
+    assert not any(count for name, count in elements.items() if not name.startswith("__"))
+
+
+def host_state(net):
+    with namespaces.entered(net.host):
+        nft = nftables.Nftables()
+        rules = nft.listed("ruleset")
+        nft.close()
+        with IPRoute() as ip:
+            links = sorted(each.get_attr("IFLA_IFNAME") for each in ip.get_links())
+            routes = sorted(str((each.get_attr("RTA_DST"), each.get_attr("RTA_OIF"))) for each in ip.get_routes())
+        names = [
+            "ip_forward",
+            "conf/all/accept_redirects",
+            "conf/wan/forwarding",
+            "conf/lo/forwarding",
+            "conf/default/forwarding",
+        ]
+        sysctls = [namespaces.sysctl(f"net/ipv4/{name}") for name in names]
+        six = namespaces.sysctl("net/ipv6/conf/all/forwarding")
+    return json.loads(rules)["nftables"][1:], links, routes, sysctls, six
+
+
+FOREIGN = """
+table inet somebodys {
+    set things {
+        type ipv4_addr
+        elements = { 192.0.2.1 }
+    }
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        ip saddr @things counter drop
+    }
+}
+"""
+
+
+def has_table(net, name="plugind"):
+    return any(each.get("table", {}).get("name") == name for each in host_state(net)[0])
+
+
+def test_on_the_host_only_ours_comes_and_all_of_it_goes(start, net, template) -> None:
+    with namespaces.entered(net.host):
+        nft = nftables.Nftables()
+        nft.run(FOREIGN)
+        namespaces.set_sysctl("net/ipv4/conf/all/accept_redirects", "0")  # which the kernel would set to 1
+        namespaces.set_sysctl("net/ipv4/conf/lo/forwarding", "1")
+    before = host_state(net)
+    kept = start()
+    during = host_state(net)
+    assert {each["table"]["name"] for each in during[0] if "table" in each} == {"somebodys", "plugind"}
+    assert [each for each in during[0] if "somebodys" in json.dumps(each)] == before[0]
+    assert set(during[1]) - set(before[1]) == {"plugind0"}
+    assert during[3][0] == "1"
+    with namespaces.entered(net.host):
+        kept.end()
+        assert host_state(net) == before
+        nft.run("delete table inet somebodys")
+        nft.close()
+
+
+def test_ipv6_forwarding_of_the_host_is_never_switched_on_and_a_plugin_is_told_at_once(template, tmp_path) -> None:
+    net = Internet(forwards6=False)
+    with namespaces.entered(net.host):
+        kept = keeper.start(Settings(folder=tmp_path, most=2), FakeGroup())
+    try:
+        given = take(kept, template, endpoints=[Endpoint(OUTSIDE6[0], "tcp", PORTS[0])])
+        assert inside(template, given.namespace, lambda: speak(OUTSIDE6[0], "tcp", PORTS[0])) in {
+            "ENETUNREACH",
+            "EHOSTUNREACH",
+            "EACCES",
+            "ECONNREFUSED",
+        }
+        assert host_state(net)[4] == "0"
+    finally:
+        with namespaces.entered(net.host):
+            kept.end()
+        net.close()
+
+
+def test_after_kill_9_nothing_passes_and_the_next_start_sweeps(start, net, template, tmp_path) -> None:
+    before = host_state(net)
+    kept = start()
+    given = take(kept, template, endpoints=[Endpoint(OUTSIDE4[0], "tcp", PORTS[0])])
+    assert inside(template, given.namespace, lambda: speak(OUTSIDE4[0], "tcp", PORTS[0])) == "ok"
+    os.kill(kept._pid, signal.SIGKILL)
+    assert select.select([kept.sock], [], [], 10)[0]
+    with pytest.raises(EOFError):
+        while True:
+            kept.receive()
+    deadline = time.monotonic() + 5
+    while "plugind0" in host_state(net)[1]:
+        assert time.monotonic() < deadline, "its link is still there"
+        time.sleep(0.02)
+    assert inside(template, given.namespace, lambda: speak(OUTSIDE4[0], "tcp", PORTS[0])) != "ok"
+    assert has_table(net)
+    assert host_state(net)[3][0] == "1"
+    os.waitpid(kept._pid, 0)
+    kept.sock.close()
+    kept._group.remove()
+    again = start()
+    assert has_table(net)
+    with namespaces.entered(net.host):
+        again.end()
+    assert host_state(net) == before
+
+
+def test_the_launcher_sweeps_at_its_own_start_what_a_killed_keeper_left(start, net, tmp_path) -> None:
+    before = host_state(net)
+    kept = start()
+    os.kill(kept._pid, signal.SIGKILL)
+    kept.link.close()
+    with namespaces.entered(net.host):
+        keeper.sweep(kept._settings)
+        assert host_state(net) == before
+        keeper.sweep(kept._settings)
+        kept.end()
+    assert host_state(net) == before
+
+
+def test_it_does_not_start_where_a_route_leads_into_its_range(start, net, tmp_path) -> None:
+    before = host_state(net)
+    with namespaces.entered(net.host), IPRoute() as ip:
+        ip.route("add", dst="198.19.7.0/24", gateway=OUTSIDE4[0])
+        try:
+            with pytest.raises(IsolationUnavailableError, match=r"198\.19\.0\.0/16, found 198\.19\.7\.0/24 dev wan"):
+                keeper.start(Settings(folder=tmp_path), FakeGroup())
+        finally:
+            ip.route("del", dst="198.19.7.0/24", gateway=OUTSIDE4[0])
+    assert host_state(net) == before
+
+
+def test_two_daemons_of_one_machine_need_two_names_and_two_ranges(start, net, template, tmp_path) -> None:
+    before = host_state(net)
+    first = start()
+    with namespaces.entered(net.host), pytest.raises(IsolationUnavailableError, match="plugind0"):
+        keeper.start(Settings(folder=tmp_path / "b", range4=IPv4Network("198.18.0.0/16")), FakeGroup())
+    second = start(
+        Settings(
+            folder=tmp_path / "b",
+            suffix="b",
+            range4=IPv4Network("198.18.0.0/16"),
+            range6=IPv6Network("fd70:6c75:676a::/48"),
+            most=4,
+        )
+    )
+    with namespaces.entered(net.host):
+        first.end()
+    given = take(second, template, endpoints=[Endpoint(OUTSIDE4[0], "tcp", PORTS[0])])
+    assert inside(template, given.namespace, lambda: speak(OUTSIDE4[0], "tcp", PORTS[0])) == "ok"
+    with namespaces.entered(net.host):
+        second.end()
+    assert host_state(net)[:3] == before[:3]
+
+
+@pytest.mark.parametrize("state", ["established", "lingering", "udp"])
+def test_sockets_that_are_left_are_destroyed_and_the_namespace_is_used_again(start, template, net, state) -> None:
+    kept = start()
+    protocol = "udp" if state == "udp" else "tcp"
+    given = take(kept, template, "a", [Endpoint(OUTSIDE4[0], protocol, 9013)])
+    listening = net.listen(OUTSIDE4[0], 9013)
+    reads, writes = os.pipe()
+
+    def leave():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if state == "udp" else socket.SOCK_STREAM)
+        sock.connect((OUTSIDE4[0], 9013))
+        if state == "lingering":
+            with contextlib.suppress(BlockingIOError):
+                sock.setblocking(False)
+                while True:
+                    sock.send(bytes(1 << 20))
+        else:
+            theirs.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", sock.fileno()))])
+        os.write(writes, b"x")
+
+    ours, theirs = socket.socketpair()
+    pid = instance(template, given.namespace, leave)
+    assert os.read(reads, 1) == b"x"
+    os.waitpid(pid, 0)
+    with namespaces.entered(given.namespace):
+        assert sock_diag.left()
+    before = namespace_of(given)
+    release(kept, "a")
+    if state == "lingering":
+        with namespaces.entered(given.namespace):
+            assert not sock_diag.left()
+    again = take(kept, template, "b")
+    # One that somebody still holds cannot be destroyed altogether: then another namespace serves.
+    assert (namespace_of(again) == before) == (state == "lingering")
+    for each in (ours, theirs, listening):
+        each.close()
+    os.close(reads)
+    os.close(writes)
+
+
+def test_slots_of_a_template_that_is_gone_are_not_there_for_the_next_of_its_name(start, template) -> None:
+    kept = start()
+    given = take(kept, template, "a")
+    idle = take(kept, template, "b")
+    release(kept, "b")
+    kept.forget("tier2")
+    release(kept, "a")
+    other = Template()
+    try:
+        again = take(kept, other, "c")
+        assert namespace_of(again) not in {namespace_of(given), namespace_of(idle)}
+        # Also where nobody said that the first is gone.
+        third = Template()
+        release(kept, "c")
+        assert namespace_of(take(kept, third, "d")) != namespace_of(again)
+        third.close()
+    finally:
+        other.close()
+
+
+def test_what_a_template_s_root_does_in_its_namespace_changes_nothing_of_what_it_may(start, template) -> None:
+    kept = start()
+    given = take(kept, template, endpoints=[Endpoint(OUTSIDE4[0], "tcp", PORTS[0])])
+
+    def meddle():
+        with IPRoute() as ip:
+            eth0 = ip.link_lookup(ifname="eth0")[0]
+            ip.link("set", index=eth0, address="02:00:00:00:00:99")
+            ip.link("set", index=eth0, address="02:70:6c:75:67:01")
+            ip.addr("add", index=eth0, address="203.0.113.77", prefixlen=24)
+        return [speak(address, "tcp", PORTS[1]) for address in OUTSIDE4]
+
+    assert "ok" not in inside(template, given.namespace, meddle)
+    release(kept)
+
+
+def test_a_template_s_root_that_deletes_its_link_harms_itself_only(start, template) -> None:
+    kept = start()
+    given = take(kept, template, "a", [Endpoint(OUTSIDE4[0], "tcp", PORTS[0])])
+
+    def delete():
+        found = speak(OUTSIDE4[0], "tcp", PORTS[0])
+        with IPRoute() as ip:
+            ip.link("del", index=ip.link_lookup(ifname="eth0")[0])
+        return found
+
+    assert inside(template, given.namespace, delete) == "ok"
+    assert release(kept, "a").connections == 1
+    again = take(kept, template, "b", [Endpoint(OUTSIDE4[0], "tcp", PORTS[0])])
+    assert namespace_of(again) != namespace_of(given)
+    assert inside(template, again.namespace, lambda: speak(OUTSIDE4[0], "tcp", PORTS[0])) == "ok"
+
+
+def test_refusals_beyond_what_is_counted_one_by_one_are_one_number(start, template) -> None:
+    kept = start()
+    given = take(kept, template)
+
+    def spray():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for port in range(1, 401):
+                with contextlib.suppress(OSError):
+                    sock.sendto(b"x", (OUTSIDE4[0], port))
+                    time.sleep(0.0005)
+        return True
+
+    assert inside(template, given.namespace, spray)
+    used = release(kept)
+    assert len(used.refused) == 256
+    assert used.refused_others > 0
+    assert sum(each.count for each in used.refused) + used.refused_others <= 400
+
+
+def test_it_has_its_own_group_and_ends_with_its_launcher(net, tmp_path) -> None:
+    group = FakeGroup()
+    with namespaces.entered(net.host):
+        kept = keeper.start(Settings(folder=tmp_path, most=2), group)
+    assert (group.attached, group.limits) == ([kept._pid], keeper.BUDGET)
+    assert Path(f"/proc/{kept._pid}/comm").read_text() == "plugind-network\n"
+    kept.link.close()
+    kept.sock.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(kept._pid, 0)[1]) == 0
+    assert not has_table(net)
+
+
+@pytest.mark.parametrize(
+    "said", [b"{}", b"nonsense", b'{"op":"given","run":"a","ifindex":1}', b'{"op":"take"}', b"[" * 9999]
+)
+def test_whatever_is_no_message_ends_it_in_order(net, tmp_path, said, capfd) -> None:
+    with namespaces.entered(net.host):
+        kept = keeper.start(Settings(folder=tmp_path, most=2), FakeGroup())
+        kept.sock.send(said)
+        with pytest.raises(EOFError):
+            hear(kept)
+        kept.end()
+    assert kept._group.removed
+    assert not has_table(net)
+    assert "plugind-launcher: the keeper of networks: ValueError" in capfd.readouterr().err

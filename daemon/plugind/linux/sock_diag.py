@@ -21,32 +21,34 @@ _IDENTITY: Final = slice(4, 52)
 _EVERY_STATE: Final = 0xFFFFFFFF
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _PROTOCOLS: Final = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE, socket.IPPROTO_RAW)
-_COUNTS: Final = re.compile(r"\b(?:used|inuse|tw) (\d+)")
+_COUNTS: Final = re.compile(r"\b(used|inuse|tw) (\d+)")
+_SOCKSTAT: Final = (Path("/proc/self/net/sockstat"), Path("/proc/self/net/sockstat6"))
+
+
+def connect() -> socket.socket:
+    """A socket for those of the namespace in which the caller is. Raises OSError."""
+    return netlink.connect(netlink.SOCK_DIAG)
 
 
 def left() -> bool:
-    """Whether the namespace in which the caller is has a socket of any kind, also one that waits for its end.
+    """Whether the namespace in which the caller is has a socket besides one of connect(), also one that only lingers.
 
-    Raises OSError. Source: proc_net(5), sockstat; `orphan`, `alloc` and `mem` there are the whole machine's.
+    Raises OSError. Source: sockstat of proc_net(5); `orphan`, `alloc` and `mem` there are the whole machine's.
     """
-    return any(has_sockets(path.read_text()) for path in map(Path, _SOCKSTAT) if path.exists())
-
-
-_SOCKSTAT: Final = ("/proc/thread-self/net/sockstat", "/proc/thread-self/net/sockstat6")
+    return any(has_sockets(path.read_text()) for path in _SOCKSTAT if path.exists())
 
 
 def has_sockets(sockstat: str) -> bool:
     """What such a file says."""
-    return any(int(count) for count in _COUNTS.findall(sockstat))
+    return any(int(count) > (what == "used") for what, count in _COUNTS.findall(sockstat))
 
 
-def destroy() -> None:
-    """End every internet socket of the namespace in which the caller is. Raises OSError."""
-    with netlink.connect(netlink.SOCK_DIAG) as sock:
-        for family, protocol in itertools.product(_FAMILIES, _PROTOCOLS):
-            asked = _REQUEST.pack(family, protocol, 0, _EVERY_STATE, bytes(48))
-            with contextlib.suppress(FileNotFoundError):  # a protocol without a handler, or one that ended by itself
-                for answer in netlink.dump(sock, _BY_FAMILY, asked):
-                    gone = _REQUEST.pack(family, protocol, 0, _EVERY_STATE, answer[_IDENTITY])
-                    with contextlib.suppress(FileNotFoundError):
-                        netlink.order(sock, _DESTROY, gone)
+def destroy(sock: socket.socket) -> None:
+    """End every internet socket. Raises OSError."""
+    for family, protocol in itertools.product(_FAMILIES, _PROTOCOLS):
+        asked = _REQUEST.pack(family, protocol, 0, _EVERY_STATE, bytes(48))
+        with contextlib.suppress(FileNotFoundError):  # a protocol without a handler
+            for answer in netlink.dump(sock, _BY_FAMILY, asked):
+                gone = _REQUEST.pack(family, protocol, 0, _EVERY_STATE, answer[_IDENTITY])
+                with contextlib.suppress(FileNotFoundError):  # it ended by itself
+                    netlink.order(sock, _DESTROY, gone)

@@ -6,10 +6,12 @@ the other. What would be asked could be answered wrongly, or not at all.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Final
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from plugind.linux import conntrack, rtnetlink
 from plugind.linux.nftables import Nftables
@@ -143,7 +145,11 @@ class Router:
     def disconnect(self, number: int, ifindex: int) -> None:
         """Take both back; some 10 ms. Raises OSError, NetlinkError."""
         self.nft.run(rules.no_slot(number, self.settings.addresses(number)))
-        self._ip.link("del", index=ifindex)
+        try:
+            self._ip.link("del", index=ifindex)
+        except NetlinkError as error:
+            if error.code != errno.ENODEV:  # whoever is root where the other end is can delete both
+                raise
 
     def forget_connections(self, mark: int) -> None:
         """Of one run, here and on the host, where they have the same first packet. Raises OSError."""

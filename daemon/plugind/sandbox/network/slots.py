@@ -7,7 +7,10 @@ namespace may change it: what a run may is decided in the router (rules.py), and
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +36,8 @@ class Slot:
     number: int
     key: str
     namespace: int
+    sockets: socket.socket
+    """In it, and the only one there may be. Made once: one that is closed counts until the kernel has forgotten it."""
     ifindex: int
     mark: int
     caps: Caps
@@ -116,7 +121,7 @@ class Slots:
         """The end of a run, of which no process is left. Raises KeyError, OSError, ValueError."""
         slot = self._running.pop(run)
         try:
-            rtnetlink.link_down(self._router.links, slot.ifindex)
+            self._cut(slot)
             used = self._used(slot)
             self._make_ready_again(slot)
         except (OSError, ValueError):
@@ -128,6 +133,14 @@ class Slots:
         else:
             self._templates[slot.key].idle.append(slot)
         return used
+
+    def _cut(self, slot: Slot) -> None:
+        try:
+            rtnetlink.link_down(self._router.links, slot.ifindex)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            slot.unclean = True  # the root of its template took it away, and what it counted is there still
 
     def _used(self, slot: Slot) -> Used:
         nft, number = self._router.nft, slot.number
@@ -161,7 +174,7 @@ class Slots:
         self._router.forget_connections(mark)
         with namespaces.entered(slot.namespace):
             if sock_diag.left():
-                sock_diag.destroy()
+                sock_diag.destroy(slot.sockets)
                 slot.unclean |= sock_diag.left()
         if not slot.unclean:
             # Now and not with the next run: a link that comes up lets nothing through for a moment. Nothing is allowed.
@@ -187,17 +200,17 @@ class Slots:
 
     def _make(self, template: _Template, key: str) -> Slot:
         number = self._free.pop() if self._free else self._evict()
-        namespace = -1
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._free.append, number)
             namespace = namespaces.owned_by(template.user_namespace)
+            undo.callback(os.close, namespace)
+            with namespaces.entered(namespace):
+                sockets = undo.enter_context(sock_diag.connect())
             ifindex = self._router.connect(number, namespace)
-            slot = Slot(number, key, namespace, ifindex, self._next_mark(), _FIRST_CAPS)
+            undo.callback(self._router.disconnect, number, ifindex)
+            slot = Slot(number, key, namespace, sockets, ifindex, self._next_mark(), _FIRST_CAPS)
             self._router.nft.run(rules.ready(number, slot.mark, slot.caps))
-        except BaseException:
-            if namespace >= 0:
-                os.close(namespace)
-            self._free.append(number)
-            raise
+            undo.pop_all()
         return slot
 
     def _evict(self) -> int:
@@ -214,8 +227,9 @@ class Slots:
         self._thrown_away += slots
 
     def _unmake(self, slot: Slot) -> None:
-        os.close(slot.namespace)
         gone = rules.unready(slot.number, slot.mark)
         self._router.nft.run("\n".join([rules.allow_no_more(slot.number, slot.endpoints), gone]))
         self._router.disconnect(slot.number, slot.ifindex)
+        slot.sockets.close()
+        os.close(slot.namespace)
         self._free.append(slot.number)

@@ -228,7 +228,7 @@ def decode(data: bytes) -> ToKeeper | ToLauncher:
         values = json.loads(data)
         kind = _OPS[values.pop("op")]
         message: ToKeeper | ToLauncher = kind(**{name: _value(name, value) for name, value in values.items()})
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError(f"message: expected one that the keeper's protocol has: {error!r:.200}") from error
     if isinstance(message, Given) and message.namespace != -1:
         raise ValueError("given: a descriptor comes as one")
