@@ -72,7 +72,9 @@ class Program(Plugin):
         actions = [(os.POSIX_SPAWN_DUP2, descriptor, target) for target, descriptor in enumerate(pipes.theirs)]
         try:
             # By path: a script's interpreter opens it once more, and a descriptor would have to be left open for that.
-            return os.posix_spawn(self._path, [self._path], self._environment, file_actions=actions, setsigdef=_IGNORED)
+            return os.posix_spawn(
+                self._path, [self._path], self._environment, file_actions=actions, setpgroup=0, setsigdef=_IGNORED
+            )
         except OSError as error:
             raise ProgramFailed(_why_not_executed(self._path, error)) from None
         finally:
