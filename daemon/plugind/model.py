@@ -18,6 +18,7 @@ PERMISSION_KINDS: Final = ("file_read", "file_write", "network", "external_api",
 POLICY_UID: Final = 2**32 - 1
 """In the place of a uid, where a rule of the policy decided and no person: (uid_t) -1 is nobody's (setreuid(2))."""
 Interface = Literal["json", "functions"]
+Protocol = Literal["tcp", "udp"]
 Mode = Literal["run", "map", "session", "import"]
 """One input to one instance, many in one message, or many as they come; and an import ahead of a run, without one."""
 State = Literal["submitted", "approved", "active", "retired", "revoked"]

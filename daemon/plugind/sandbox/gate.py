@@ -5,10 +5,10 @@ The front is the one that decides; it may have been taken over. Then these are t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from plugind import addresses
 from plugind.errors import InvalidRequestError, IsolationUnavailableError
 from plugind.model import Profile
 from plugind.sandbox import channel, codestore, jailspec, protocol
@@ -17,6 +17,7 @@ from plugind.sandbox.latch import Latch
 from plugind.sandbox.queue import StartQueue
 
 MOST_PEERS: Final = 64
+_HOST: Final = re.compile(r"[a-z0-9.:-]{1,253}")
 
 
 class Gate:
@@ -79,7 +80,7 @@ class Gate:
         for wanted in message.network:
             if not 0 < wanted.port < 2**16:
                 raise InvalidRequestError(f"network: port: expected 1 to 65535, got {wanted.port}")
-            if not addresses.is_address(wanted.host) and not addresses.is_name(wanted.host):
+            if not _HOST.fullmatch(wanted.host):
                 raise InvalidRequestError(f"network: expected a name or an address, got {wanted.host!r:.80}")
 
     def admit_waiting(self, message: protocol.Start, waiting: StartQueue) -> None:

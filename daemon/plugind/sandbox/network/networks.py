@@ -24,7 +24,7 @@ from plugind.sandbox.network import keeper, resolver
 from plugind.sandbox.network.keeper import Keeper
 from plugind.sandbox.network.resolver import Resolver
 from plugind.sandbox.network.words import Caps, Endpoint, Failed, Given, Settings, Used
-from plugind.sandbox.protocol import NAMES, Ended, Refused, Start
+from plugind.sandbox.protocol import ADDRESSES, NAMES, Ended, Refused, Start
 from plugind.sandbox.queue import kind_of
 from plugind.sandbox.template import Kind
 from plugind.sandbox.words import log
@@ -142,7 +142,9 @@ class Networks:
         """Have the network of a run made ready. Raises IsolationUnavailableError, OSError."""
         names = sorted({wanted.host for wanted in start.network if not addresses.is_address(wanted.host)})
         grant = _Grant(start)
-        if names:
+        if objections := [f"{name}: {why}" for name in names if (why := addresses.name_objection(name))]:
+            grant.failure = IsolationUnavailableError(ADDRESSES, "; ".join(objections))
+        elif names:
             self._resolving().ask(start.run, names)
         else:
             grant.answers = {}
@@ -189,7 +191,10 @@ class Networks:
         init = self._template(kind)
         if init is None:
             return  # it is on its way, and so is the run's turn
-        found = addresses.check(start.network, answers, self._private[start.tier])
+        try:
+            found = addresses.check(start.network, answers, self._private[start.tier])
+        except addresses.RefusedError as error:
+            raise IsolationUnavailableError(ADDRESSES, str(error)) from None
         endpoints = [Endpoint(each.address, each.protocol, each.port) for each in found]
         keeper = self._keeping()
         users = os.open(f"/proc/{init}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
