@@ -113,9 +113,6 @@ class Permission:
     entry: str
 
 
-Protocol = Literal["tcp", "udp"]
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class Wanted:
     """A peer that a plugin may talk to, as it was approved: a name or an address, a port, a protocol."""
