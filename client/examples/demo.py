@@ -29,9 +29,9 @@ EXAMPLES = Path("client/examples")
 PLUGINS = EXAMPLES / "plugins"
 PLAN = EXAMPLES / "data" / "rooftop_garden"
 PLAN_ID = "rooftop_garden"
-WBS, DURATIONS, CALLS, SCENARIOS = (
-    PLAN / name
-    for name in ("wbs_with_costs.json", "022-2-task_durations.json", "napkin_calls.json", "napkin_scenarios.json")
+WBS, DURATIONS, CALLS, SCENARIOS, TEXT = (
+    PLAN / f"{name}.json"
+    for name in ("wbs_with_costs", "022-2-task_durations", "napkin_calls", "napkin_scenarios", "plan_text")
 )
 SECRET = {"PLUGIND_DEMO_SECRET": "a plugin that can read this can read the daemon's environment"}
 
@@ -107,7 +107,7 @@ class Demo:
     # --- plugins at work ----------------------------------------------------------------------------------------
 
     def at_work(self) -> None:
-        self.screen.title("Three plugins at work on the plan of a rooftop garden")
+        self.screen.title("Four plugins at work on the plan of a rooftop garden")
         answer = self.work("cost_breakdown", "what each branch of the plan costs", WBS, "wbs_level3")
         output = answer.object.get("output")
         self.show_costs(output)
@@ -126,10 +126,15 @@ class Demo:
         self.show_scenarios(output)
         self.finish("napkin_calculations", answer, self.wrong_scenarios(output))
 
-    def work(self, name: str, summary: str, data: Path, stage: str) -> Answer:
+        # A program, which Tier 2 may not be.
+        answer = self.work("word_count", "a shell script that counts the plan's words", TEXT, "report", "--tier", "1")
+        output = answer.object.get("output")
+        self.finish("word_count", answer, differ("words", len(read(TEXT).split()), (output or {}).get("words")))
+
+    def work(self, name: str, summary: str, data: Path, stage: str, *more: str) -> Answer:
         self.screen.say(f"\n  {name}: {summary}", "bold cyan")
         folder = str(PLUGINS / name)
-        return self.cli.run("try", folder, "--input", str(data), "--stage", stage, "--json")
+        return self.cli.run("try", folder, "--input", str(data), "--stage", stage, *more, "--json")
 
     def finish(self, name: str, answer: Answer, problems: list[str]) -> None:
         """Governance and usage of a plugin that did its work, and whether all is as it should be."""

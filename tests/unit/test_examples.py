@@ -15,7 +15,7 @@ from plugind.provenance import bundle
 EXAMPLES = Path(__file__).parents[2] / "client/examples"
 PLUGINS = EXAMPLES / "plugins"
 PLAN = EXAMPLES / "data/rooftop_garden"
-FRIENDLY = ("cost_breakdown", "napkin_calculations", "schedule_monte_carlo")
+FRIENDLY = ("cost_breakdown", "napkin_calculations", "schedule_monte_carlo", "word_count")
 FOLDERS = sorted(path.parent for path in PLUGINS.rglob("plugin.toml"))
 CASES = sorted(case for folder in FOLDERS for case in (folder / "cases").glob("*.json"))
 
@@ -58,8 +58,10 @@ def schema(folder, kind):
 def run(folder, payload):
     """-S: the standard library and nothing else, as in the jail. -B: no bytecode among the files of the bundle."""
     about = manifest(folder)
+    entrypoint = about["entrypoint"]
+    python = [sys.executable, "-S", "-B", "-c", CALL, entrypoint, about.get("interface", "json")]
     done = subprocess.run(
-        [sys.executable, "-S", "-B", "-c", CALL, about["entrypoint"], about["interface"]],
+        python if about["runtime"] == "python" else [folder / entrypoint],
         input=json.dumps(payload),
         capture_output=True,
         text=True,
@@ -86,7 +88,7 @@ def test_all_examples_are_there():
 
 
 @pytest.mark.parametrize("case", CASES, ids=ident)
-def test_case_holds_in_plain_python(case):
+def test_case_holds_without_a_jail(case):
     expected = load(case)
     assert run(case.parent.parent, expected["input"]) == expected["output"]
 
@@ -105,8 +107,10 @@ def test_bundle_builds_the_same_every_time(folder):
     read = bundle.read(data)
     assert (read.manifest.name, read.manifest.version) == (folder.name, manifest(folder)["version"])
     assert read.files["plugin.toml" if "plugin.toml" in read.files else "plugin.json"]
-    module = manifest(folder)["entrypoint"].partition(":")[0]
-    assert read.files[f"{module}.py"] == (folder / f"{module}.py").read_bytes()
+    program = manifest(folder)["runtime"] == "exec"
+    entry = manifest(folder)["entrypoint"].partition(":")[0] + ("" if program else ".py")
+    assert read.files[entry] == (folder / entry).read_bytes()
+    assert read.executable == ({entry} if program else set())
 
 
 @pytest.mark.parametrize(
