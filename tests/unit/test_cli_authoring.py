@@ -52,6 +52,29 @@ def test_new_plugin_builds_and_its_case_holds(demo):
     assert json.loads(out) == case["output"]
 
 
+def test_new_program_builds_and_its_case_holds(tmp_path):
+    done = plugindctl("new", "tool", "--runtime", "exec")
+    assert done.code == 0
+    assert done.err.splitlines()[-1] == "try it with `plugindctl try tool --tier 1`"
+    folder = tmp_path / "tool"
+    assert plugindctl("build", "tool").code == 0
+    case = json.loads((folder / "cases/two_lines.json").read_text())
+    out = subprocess.check_output([folder / "bin/tool"], input=json.dumps(case["input"]), text=True)
+    assert json.loads(out) == case["output"]
+    (folder / "bin/tool").chmod(0o644)
+    refused = plugindctl("build", "tool")
+    assert refused.code == 2
+    assert "bin/tool: expected an executable file (plugin.toml: entrypoint)" in refused.err
+    assert "chmod +x bin/tool" in refused.err
+
+
+def test_new_program_is_not_made_of_python_source(tmp_path):
+    (tmp_path / "m.py").write_text("def f(): return 1\n")
+    done = plugindctl("new", "tool", "--from", "m.py", "--runtime", "exec")
+    assert (done.code, "--from takes Python source" in done.err) == (2, True)
+    assert not (tmp_path / "tool").exists()
+
+
 def test_new_tells_what_it_wrote_and_what_to_do_next(tmp_path):
     done = plugindctl("new", "demo", "--dir", "a/b")
     written = [line.removeprefix("wrote ") for line in done.err.splitlines() if line.startswith("wrote ")]

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from plugind_client.cli import adapters, starter
+from plugind_client.cli import adapters, starter, starter_program
 from plugind_client.cli.problems import CommandError, Exit
 from plugind_client.cli.screen import note, print_json
 from plugind_client.cli.settings import JsonFlag, SocketPath, examples, settled
 
 PluginFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A plugin's folder, with plugin.toml.")]
+
+
+class Runtime(StrEnum):
+    """What a plugin is."""
+
+    PYTHON = "python"
+    EXEC = "exec"
 
 
 def register(app: typer.Typer) -> None:
@@ -23,6 +31,7 @@ def register(app: typer.Typer) -> None:
             "plugindctl new cost_rollup",
             "plugindctl new cost_rollup --dir plugins",
             "plugindctl new margins --from calculations.py",
+            "plugindctl new word_count --runtime exec",
         )
     )(new)
     app.command(epilog=examples("plugindctl build cost_rollup", "plugindctl build cost_rollup -o /tmp/c.plugin.tar"))(
@@ -40,6 +49,9 @@ def new(
         Path | None,
         typer.Option("--from", metavar="FILE", help="Python source of functions, such as a language model wrote."),
     ] = None,
+    runtime: Annotated[
+        Runtime, typer.Option(help="exec: any program, JSON on its standard input and output; here a shell script.")
+    ] = Runtime.PYTHON,
     as_json: JsonFlag = False,
     socket: SocketPath = None,
 ) -> None:
@@ -52,19 +64,25 @@ def new(
     if not adapters.is_name(name):
         message = f"{name!r}: expected a name of 2 to 63 lower-case letters, digits and _, a letter first"
         raise CommandError(Exit.USAGE, message)
+    program = runtime is Runtime.EXEC
+    if program and source:
+        raise CommandError(Exit.USAGE, "--from takes Python source, and --runtime exec is for other programs")
     folder = directory / name
-    files = starter.files_from(name, source) if source else starter.files(name)
-    _write(folder, files)
+    if program:
+        files = starter_program.files(name)
+    else:
+        files = starter.files_from(name, source) if source else starter.files(name)
+    _write(folder, files, executable=starter_program.program_of(name) if program else "")
     if settings.as_json:
         print_json({"folder": str(folder), "files": sorted(files)})
         return
     for path in files:
         note(f"wrote {folder / path}")
-    note(f"try it with `plugindctl try {folder}`")
+    note(f"try it with `plugindctl try {folder}{' --tier 1' if program else ''}`")
 
 
-def _write(folder: Path, files: dict[str, str]) -> None:
-    """All files or none."""
+def _write(folder: Path, files: dict[str, str], executable: str) -> None:
+    """All files or none. `executable`: which of them is to be that, if any."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
@@ -74,6 +92,8 @@ def _write(folder: Path, files: dict[str, str]) -> None:
         for path, text in files.items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
+        if executable:
+            (folder / executable).chmod((folder / executable).stat().st_mode | 0o111)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
