@@ -14,8 +14,9 @@ import pytest
 
 from plugind_client import Client, Killed
 from tests.support.daemon import Daemon
-from tests.support.internet import HTTP_PORT, OUTSIDE4, OUTSIDE6, PAGE, PORTS, Internet
+from tests.support.internet import OUTSIDE4, OUTSIDE6, Internet
 from tests.support.plugins import folder
+from tests.support.servers import HTTP_PORT, PAGE, PORTS
 
 pytestmark = pytest.mark.root
 

@@ -6,16 +6,14 @@ function where an instance would be.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import http.server
-import itertools
 import json
 import os
 import select
 import signal
 import socket
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -24,15 +22,12 @@ from pyroute2 import IPRoute
 from plugind.linux import constants as c
 from plugind.linux import syscalls
 from plugind.sandbox.network import namespaces
+from tests.support.servers import HTTP_PORT, PORTS
 
 # Public ones: those for documentation are refused, whatever was approved.
 HOST4, HOST6 = "9.9.9.1", "2620:fe::1"
 OUTSIDE4 = ("9.9.9.10", "9.9.9.11", "8.8.4.80")
 OUTSIDE6 = ("2620:fe::10", "2620:fe::11")
-PORTS = (8001, 8002)
-"""Of the echo servers, of TCP and UDP, on every address outside and on the host."""
-HTTP_PORT = 8080
-PAGE = b"a page of the internet\n"
 
 
 class Internet:
@@ -40,7 +35,7 @@ class Internet:
 
     def __init__(self, *, forwards6: bool = True) -> None:
         self.host, self.outside = namespaces.fresh(), namespaces.fresh()
-        self._pids: list[int] = []
+        self._servers: list[subprocess.Popen[bytes]] = []
         with namespaces.entered(self.host), IPRoute() as ip:
             ip.link("set", index=1, state="up")
             peer = {"ifname": "lan", "net_ns_fd": self.outside}
@@ -66,7 +61,7 @@ class Internet:
     def serve(self) -> None:
         """Echo servers outside and on the host, and a web server outside, in processes of their own."""
         for namespace, addresses in ((self.outside, (*OUTSIDE4, *OUTSIDE6)), (self.host, ("0.0.0.0", "::"))):
-            self._pids.append(forked(lambda where=namespace, at=addresses: _serve(where, at)))
+            self._servers.append(started("tests.support.servers", namespace, *addresses))
         deadline = time.monotonic() + 10
         for address, port in ((OUTSIDE4[0], PORTS[0]), (OUTSIDE4[0], HTTP_PORT), (HOST4, PORTS[0])):
             with namespaces.entered(self.outside):
@@ -88,66 +83,11 @@ class Internet:
         return sock
 
     def close(self) -> None:
-        for pid in self._pids:
-            end(pid)
+        for process in self._servers:
+            process.kill()
+            process.wait()
         os.close(self.host)
         os.close(self.outside)
-
-
-def _serve(namespace: int, addresses: tuple[str, ...]) -> None:
-    namespaces.enter(namespace)
-    poll = select.epoll()
-    socks: dict[int, socket.socket] = {}
-    listening = set()
-    for port, kind, address in itertools.product(PORTS, (socket.SOCK_STREAM, socket.SOCK_DGRAM), addresses):
-        # Each address has a socket of its own: what comes to one is answered from the same.
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, kind)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((address, port))
-        if kind == socket.SOCK_STREAM:
-            sock.listen(128)
-            listening.add(sock.fileno())
-        socks[sock.fileno()] = sock
-        poll.register(sock, select.EPOLLIN)
-    threading.Thread(target=_serve_pages, daemon=True).start()
-    while True:
-        for descriptor, _ in poll.poll():
-            sock = socks[descriptor]
-            if descriptor in listening:
-                connection, _ = sock.accept()
-                socks[connection.fileno()] = connection
-                poll.register(connection, select.EPOLLIN)
-            elif sock.type == socket.SOCK_DGRAM:
-                data, peer = sock.recvfrom(65536)
-                with contextlib.suppress(OSError):
-                    sock.sendto(data, peer)
-            else:
-                try:
-                    data = sock.recv(65536)
-                    sock.sendall(data)
-                except OSError:
-                    data = b""
-                if not data:
-                    poll.unregister(descriptor)
-                    socks.pop(descriptor).close()
-
-
-class _Pages(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(PAGE)))
-        self.end_headers()
-        self.wfile.write(PAGE)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def _serve_pages() -> None:
-    http.server.ThreadingHTTPServer(("0.0.0.0", HTTP_PORT), _Pages).serve_forever()
 
 
 class Template:
@@ -173,6 +113,12 @@ class Template:
     def close(self) -> None:
         os.close(self.namespace)
         end(self._pid)
+
+
+def started(module: str, namespace: int, *arguments: str) -> subprocess.Popen[bytes]:
+    """A module's main program in a namespace. Not a fork: this process may have gRPC's threads."""
+    command = [sys.executable, "-m", module, str(namespace), *arguments]
+    return subprocess.Popen(command, pass_fds=[namespace])
 
 
 def forked(work) -> int:
