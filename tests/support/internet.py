@@ -22,7 +22,9 @@ from pyroute2 import IPRoute
 from plugind.linux import constants as c
 from plugind.linux import syscalls
 from plugind.sandbox.network import namespaces
-from tests.support.servers import HTTP_PORT, PORTS
+from tests.support.servers import HTTP_PORT, PAGE, PORTS
+
+__all__ = ["HOST4", "HOST6", "HTTP_PORT", "OUTSIDE4", "OUTSIDE6", "PAGE", "PORTS", "Internet"]
 
 # Public ones: those for documentation are refused, whatever was approved.
 HOST4, HOST6 = "9.9.9.1", "2620:fe::1"
