@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from plugind_client import Client, Killed
 from tests.support.daemon import Daemon
 from tests.support.internet import OUTSIDE4, OUTSIDE6, Internet
-from tests.support.plugins import folder
+from tests.support.networks import SPEAKS, STAGE, approved, daemon_on, outcome, permission
 from tests.support.servers import HTTP_PORT, PAGE, PORTS
 
 pytestmark = pytest.mark.root
-
-STAGE = "currency_strategy"
-"""One in which the policy as shipped allows a network."""
-SPEAKS = """
-import errno, json, socket
-
-def speak(address, protocol, port):
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as sock:
-            sock.settimeout(2)
-            sock.connect((address, port))
-            sock.send(b"hello")
-            return "ok" if sock.recv(64) == b"hello" else "other"
-    except TimeoutError:
-        return "timeout"
-    except OSError as error:
-        return errno.errorcode.get(error.errno, str(error))
-
-def run(payload, context):
-    return [speak(*each) for each in payload]
-"""
-
-
-def permission(host: str, port: int, protocol: str = "tcp") -> str:
-    return f'[[permissions.network]]\nhost = "{host}"\nport = {port}\nprotocol = "{protocol}"\n'
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +25,8 @@ def internet() -> Iterator[Internet]:
 
 @pytest.fixture(scope="module")
 def daemon(internet: Internet) -> Iterator[Daemon]:
-    with Daemon(namespace=Path(f"/proc/{os.getpid()}/fd/{internet.host}")) as running:
+    with daemon_on(internet) as running:
         yield running
-
-
-def approved(
-    daemon: Daemon, parent: Path, name: str, code: str, *wanted: str, payload: Any = None, tier: int = 1
-) -> Any:
-    """Submit, approve, activate and run a plugin; what `try` says."""
-    extra = "[limits]\nwall_ms = 20000\n" + "".join(wanted)
-    return daemon.try_plugin(folder(parent, name, code=code, extra=extra), payload, stage=STAGE, tier=tier)
-
-
-def outcome(client: Client, log: str) -> dict[str, Any]:
-    """The OUTCOME of a run."""
-    intent = int(log.removeprefix("log_"))
-    found = client.audit.query(limit=50).records
-    return next(each.fields for each in found if each.event == "OUTCOME" and each.fields["intent"] == intent)
 
 
 def test_exactly_who_was_approved_is_reached_and_the_rest_is_counted(daemon: Daemon, tmp_path: Path) -> None:
@@ -162,56 +115,3 @@ def test_names_in_the_instance_are_those_of_its_hosts_file(daemon: Daemon, tmp_p
     assert local in ("127.0.0.1", "::1")
     assert "Name or service not known" in missing or "Temporary failure" in missing
     assert [each for each in answer["violations"] if each["kind"] == "network"] == [], "it did not even ask"
-
-
-FLOODS = f"""
-import socket, time
-def run(payload, context):
-    if not payload:
-        return 0
-    sock = socket.socket()
-    sock.connect(("{OUTSIDE4[0]}", payload))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 26)
-    sock.setblocking(False)
-    data, sent = bytes(1 << 20), 0
-    while True:
-        try:
-            sent += sock.send(data)
-        except BlockingIOError:
-            time.sleep(0.01)
-"""
-
-
-def test_after_a_kill_nothing_more_reaches_the_peer(daemon: Daemon, internet: Internet, tmp_path: Path) -> None:
-    """What is queued is as much as the kernel takes; the peer reads a little of it, and then all that still comes."""
-    with internet.listen(OUTSIDE4[0], 9001) as listening, ThreadPoolExecutor(1) as pool:
-        assert approved(daemon, tmp_path, "floods", FLOODS, permission(OUTSIDE4[0], 9001), payload=0)["output"] == 0
-        client = daemon.client()
-        running = pool.submit(client.run, "floods", 9001, stage=STAGE)
-        peer, _ = listening.accept()
-        with peer:
-            peer.settimeout(5)
-            assert peer.recv(1000)
-            time.sleep(0.3)  # whatever fits is under way
-            client.kill("floods", reason="a test")
-            peer.setblocking(False)
-            arrived = drained(peer)  # was here before the kill returned
-            time.sleep(0.5)
-            assert drained(peer) == 0
-            assert arrived > 0
-        with pytest.raises(Killed):
-            running.result(timeout=20)
-        client.lift_kill("floods", reason="a test")
-
-
-def drained(peer: socket.socket) -> int:
-    """Reads what is here now."""
-    count = 0
-    while True:
-        try:
-            data = peer.recv(1 << 20)
-        except (BlockingIOError, ConnectionResetError):  # of which the host tells, that knows the connection no more
-            return count
-        if not data:
-            return count
-        count += len(data)

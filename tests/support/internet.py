@@ -30,6 +30,8 @@ __all__ = ["HOST4", "HOST6", "HTTP_PORT", "OUTSIDE4", "OUTSIDE6", "PAGE", "PORTS
 HOST4, HOST6 = "9.9.9.1", "2620:fe::1"
 OUTSIDE4 = ("9.9.9.10", "9.9.9.11", "8.8.4.80")
 OUTSIDE6 = ("2620:fe::10", "2620:fe::11")
+METADATA = "169.254.169.254"
+"""Somebody outside who answers there, as clouds do."""
 
 
 class Internet:
@@ -52,7 +54,7 @@ class Internet:
             ip.link("set", index=1, state="up")
             lan = ip.link_lookup(ifname="lan")[0]
             ip.link("set", index=lan, state="up")
-            for address in OUTSIDE4:
+            for address in (*OUTSIDE4, METADATA):
                 ip.addr("add", index=lan, address=address, prefixlen=24)
             for address in OUTSIDE6:
                 ip.addr("add", index=lan, address=address, prefixlen=64, flags=2)
@@ -62,7 +64,7 @@ class Internet:
 
     def serve(self) -> None:
         """Echo servers outside and on the host, and a web server outside, in processes of their own."""
-        for namespace, addresses in ((self.outside, (*OUTSIDE4, *OUTSIDE6)), (self.host, ("0.0.0.0", "::"))):
+        for namespace, addresses in ((self.outside, (*OUTSIDE4, METADATA, *OUTSIDE6)), (self.host, ("0.0.0.0", "::"))):
             self._servers.append(started("tests.support.servers", namespace, *addresses))
         deadline = time.monotonic() + 10
         for address, port in ((OUTSIDE4[0], PORTS[0]), (OUTSIDE4[0], HTTP_PORT), (HOST4, PORTS[0])):
