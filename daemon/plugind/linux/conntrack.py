@@ -1,4 +1,4 @@
-"""Entries of connection tracking, found by their mark and forgotten by their tuple.
+"""Entries of connection tracking, with their marks, and how they are forgotten.
 
 Source: linux/netfilter/nfnetlink_conntrack.h.
 """
@@ -16,7 +16,6 @@ _GET: Final = 1 << 8 | 1
 _DELETE: Final = 1 << 8 | 2
 _TUPLE_ORIG: Final = 1
 _MARK: Final = 8
-_MARK_MASK: Final = 21
 _NESTED: Final = 0x8000
 _GENERAL: Final = struct.Struct(">BBH")
 """Family, version, resource (struct nfgenmsg)."""
@@ -30,13 +29,12 @@ def connect() -> socket.socket:
     return netlink.connect(netlink.NETFILTER)
 
 
-def marked(sock: socket.socket, mark: int) -> list[Tuple]:
-    """The connections with a mark. Raises OSError, ValueError."""
-    wanted = netlink.attribute(_MARK, _NUMBER.pack(mark)) + netlink.attribute(_MARK_MASK, _NUMBER.pack(0xFFFFFFFF))
+def marked(sock: socket.socket) -> list[tuple[int, Tuple]]:
+    """All connections, each with its mark. Raises OSError, ValueError."""
     found = []
-    for answer in netlink.dump(sock, _GET, _GENERAL.pack(socket.AF_UNSPEC, 0, 0) + wanted):
+    for answer in netlink.dump(sock, _GET, _GENERAL.pack(socket.AF_UNSPEC, 0, 0)):
         values = dict(netlink.attributes(answer[_GENERAL.size :]))
-        found.append((answer[0], values[_TUPLE_ORIG]))
+        found.append((_NUMBER.unpack(values.get(_MARK, bytes(4)))[0], (answer[0], values[_TUPLE_ORIG])))
     return found
 
 

@@ -17,14 +17,14 @@ NETFILTER: Final = 12
 REQUEST: Final = 0x1
 ACK: Final = 0x4
 DUMP: Final = 0x300
-_ERROR: Final = 2
+ERROR: Final = 2
 _DONE: Final = 3
 _HEADER: Final = struct.Struct("=IHHII")
 """Length, type, flags, sequence, port."""
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _KIND: Final = 0x3FFF
 """Without the marks for `nested` and `network byte order`."""
-_ROOM: Final = 64 * 1024
+ROOM: Final = 64 * 1024
 _WAIT_S: Final = 5.0
 
 
@@ -77,9 +77,9 @@ def dump(sock: socket.socket, kind: int, body: bytes) -> list[bytes]:
 
 def _answers(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
     while True:
-        data = sock.recv(_ROOM)
+        data = sock.recv(ROOM)
         for kind, body in split(data):
-            if kind in {_DONE, _ERROR}:
+            if kind in {_DONE, ERROR}:
                 number = -struct.unpack_from("=i", body)[0]  # a dump that breaks off says why in its last message
                 if number:
                     raise OSError(number, os.strerror(number), "netlink")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Collection
 from typing import Final
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from plugind.linux import conntrack, rtnetlink
+from plugind.linux import conntrack, nfelements, rtnetlink
 from plugind.linux.nftables import Nftables
 from plugind.sandbox.network import namespaces, rules
 from plugind.sandbox.network.host import Host
@@ -76,6 +77,7 @@ class Router:
         os.close(router)
         self.links = rtnetlink.connect()
         self.nft = Nftables()
+        self.elements = nfelements.connect()
         self._connections = conntrack.connect()
         self._ip = IPRoute()
         self._set_up()
@@ -151,11 +153,15 @@ class Router:
             if error.code != errno.ENODEV:  # whoever is root where the other end is can delete both
                 raise
 
-    def forget_connections(self, mark: int) -> None:
-        """Of one run, here and on the host, where they have the same first packet. Raises OSError."""
-        for connection in conntrack.marked(self._connections, mark):
-            conntrack.forget(self._connections, connection)
-            conntrack.forget(self._host_connections, connection)
+    def forget_connections(self, marks: Collection[int]) -> None:
+        """Of these runs, here and on the host, where they have the same first packet; some 10 ms. Raises OSError.
+
+        The kernel walks through the whole machine's table for it, hence once for many.
+        """
+        for mark, connection in conntrack.marked(self._connections):
+            if mark in marks:
+                conntrack.forget(self._connections, connection)
+                conntrack.forget(self._host_connections, connection)
 
     def close(self) -> None:
         """Take back what is on the host. The rest goes with this process. Raises OSError, NetlinkError."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,8 +17,11 @@ from plugind.sandbox.network.words import MOST_REFUSALS, PROTOCOLS, Addresses, C
 
 UPLINK: Final = "up"
 """The uplink's end in the router."""
-TABLE: Final = "inet plugind"
+NAME: Final = "plugind"
+TABLE: Final = f"inet {NAME}"
 """Of the router."""
+_NAME_BYTES: Final = 16
+"""Of a link. Source: IFNAMSIZ of linux/if.h."""
 COUNTED: Final = ("sent", "received", "begun", "others")
 _CAPPED: Final = ("sending", "receiving")
 _BURST_BYTES: Final = 128 * 1024
@@ -221,17 +225,22 @@ def _caps(name: str, caps: Caps) -> str:
     )
 
 
-def allow(number: int, endpoints: Sequence[Endpoint]) -> str:
-    """Let a slot speak to these."""
-    return _endpoints("add", number, endpoints)
+def keys(number: int, endpoints: Sequence[Endpoint]) -> dict[str, list[bytes]]:
+    """What lets a slot speak to these: the keys of `allowed4` and `allowed6`, as the kernel keeps them.
+
+    Each part is filled up to 4 bytes.
+    """
+    name = link(number).encode().ljust(_NAME_BYTES, b"\0")
+    found: dict[str, list[bytes]] = {}
+    for each in dict.fromkeys(endpoints):
+        address = ipaddress.ip_address(each.address).packed
+        key = b"".join([name, address, struct.pack(">B3xH2x", PROTOCOLS[each.protocol], each.port)])
+        found.setdefault("allowed6" if each.is_six else "allowed4", []).append(key)
+    return found
 
 
 def allow_no_more(number: int, endpoints: Sequence[Endpoint]) -> str:
-    """The contrary."""
-    return _endpoints("delete", number, endpoints)
-
-
-def _endpoints(verb: str, number: int, endpoints: Sequence[Endpoint]) -> str:
+    """The contrary, as a command."""
     lines = []
     for name, six in (("allowed4", False), ("allowed6", True)):
         elements = ", ".join(
@@ -240,7 +249,7 @@ def _endpoints(verb: str, number: int, endpoints: Sequence[Endpoint]) -> str:
             if each.is_six is six
         )
         if elements:
-            lines.append(f"{verb} element {TABLE} {name} {{ {elements} }}")
+            lines.append(f"delete element {TABLE} {name} {{ {elements} }}")
     return "\n".join(lines)
 
 

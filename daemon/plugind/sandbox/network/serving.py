@@ -17,6 +17,8 @@ from plugind.sandbox.network.slots import FullError, Slots
 from plugind.sandbox.words import short
 
 READY: Final = b"ready"
+_QUIET_MS: Final = 50
+"""So long nobody must have wanted anything before that is done which takes long and can wait."""
 _FAILURES: Final = (OSError, NetlinkError, ValueError, KeyError, FullError)
 
 
@@ -47,12 +49,19 @@ class _Serving:
     def serve(self) -> None:
         more = True
         while True:
-            if self._poll.poll(0 if more else None):
+            if self._poll.poll(self._patience_ms(more)):
                 if not self._hear():
                     return
                 more = True
-            else:
+            elif more:
                 more = self._slots.work()
+            else:
+                self._slots.tidy()
+
+    def _patience_ms(self, more: bool) -> int | None:
+        if more:
+            return 0
+        return _QUIET_MS if self._slots.is_untidy else None
 
     def _hear(self) -> bool:
         """One message; False where it was the last."""

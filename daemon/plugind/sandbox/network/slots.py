@@ -11,11 +11,11 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from plugind.linux import rtnetlink, sock_diag
+from plugind.linux import nfelements, rtnetlink, sock_diag
 from plugind.sandbox.network import namespaces, rules
 from plugind.sandbox.network.router import Router
 from plugind.sandbox.network.words import Caps, Endpoint, Used
@@ -23,6 +23,8 @@ from plugind.sandbox.network.words import Caps, Endpoint, Used
 _FIRST_CAPS: Final = Caps(bytes_per_second=1_000_000, connections=16)
 """Of a slot that has not had a run yet. Those of the last run are kept: the next one's often are the same."""
 _LAST_MARK: Final = 2**32 - 1
+_MOST_OVER: Final = 100
+"""Runs whose connections may wait for being forgotten."""
 
 
 class FullError(Exception):
@@ -65,6 +67,8 @@ class Slots:
         self._settings = router.settings
         self._templates: dict[str, _Template] = {}
         self._running: dict[str, Slot] = {}
+        self._over: set[int] = set()
+        """Marks of runs whose connections are not forgotten yet."""
         self._thrown_away: list[Slot] = []
         self._free = list(range(self._settings.most, 0, -1))
         self._mark = 0
@@ -88,7 +92,7 @@ class Slots:
         if template is not None:
             template.gone = True
             os.close(template.user_namespace)
-            self._throw_away(template.idle)
+            self._thrown_away += template.idle
             for slot in self._running.values():
                 slot.unclean |= slot.key == key
 
@@ -100,12 +104,15 @@ class Slots:
             raise KeyError(f"{run}: has one")
         slot = self._pick(self._templates[key], key, digest)
         try:
-            changed = [] if slot.caps == caps else [rules.other_caps(slot.number, caps)]
-            self._router.nft.run("\n".join([*changed, rules.allow(slot.number, endpoints)]))
+            if slot.caps != caps:
+                self._router.nft.run(rules.other_caps(slot.number, caps))
+                slot.caps = caps
+            # Last, and one transaction: before it nothing is allowed.
+            nfelements.add(self._router.elements, rules.NAME, rules.keys(slot.number, endpoints))
         except OSError:
-            self._templates[key].idle.append(slot)  # it was one transaction: nothing is allowed
+            self._templates[key].idle.append(slot)
             raise
-        slot.run, slot.digest, slot.caps, slot.endpoints = run, digest, caps, tuple(endpoints)
+        slot.run, slot.digest, slot.endpoints = run, digest, tuple(endpoints)
         self._running[run] = slot
         return slot
 
@@ -123,15 +130,15 @@ class Slots:
         try:
             self._cut(slot)
             used = self._used(slot)
+            if used.connections:
+                self._over.add(slot.mark)
+            self._take_back(slot)
             self._make_ready_again(slot)
         except (OSError, ValueError):
             slot.unclean = True
-            self._throw_away([slot])
             raise
-        if slot.unclean:
-            self._throw_away([slot])
-        else:
-            self._templates[slot.key].idle.append(slot)
+        finally:
+            (self._thrown_away if slot.unclean else self._templates[slot.key].idle).append(slot)
         return used
 
     def _cut(self, slot: Slot) -> None:
@@ -159,26 +166,32 @@ class Slots:
             refused_others=counted["others"][0],
         )
 
-    def _make_ready_again(self, slot: Slot) -> None:
-        mark, following = slot.mark, self._next_mark()
+    def _take_back(self, slot: Slot) -> None:
+        following = self._next_mark()
         self._router.nft.run(
             "\n".join(
                 [
                     rules.allow_no_more(slot.number, slot.endpoints),
-                    rules.unready(slot.number, mark),
+                    rules.unready(slot.number, slot.mark),
                     rules.ready(slot.number, following, slot.caps),
                 ]
             )
         )
         slot.mark, slot.run, slot.endpoints = following, "", ()
-        self._router.forget_connections(mark)
-        with namespaces.entered(slot.namespace):
-            if sock_diag.left():
-                sock_diag.destroy(slot.sockets)
-                slot.unclean |= sock_diag.left()
+
+    def _make_ready_again(self, slot: Slot) -> None:
+        slot.unclean = slot.unclean or self._has_sockets(slot)
         if not slot.unclean:
             # Now and not with the next run: a link that comes up lets nothing through for a moment. Nothing is allowed.
             rtnetlink.link_up(self._router.links, slot.ifindex)
+
+    def _has_sockets(self, slot: Slot) -> bool:
+        """Whether one remains that cannot be ended."""
+        with namespaces.entered(slot.namespace):
+            if sock_diag.left():
+                sock_diag.destroy(slot.sockets)
+                return sock_diag.left()
+        return False
 
     def _next_mark(self) -> int:
         self._mark = self._mark % _LAST_MARK + 1
@@ -188,6 +201,8 @@ class Slots:
 
     def work(self) -> bool:
         """One thing that can be done ahead; False where there is none. Raises OSError, NetlinkError, RulesetError."""
+        if len(self._over) >= _MOST_OVER:
+            self.tidy()
         if self._thrown_away:
             self._unmake(self._thrown_away.pop())
             return True
@@ -197,6 +212,19 @@ class Slots:
                 template.idle.append(self._make(template, key))
                 return True
         return False
+
+    @property
+    def is_untidy(self) -> bool:
+        """Whether there is something for tidy() to do."""
+        return bool(self._over)
+
+    def tidy(self) -> None:
+        """Forget the connections of runs that are over; some 10 ms. Raises OSError.
+
+        Not at once: nothing passes by them any more, whoever has the slot, because their mark is not the present run's.
+        """
+        self._router.forget_connections(self._over)
+        self._over.clear()
 
     def _make(self, template: _Template, key: str) -> Slot:
         number = self._free.pop() if self._free else self._evict()
@@ -219,12 +247,9 @@ class Slots:
             idle = [template for template in self._templates.values() if template.idle]
             if not idle:
                 raise FullError
-            self._throw_away([min(idle, key=lambda each: each.idle[0].mark).idle.pop(0)])
+            self._thrown_away.append(min(idle, key=lambda each: each.idle[0].mark).idle.pop(0))
         self._unmake(self._thrown_away.pop())
         return self._free.pop()
-
-    def _throw_away(self, slots: Iterable[Slot]) -> None:
-        self._thrown_away += slots
 
     def _unmake(self, slot: Slot) -> None:
         gone = rules.unready(slot.number, slot.mark)
