@@ -21,7 +21,7 @@ from pyroute2 import IPRoute
 
 from plugind.errors import IsolationUnavailableError
 from plugind.linux import conntrack, netlink, nftables, sock_diag
-from plugind.sandbox.network import keeper, namespaces
+from plugind.sandbox.network import foreign, keeper, namespaces, probing
 from plugind.sandbox.network.words import Caps, Endpoint, Failed, Given, Settings, Used
 from tests.support import internet
 from tests.support.internet import (
@@ -489,7 +489,9 @@ def host_state(net):
         nft.close()
         with IPRoute() as ip:
             links = sorted(each.get_attr("IFLA_IFNAME") for each in ip.get_links())
-            routes = sorted(str((each.get_attr("RTA_DST"), each.get_attr("RTA_OIF"))) for each in ip.get_routes())
+            # Not the kernel's own, which come when it has found out that nobody else has its addresses.
+            found = [(each.get_attr("RTA_DST") or "", each.get_attr("RTA_OIF")) for each in ip.get_routes()]
+            routes = sorted(each for each in found if not each[0].startswith(("fe80", "ff00")))
         names = [
             "ip_forward",
             "conf/all/accept_redirects",
@@ -771,3 +773,71 @@ def test_whatever_is_no_message_ends_it_in_order(net, tmp_path, said, capfd) -> 
     assert kept._group.removed
     assert not has_table(net)
     assert "plugind-launcher: the keeper of networks: ValueError" in capfd.readouterr().err
+
+
+DOCKER = """
+table ip filter {
+    chain DOCKER-USER {
+    }
+    chain FORWARD {
+        type filter hook forward priority filter; policy drop;
+        jump DOCKER-USER
+    }
+}
+"""
+
+
+def test_what_the_machine_can_is_told_and_nothing_is_changed(net, start, tmp_path) -> None:
+    before = host_state(net)
+    with namespaces.entered(net.host):
+        found = probing.facts(Settings(folder=tmp_path / "not"))
+    assert [(each.name, each.ok) for each in found] == [
+        ("network", True),
+        ("network_range", True),
+        ("network_forwarding", True),
+        ("network_ipv6", True),
+    ], found
+    assert host_state(net) == before
+    assert not (tmp_path / "not").exists()
+    start()
+    with namespaces.entered(net.host):
+        again = probing.facts(Settings(folder=tmp_path / "not"))
+    assert again == found, "it says something else while a daemon runs"
+
+
+def test_a_foreign_policy_of_drop_is_named_and_left_alone_and_its_command_mends_it(net, start, template, capfd) -> None:
+    with namespaces.entered(net.host):
+        nft = nftables.Nftables()
+        nft.run(DOCKER)
+    try:
+        kept = start()
+        assert "networks: Docker drops what plugins send (ip filter FORWARD)" in capfd.readouterr().err
+        with namespaces.entered(net.host):
+            told = probing.facts(kept._settings)[2]
+        assert (told.ok, told.name) == (False, "network_forwarding")
+        assert told.command.startswith("sudo iptables -I DOCKER-USER -i plugind0 -j ACCEPT && ")
+        endpoint = Endpoint(OUTSIDE4[0], "udp", PORTS[0])
+        given = take(kept, template, endpoints=[endpoint])
+        assert inside(template, given.namespace, lambda: speak(OUTSIDE4[0], "udp", PORTS[0], 0.5)) == "timeout"
+        # What the command says, in words that need no iptables.
+        nft.run('add rule ip filter DOCKER-USER iifname "plugind0" accept')
+        nft.run('add rule ip filter DOCKER-USER oifname "plugind0" ct state established,related accept')
+        assert inside(template, given.namespace, lambda: speak(OUTSIDE4[0], "udp", PORTS[0])) == "ok"
+    finally:
+        nft.run("delete table ip filter")
+        nft.close()
+
+
+def test_what_obstacle_commands_for_nft_say_is_what_nft_takes(net) -> None:
+    chain = "table inet walls {\n chain fence {\n type filter hook forward priority 5; policy drop;\n}\n}\n"
+    with namespaces.entered(net.host):
+        nft = nftables.Nftables()
+        nft.run(chain)
+        try:
+            (told,) = foreign.obstacles(nft.listed("chains"), "plugind0")
+            for command in told.command.split(" && "):
+                nft.run(command.removeprefix("sudo nft "))
+            assert nft.listed("chain inet walls fence").count('"plugind0"') == 2
+        finally:
+            nft.run("delete table inet walls")
+            nft.close()

@@ -21,7 +21,8 @@ from pyroute2 import IPRoute
 
 from plugind.errors import IsolationUnavailableError
 from plugind.linux.nftables import Nftables
-from plugind.sandbox.network import namespaces, rules
+from plugind.sandbox.network import foreign, namespaces, rules
+from plugind.sandbox.network.foreign import Obstacle
 from plugind.sandbox.network.words import Settings
 
 _FILE: Final = "network.json"
@@ -69,12 +70,22 @@ class Host:
             return
         network = ipaddress.ip_network((text, route["dst_len"]), strict=False)
         ours = self._settings.range4 if network.version == 4 else self._settings.range6
-        if network.version == ours.version and network.overlaps(ours):
-            links = ip.get_links(route.get_attr("RTA_OIF")) if route.get_attr("RTA_OIF") else ()
-            names = [str(link.get_attr("IFLA_IFNAME")) for link in links]
+        if network.version != ours.version or not network.overlaps(ours):
+            return
+        links = ip.get_links(route.get_attr("RTA_OIF")) if route.get_attr("RTA_OIF") else ()
+        names = "".join(str(link.get_attr("IFLA_IFNAME")) for link in links)
+        if names != self._settings.uplink:  # which is there when doctor asks
             raise IsolationUnavailableError(
-                "network", f"expected no route of this machine within {ours}, found {network} dev {''.join(names)}"
+                "network", f"expected no route of this machine within {ours}, found {network} dev {names}"
             )
+
+    def obstacles(self) -> list[Obstacle]:
+        """Who else drops what is to be forwarded. Raises OSError, RulesetError, ValueError."""
+        nft = Nftables()
+        try:
+            return foreign.obstacles(nft.listed("chains"), self._settings.uplink)
+        finally:
+            nft.close()
 
     def set_up(self, ifindex: int) -> None:
         """Table, addresses of the uplink's end here, forwarding. Raises OSError, RulesetError."""

@@ -71,6 +71,7 @@ class Router:
         self._host_namespace = namespaces.current()
         self._host.sweep()
         self._host.check()
+        self.obstacles = self._host.obstacles()
         self._host_connections = conntrack.connect()
         router = namespaces.fresh()
         namespaces.enter(router)

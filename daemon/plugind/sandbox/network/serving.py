@@ -14,7 +14,7 @@ from plugind.sandbox.network import words
 from plugind.sandbox.network.host import Host
 from plugind.sandbox.network.router import Router
 from plugind.sandbox.network.slots import FullError, Slots
-from plugind.sandbox.words import short
+from plugind.sandbox.words import log, short
 
 READY: Final = b"ready"
 _QUIET_MS: Final = 50
@@ -25,6 +25,8 @@ _FAILURES: Final = (OSError, NetlinkError, ValueError, KeyError, FullError)
 def serve(settings: words.Settings, launcher: socket.socket) -> None:
     """Until the launcher is gone, or says that it is over. Raises what the machine does not do."""
     router = Router(settings)
+    for each in router.obstacles:
+        log(f"networks: {each.who} drops what plugins send ({each.chain}); {each.command} lets it pass")
     try:
         with rtnetlink.connect() as link:
             launcher.settimeout(None)
