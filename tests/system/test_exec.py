@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from tests.support.plugins import folder, program
 from tests.support.programs import ECHO, compiled
 
 pytestmark = pytest.mark.root
+EXAMPLE = Path(__file__).parents[2] / "client/examples/plugins/word_count"
 SHELL_ECHO = """#!/bin/sh
 text=$(cat)
 echo "read ${#text} bytes" >&2
@@ -258,3 +260,26 @@ def test_tier_2_runs_it_where_its_profile_lets_it(tmp_path: Path) -> None:
             ran = allowed.run_plugin(name, 5)
             assert ran.value()["input"] == 5
             assert ran.record["tier"] == 2
+
+
+def test_orphans_are_reaped_while_it_runs(box: Box, tmp_path: Path) -> None:
+    code = "#!/bin/sh\ni=0\nwhile [ $i -lt 100 ]; do (true &); i=$((i + 1)); done\necho $i\n"
+    name = installed(box, tmp_path, "orphans", code, limits="pids = 24")
+    assert box.run_plugin(name, 1).value() == 100
+
+
+@pytest.mark.parametrize("made", ["example", "new"])
+def test_an_author_tries_one_and_runs_it(box: Box, tmp_path: Path, made: str) -> None:
+    target = EXAMPLE
+    if made == "new":
+        target = tmp_path / "counter"
+        assert box.daemon.command("new", "counter", "--runtime", "exec", "--dir", tmp_path).returncode == 0
+    refused = box.daemon.command("try", target)
+    assert (refused.returncode, "tier.2.runtime" in refused.stderr) == (3, True)
+    tried = box.daemon.command("try", target, "--tier", "1")
+    assert tried.returncode == 0, tried.stderr
+    assert "the output is as expected" in tried.stderr
+    stage = ["--stage", "report"]
+    ran = box.daemon.command("run", target.name, "--input", "-", "--json", *stage, text='"one two\\nthree"')
+    answer = json.loads(ran.stdout)
+    assert (answer["outcome"], answer["output"], answer["stdout"]) == ("ok", {"words": 3}, "")

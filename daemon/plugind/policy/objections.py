@@ -180,7 +180,10 @@ def _runtime(facts: RunFacts, record: PluginVersion, number: int) -> Iterator[Ob
     profile = facts.profiles.get(number)
     if profile is None or profile.exec_allowed or record.manifest.runtime != "exec":
         return
-    to_sign = "have it vetted for Tier 1: plugindctl sign FILE --key KEY, then: plugindctl submit FILE"
+    to_sign = (
+        "have it vetted for Tier 1: plugindctl sign FILE --key KEY, then: plugindctl submit FILE"
+        " (its author, with a development daemon: plugindctl try DIR --tier 1)"
+    )
     yield _objection(
         Code.TIER_NOT_ALLOWED,
         f"tier.{number}.runtime",
