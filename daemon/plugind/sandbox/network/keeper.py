@@ -9,6 +9,7 @@ sweep().
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -169,6 +170,7 @@ def _become_keeper(settings: Settings, launcher: socket.socket, parent: int) -> 
 def _in_child(who: str, work: Callable[[], None]) -> NoReturn:
     code = 1
     try:
+        gc.freeze()  # what was garbage before the fork would close descriptors by numbers that are ours by then
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
