@@ -317,17 +317,25 @@ def machine() -> Machine:
     Raises:
         CommandError: the profiles cannot be read.
     """
+    from plugind import config
+    from plugind.errors import ConfigError
     from plugind.sandbox import features
+    from plugind.sandbox.network import probing
 
-    return machine_of(features.Machine(), profiles())
+    try:
+        network_range = config.load(config.Flags(), os.environ).network_range
+    except ConfigError as error:
+        raise CommandError(Exit.USAGE, str(error), code="CONFIG") from None
+    return machine_of(features.Machine(), profiles(), probing.facts(probing.settings(network_range)))
 
 
-def machine_of(asked: features.Machine, tiers: Mapping[int, Profile]) -> Machine:
-    """The same, about a given machine."""
+def machine_of(asked: features.Machine, tiers: Mapping[int, Profile], networks: Sequence[Feature] = ()) -> Machine:
+    """The same, about a given machine, with what is known of its networks."""
     from plugind.sandbox import features
 
     tight = {tier: features.tight(asked, profile) for tier, profile in sorted(tiers.items())}
-    return dataclasses.replace(judged(features.probe(asked), tiers), tight=tight)
+    found = features.probe(asked) | {feature.name: feature for feature in networks}
+    return dataclasses.replace(judged(found, tiers), tight=tight)
 
 
 def judged(found: Mapping[str, Feature], tiers: Mapping[int, Profile]) -> Machine:

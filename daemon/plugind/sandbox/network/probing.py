@@ -13,6 +13,7 @@ import select
 import signal
 import tempfile
 from collections.abc import Callable
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -25,8 +26,15 @@ from plugind.sandbox.network.words import Caps, Endpoint, Settings
 from plugind.sandbox.words import short
 
 _PATIENCE_S: Final = 20.0
+_REFUSED: Final = "a run with the permission network is refused"
+_SILENT: Final = "a run with the permission network reaches nobody"
 _ROOT_ONLY: Final = "only root can find out"
 _KERNEL: Final = "a kernel with nf_tables, conntrack and veth, and the packages libnftables1 and pyroute2"
+
+
+def settings(range4: str) -> Settings:
+    """Of a keeper that is only tried."""
+    return Settings(Path("/nonexistent"), IPv4Network(range4))
 
 
 def facts(settings: Settings) -> list[Feature]:
@@ -43,21 +51,24 @@ def facts(settings: Settings) -> list[Feature]:
 
 
 def _network(error: str) -> Feature:
-    return Feature("network", not error, error or "a router and a plugin's network were made and taken back", _KERNEL)
+    found = error or "a router and a plugin's network were made and taken back"
+    return Feature("network", not error, found, _KERNEL, instead=_REFUSED)
 
 
 def _route(error: str, settings: Settings) -> Feature:
-    remedy = "give plugins' networks another range"
-    return Feature("network_range", not error, error or f"{settings.range4} and {settings.range6} are free", remedy)
+    remedy = "give plugins' networks another range: `network_range` in plugind.toml"
+    found = error or f"{settings.range4} and {settings.range6} are free"
+    return Feature("network_range", not error, found, remedy, instead=_REFUSED)
 
 
 def _forwarding(obstacles: list[Obstacle] | str) -> Feature:
     if isinstance(obstacles, str):
-        return Feature("network_forwarding", False, obstacles, _KERNEL)
+        return Feature("network_forward", False, obstacles, _KERNEL, instead=_SILENT)
     found = "; ".join(f"{each.who} drops what it does not know ({each.chain})" for each in obstacles)
     remedy = "let what comes from plugins' uplink be forwarded; also after the next boot"
     command = " && ".join(each.command for each in obstacles)
-    return Feature("network_forwarding", not obstacles, found or "no other firewall drops it", remedy, command)
+    found = found or "no other firewall drops it"
+    return Feature("network_forward", not obstacles, found, remedy, command, instead=_SILENT)
 
 
 def _ipv6(*, forwards: bool) -> Feature:
