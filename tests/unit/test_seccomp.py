@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import platform
+import socket
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +162,26 @@ def test_threads_and_forks_are_allowed(tier) -> None:
 def test_ioctl_is_judged_by_the_32_bits_that_the_kernel_sees(tier, request) -> None:
     seen = request & 0xFFFFFFFF
     assert asked(tier, "ioctl", 0, request) == (ALLOW if seen in lists.IOCTLS else NOTIFY)
+
+
+def test_the_resolvers_filter_allows_sockets_of_the_internet_and_files_to_read_and_its_list() -> None:
+    program = seccomp.resolver_filter()
+    refused = 0x00050000 | errno.EPERM
+    allowed = {number_of(name) for name in here(lists.RESOLVER)}
+    by_argument = {number_of("socket"), number_of("openat")}
+    for number in set(range(1200)) - by_argument:
+        assert evaluate(program, number) == (ALLOW if number in allowed else refused), number
+    refusable = (
+        "open openat2 execve execveat clone fork kill ptrace bind listen accept4 mount unlink getdents64".split()
+    )
+    assert not allowed & {number_of(name) for name in refusable}
+    for family in range(50):
+        expected = ALLOW if family in (socket.AF_INET, socket.AF_INET6) else refused
+        assert evaluate(program, number_of("socket"), (family, 2, 0)) == expected, family
+    for flags in (0, os.O_CLOEXEC, os.O_DIRECTORY, os.O_NOFOLLOW):
+        assert evaluate(program, number_of("openat"), (0, 0, os.O_RDONLY | flags)) == ALLOW
+        for more in (os.O_WRONLY, os.O_RDWR, 3, os.O_CREAT, os.O_TRUNC):
+            assert evaluate(program, number_of("openat"), (0, 0, more | flags)) == refused
 
 
 @pytest.mark.parametrize("tier", PROFILES)

@@ -64,6 +64,17 @@ def notifier_filter() -> bytes:
     return _export(rules)
 
 
+def resolver_filter() -> bytes:
+    """The filter of the process that asks name servers: sockets of the internet, files to read, and nothing else."""
+    rules = _start(pyseccomp.ERRNO(errno.EPERM))
+    _add(rules, pyseccomp.ALLOW, lists.RESOLVER)
+    for family in (lists.AF_INET, lists.AF_INET6):
+        rules.add_rule(pyseccomp.ALLOW, "socket", pyseccomp.Arg(0, pyseccomp.EQ, family))
+    to_read = pyseccomp.Arg(2, pyseccomp.MASKED_EQ, lists.O_ACCMODE | lists.O_CREAT | lists.O_TRUNC, 0)
+    rules.add_rule(pyseccomp.ALLOW, "openat", to_read)
+    return _export(rules)
+
+
 def _start(default: object) -> pyseccomp.SyscallFilter:
     rules = pyseccomp.SyscallFilter(default)
     # Every architecture but the native one is foreign, x32 too. The library's own default kills one thread only.

@@ -123,6 +123,17 @@ NOTIFIER: Final = tuple(
     """.split()
 )
 """What the supervisor of notifications needs (sandbox/notifier.py)."""
+RESOLVER: Final = tuple(
+    """
+    brk close connect epoll_ctl epoll_pwait epoll_wait exit_group fcntl fstat futex getpid getsockname getsockopt gettid
+    getrandom ioctl lseek madvise mmap mprotect mremap munmap newfstatat read recvfrom recvmsg rt_sigaction
+    rt_sigprocmask rt_sigreturn sendmsg sendto clock_gettime restart_syscall write
+    """.split()
+)
+"""What the process that asks name servers needs (sandbox/network/resolver.py), besides sockets of AF_INET and
+AF_INET6, and files to read."""
+AF_INET, AF_INET6 = 2, 10
+O_ACCMODE, O_CREAT, O_TRUNC = 3, 0o100, 0o1000
 
 CLONE_NAMESPACES: Final = 0x7E020080
 """CLONE_NEW{TIME,NS,CGROUP,UTS,IPC,USER,PID,NET}."""

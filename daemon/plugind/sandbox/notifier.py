@@ -17,10 +17,9 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from plugind.errors import IsolationUnavailableError
-from plugind.linux import constants as c
 from plugind.linux import seccomp, seccomp_notify, syscalls
 from plugind.linux.cgroup import Group, GroupLimits
-from plugind.sandbox import channel, uids
+from plugind.sandbox import channel, nobody, uids
 from plugind.sandbox.refusals import Table
 
 BUDGET: Final = GroupLimits(memory_bytes=64 * 1024 * 1024, pids=1, cpu_percent=50)
@@ -102,7 +101,7 @@ def _become_notifier(table: Table, launcher: socket.socket, parent: int) -> NoRe
         poll = select.epoll()
         launcher.recv(64)  # it is in its group
         syscalls.close_all_but({2, launcher.fileno(), poll.fileno()})
-        _give_up_root(parent)
+        nobody.give_up_root(uids.NOTIFIER, parent, "notifier")
         syscalls.seccomp_load(program)
         launcher.send(_READY)
         _Watch(table, rules, launcher, poll).serve()
@@ -113,20 +112,6 @@ def _become_notifier(table: Table, launcher: socket.socket, parent: int) -> NoRe
             pass  # the launcher is gone
     finally:
         os._exit(1)
-
-
-def _give_up_root(parent: int) -> None:
-    syscalls.drop_bounding_set()
-    os.setgroups([])
-    os.setresgid(uids.NOTIFIER, uids.NOTIFIER, uids.NOTIFIER)
-    os.setresuid(uids.NOTIFIER, uids.NOTIFIER, uids.NOTIFIER)
-    syscalls.clear_capabilities()
-    # After the last change of credentials, which would clear it.
-    syscalls.prctl(c.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise IsolationUnavailableError("notifier", "the launcher is gone")
-    syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
-    syscalls.prctl(c.PR_SET_DUMPABLE, 0)
 
 
 class _Watch:

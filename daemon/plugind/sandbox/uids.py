@@ -17,6 +17,8 @@ FRONT: Final = FIRST
 """uid and gid of the front where there is no user plugind."""
 NOTIFIER: Final = FIRST + 1
 """uid and gid of the process that answers for refused system calls (notifier.py)."""
+RESOLVER: Final = FIRST + 2
+"""uid and gid of the process that asks name servers (network/resolver.py)."""
 LAST: Final = FIRST + 4 * SLICE - 1
 
 
