@@ -186,8 +186,10 @@ def test_nothing_said_is_nothing_and_an_answer_counts_once(ends):
     resolver, theirs = ends
     assert resolver.receive() is None
     resolver.ask("run", ["a.example", "b.example"])
-    with pytest.raises(ValueError, match="a new one"):
+    with pytest.raises(OSError, match="a new one"):
         resolver.ask("run", ["a.example"])
+    with pytest.raises(OSError, match="expected 1 to 32, got 33"):
+        resolver.ask("run_2", [f"n{number}.example" for number in range(33)])
     theirs.send(encoded())
     theirs.send(encoded())
     assert resolver.receive().token == "run"

@@ -203,7 +203,7 @@ class _Question:
     def _read(self, server: Server, data: bytes) -> dns.message.QueryMessage | None:
         """The answer to this question; None for anything else, after which the true one may still come."""
         response = None
-        if len(data) <= _MOST_BYTES:
+        if len(data) <= _MOST_BYTES and data[:2] == self._wire[:2]:  # who only guesses costs no reading
             try:
                 response = dns.message.from_wire(data)
             except Exception:  # noqa: BLE001, S110 - bytes of strangers, in a parser that is not ours

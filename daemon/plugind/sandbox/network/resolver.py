@@ -7,6 +7,7 @@ needs a name. What it knows is kept in it, and gone with it.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -46,11 +47,15 @@ class Resolver:
     def ask(self, token: str, names: Sequence[str]) -> None:
         """Have names resolved, for whoever `token` stands for. Never waits.
 
-        Raises OSError where it is gone or has too much to do, ValueError for what is no name or a token in use.
+        Raises OSError where it is gone or has too much to do, and for what is no name, too many, or a token in use.
         """
         if token in self._asked:
-            raise ValueError(f"token: expected a new one, got {token!r}")
-        channel.send(self.sock, encode_request(token, names))
+            raise OSError(errno.EINVAL, f"token: expected a new one, got {token!r}")
+        try:
+            request = encode_request(token, names)
+        except ValueError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+        channel.send(self.sock, request)
         self._asked[token] = frozenset(names)
         self._due_ns[token] = time.monotonic_ns() + OVERDUE_NS
 
