@@ -305,6 +305,7 @@ def test_a_used_namespace_serves_the_same_digest_only(start, template) -> None:
         assert used.setdefault(namespace_of(given), digest) == digest
         os.close(given.namespace)
         release(kept, f"r{run}")
+        settled(kept)
     assert sorted(used.values()) == ["a", "b", "c"]
 
 
@@ -664,6 +665,7 @@ def test_sockets_that_are_left_are_destroyed_and_the_namespace_is_used_again(sta
         assert sock_diag.left()
     before = namespace_of(given)
     release(kept, "a")
+    settled(kept)
     if state == "lingering":
         with namespaces.entered(given.namespace):
             assert not sock_diag.left()

@@ -69,6 +69,8 @@ class Slots:
         self._running: dict[str, Slot] = {}
         self._over: set[int] = set()
         """Marks of runs whose connections are not forgotten yet."""
+        self._doubtful: list[Slot] = []
+        """Released, with sockets left; most of them are gone a moment later."""
         self._thrown_away: list[Slot] = []
         self._free = list(range(self._settings.most, 0, -1))
         self._mark = 0
@@ -93,6 +95,8 @@ class Slots:
             template.gone = True
             os.close(template.user_namespace)
             self._thrown_away += template.idle
+            self._thrown_away += [slot for slot in self._doubtful if slot.key == key]
+            self._doubtful = [slot for slot in self._doubtful if slot.key != key]
             for slot in self._running.values():
                 slot.unclean |= slot.key == key
 
@@ -133,12 +137,14 @@ class Slots:
             if used.connections:
                 self._over.add(slot.mark)
             self._take_back(slot)
-            self._make_ready_again(slot)
         except (OSError, ValueError):
             slot.unclean = True
+            self._thrown_away.append(slot)
             raise
-        finally:
-            (self._thrown_away if slot.unclean else self._templates[slot.key].idle).append(slot)
+        if slot.unclean:
+            self._thrown_away.append(slot)
+        else:
+            self._make_ready_again(slot, self._doubtful)
         return used
 
     def _cut(self, slot: Slot) -> None:
@@ -179,14 +185,20 @@ class Slots:
         )
         slot.mark, slot.run, slot.endpoints = following, "", ()
 
-    def _make_ready_again(self, slot: Slot) -> None:
-        slot.unclean = slot.unclean or self._has_sockets(slot)
-        if not slot.unclean:
+    def _make_ready_again(self, slot: Slot, otherwise: list[Slot]) -> None:
+        try:
+            if self._has_sockets(slot):
+                otherwise.append(slot)
+                return
             # Now and not with the next run: a link that comes up lets nothing through for a moment. Nothing is allowed.
             rtnetlink.link_up(self._router.links, slot.ifindex)
+        except OSError:
+            self._thrown_away.append(slot)
+        else:
+            self._templates[slot.key].idle.append(slot)
 
     def _has_sockets(self, slot: Slot) -> bool:
-        """Whether one remains that cannot be ended."""
+        """Whether one remains that cannot be ended, or that the kernel has not quite forgotten yet."""
         with namespaces.entered(slot.namespace):
             if sock_diag.left():
                 sock_diag.destroy(slot.sockets)
@@ -216,15 +228,19 @@ class Slots:
     @property
     def is_untidy(self) -> bool:
         """Whether there is something for tidy() to do."""
-        return bool(self._over)
+        return bool(self._over or self._doubtful)
 
     def tidy(self) -> None:
-        """Forget the connections of runs that are over; some 10 ms. Raises OSError.
+        """Forget the connections of runs that are over (some 10 ms), and look again at doubtful slots. Raises OSError.
 
         Not at once: nothing passes by them any more, whoever has the slot, because their mark is not the present run's.
         """
-        self._router.forget_connections(self._over)
-        self._over.clear()
+        if self._over:
+            self._router.forget_connections(self._over)
+            self._over.clear()
+        doubtful, self._doubtful = self._doubtful, []
+        for slot in doubtful:
+            self._make_ready_again(slot, self._thrown_away)
 
     def _make(self, template: _Template, key: str) -> Slot:
         number = self._free.pop() if self._free else self._evict()
@@ -243,6 +259,8 @@ class Slots:
 
     def _evict(self) -> int:
         """The number of a slot that is no more: one that was thrown away, or the one that has been idle longest."""
+        if not self._thrown_away and self._doubtful:
+            self._thrown_away.append(self._doubtful.pop())
         if not self._thrown_away:
             idle = [template for template in self._templates.values() if template.idle]
             if not idle:
