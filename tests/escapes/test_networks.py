@@ -20,7 +20,7 @@ from tests.escapes.attack import attack
 from tests.support.daemon import Daemon
 from tests.support.internet import HOST4, HOST6, METADATA, OUTSIDE4, OUTSIDE6, Internet
 from tests.support.jail import descendants
-from tests.support.networks import SPEAKS, STAGE, approved, daemon_on, permission
+from tests.support.networked import SPEAKS, STAGE, approved, daemon_on, permission
 from tests.support.servers import HTTP_PORT, PORTS
 
 pytestmark = pytest.mark.root

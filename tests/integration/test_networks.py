@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.daemon import Daemon
 from tests.support.internet import OUTSIDE4, OUTSIDE6, Internet
-from tests.support.networks import SPEAKS, STAGE, approved, daemon_on, outcome, permission
+from tests.support.networked import SPEAKS, STAGE, approved, daemon_on, outcome, permission
 from tests.support.servers import HTTP_PORT, PAGE, PORTS
 
 pytestmark = pytest.mark.root

@@ -1,58 +1,127 @@
-"""Plugins with the permission `network`, for a daemon that lives on an internet of our own."""
+"""What tests ask of a keeper of networks, and what they look at: its router, and the host of an internet of our own."""
 
 from __future__ import annotations
 
+import json
 import os
-from pathlib import Path
-from typing import Any
+import select
+import socket
+import struct
+import time
 
-from plugind_client import Client
-from tests.support.daemon import Daemon
-from tests.support.internet import Internet
-from tests.support.plugins import folder
+from pyroute2 import IPRoute
 
-STAGE = "currency_strategy"
-"""One in which the policy as shipped allows a network."""
-SPEAKS = """
-import errno, json, socket
+from plugind.linux import conntrack, netlink, nftables
+from plugind.sandbox.network import namespaces
+from plugind.sandbox.network.words import Caps, Given, Used
 
-def speak(address, protocol, port):
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+CAPS = Caps(bytes_per_second=100_000_000, connections=100)
+
+
+class FakeGroup:
+    def __init__(self):
+        self.limits, self.attached, self.removed = None, [], False
+
+    def set_limits(self, limits):
+        self.limits = limits
+
+    def attach(self, pid):
+        self.attached.append(pid)
+
+    def remove(self):
+        self.removed = True
+
+
+def hear(kept, kind=None, timeout_s=20):
+    deadline = time.monotonic() + timeout_s
+    while True:
+        assert select.select([kept.sock], [], [], max(0, deadline - time.monotonic()))[0], "it says nothing"
+        message = kept.receive()
+        if message is not None:
+            assert kind is None or isinstance(message, kind), message
+            return message
+
+
+def take(kept, template, run="run-1", endpoints=(), caps=CAPS, digest="d1", key="tier2"):
+    kept.take(run, key, template.namespace, digest, endpoints, caps)
+    return hear(kept, Given)
+
+
+def release(kept, run="run-1"):
+    kept.release(run)
+    return hear(kept, Used)
+
+
+def namespace_of(given):
+    return os.fstat(given.namespace).st_ino
+
+
+def state_of(kept):
+    """What there is in the router: links, elements of sets, connections. Asked from a socket of the launcher's."""
+    pid = kept._pid
+    router = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     try:
-        with socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as sock:
-            sock.settimeout(2)
-            sock.connect((address, port))
-            sock.send(b"hello")
-            return "ok" if sock.recv(64) == b"hello" else "other"
-    except TimeoutError:
-        return "timeout"
-    except OSError as error:
-        return errno.errorcode.get(error.errno, str(error))
-
-def run(payload, context):
-    return [speak(*each) for each in payload]
-"""
-
-
-def permission(host: str, port: int, protocol: str = "tcp") -> str:
-    return f'[[permissions.network]]\nhost = "{host}"\nport = {port}\nprotocol = "{protocol}"\n'
-
-
-def daemon_on(internet: Internet, *arguments: str) -> Daemon:
-    """One that lives in its host namespace."""
-    return Daemon(*arguments, namespace=Path(f"/proc/{os.getpid()}/fd/{internet.host}"))
+        with namespaces.entered(router):
+            nft = nftables.Nftables()
+            with IPRoute() as ip:
+                links = len(list(ip.get_links()))
+            listed = json.loads(nft.listed("ruleset"))["nftables"]
+            nft.close()
+            elements = {
+                each["set" if "set" in each else "map"]["name"]: len(
+                    each["set" if "set" in each else "map"].get("elem", ())
+                )
+                for each in listed
+                if "set" in each or "map" in each
+            }
+            chains = sum("chain" in each for each in listed)
+            with conntrack.connect() as sock:
+                connections = len(netlink.dump(sock, 1 << 8 | 1, bytes(4)))
+    finally:
+        os.close(router)
+    return links, elements, chains, connections, len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def approved(
-    daemon: Daemon, parent: Path, name: str, code: str, *wanted: str, payload: Any = None, tier: int = 1
-) -> Any:
-    """Submit, approve, activate and run a plugin; what `try` says."""
-    extra = "[limits]\nwall_ms = 20000\n" + "".join(wanted)
-    return daemon.try_plugin(folder(parent, name, code=code, extra=extra), payload, stage=STAGE, tier=tier)
+def connections_of(namespace):
+    with namespaces.entered(namespace), conntrack.connect() as sock:
+        return len(netlink.dump(sock, 1 << 8 | 1, bytes(4)))
 
 
-def outcome(client: Client, log: str) -> dict[str, Any]:
-    """The OUTCOME of a run."""
-    intent = int(log.removeprefix("log_"))
-    found = client.audit.query(limit=50).records
-    return next(each.fields for each in found if each.event == "OUTCOME" and each.fields["intent"] == intent)
+def settled(kept):
+    """Its idle work is done."""
+    before = None
+    while (now := state_of(kept)) != before:
+        before = now
+        time.sleep(0.15)
+    return now
+
+
+def host_state(net):
+    with namespaces.entered(net.host):
+        nft = nftables.Nftables()
+        rules = nft.listed("ruleset")
+        nft.close()
+        with IPRoute() as ip:
+            links = sorted(each.get_attr("IFLA_IFNAME") for each in ip.get_links())
+            # Not the kernel's own, which come when it has found out that nobody else has its addresses.
+            found = [(each.get_attr("RTA_DST") or "", each.get_attr("RTA_OIF")) for each in ip.get_routes()]
+            routes = sorted(each for each in found if not each[0].startswith(("fe80", "ff00")))
+        names = [
+            "ip_forward",
+            "conf/all/accept_redirects",
+            "conf/wan/forwarding",
+            "conf/lo/forwarding",
+            "conf/default/forwarding",
+        ]
+        sysctls = [namespaces.sysctl(f"net/ipv4/{name}") for name in names]
+        six = namespaces.sysctl("net/ipv6/conf/all/forwarding")
+    return json.loads(rules)["nftables"][1:], links, routes, sysctls, six
+
+
+def has_table(net, name="plugind"):
+    return any(each.get("table", {}).get("name") == name for each in host_state(net)[0])
+
+
+def tcp_bytes_received(sock):
+    """tcpi_bytes_received of struct tcp_info, which counts what nobody has read too."""
+    return struct.unpack_from("Q", sock.getsockopt(socket.IPPROTO_TCP, 11, 256), 128)[0]
