@@ -37,7 +37,9 @@ METADATA = "169.254.169.254"
 class Internet:
     """Close it, and everything is gone."""
 
-    def __init__(self, *, forwards6: bool = True) -> None:
+    def __init__(self, *, forwards6: bool = True, also: tuple[str, ...] = ()) -> None:
+        """`also`: more addresses outside."""
+        self._outside4 = (*OUTSIDE4, METADATA, *also)
         self.host, self.outside = namespaces.fresh(), namespaces.fresh()
         self._servers: list[subprocess.Popen[bytes]] = []
         with namespaces.entered(self.host), IPRoute() as ip:
@@ -54,7 +56,7 @@ class Internet:
             ip.link("set", index=1, state="up")
             lan = ip.link_lookup(ifname="lan")[0]
             ip.link("set", index=lan, state="up")
-            for address in (*OUTSIDE4, METADATA):
+            for address in self._outside4:
                 ip.addr("add", index=lan, address=address, prefixlen=24)
             for address in OUTSIDE6:
                 ip.addr("add", index=lan, address=address, prefixlen=64, flags=2)
@@ -64,7 +66,7 @@ class Internet:
 
     def serve(self) -> None:
         """Echo servers outside and on the host, and a web server outside, in processes of their own."""
-        for namespace, addresses in ((self.outside, (*OUTSIDE4, METADATA, *OUTSIDE6)), (self.host, ("0.0.0.0", "::"))):
+        for namespace, addresses in ((self.outside, (*self._outside4, *OUTSIDE6)), (self.host, ("0.0.0.0", "::"))):
             self._servers.append(started("tests.support.servers", namespace, *addresses))
         deadline = time.monotonic() + 10
         for address, port in ((OUTSIDE4[0], PORTS[0]), (OUTSIDE4[0], HTTP_PORT), (HOST4, PORTS[0])):

@@ -178,7 +178,7 @@ def test_what_the_machine_can_is_told_and_nothing_is_changed(net, start_keeper, 
     assert [(each.name, each.ok) for each in found] == [
         ("network", True),
         ("network_range", True),
-        ("network_forwarding", True),
+        ("network_forward", True),
         ("network_ipv6", True),
     ], found
     assert host_state(net) == before
@@ -200,7 +200,7 @@ def test_a_foreign_policy_of_drop_is_named_and_left_alone_and_its_command_mends_
         assert "networks: Docker drops what plugins send (ip filter FORWARD)" in capfd.readouterr().err
         with namespaces.entered(net.host):
             told = probing.facts(kept._settings)[2]
-        assert (told.ok, told.name) == (False, "network_forwarding")
+        assert (told.ok, told.name) == (False, "network_forward")
         assert told.command.startswith("sudo iptables -I DOCKER-USER -i plugind0 -j ACCEPT && ")
         endpoint = Endpoint(OUTSIDE4[0], "udp", PORTS[0])
         given = take(kept, template, endpoints=[endpoint])

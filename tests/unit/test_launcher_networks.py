@@ -162,7 +162,7 @@ def test_a_namespace_that_cannot_be_had_refuses_the_run(world) -> None:
     wait_for(lambda: keeper(world).calls)
     keeper(world).fail("r1", "no more than 64 at one time")
     refused = world.hear(protocol.Refused)
-    assert (refused.step, refused.detail) == ("network", "network: no more than 64 at one time")
+    assert (refused.step, refused.detail) == ("network", "no more than 64 at one time")
     assert works(world, 1)
 
 

@@ -366,7 +366,7 @@ class Launcher:
                 self._networks.drop(message.run)
             if isinstance(error, InvalidRequestError):  # what no front in its right mind asks for
                 self._complaints.note(f"start of the front: run {message.run}: {error}")
-            self._tell(protocol.Refused(message.run, step, short(error)))
+            self._tell(protocol.Refused(message.run, step, short(str(error).removeprefix(f"{step}: "))))
 
     def _start(self, message: protocol.Start, descriptors: list[int]) -> None:
         self._check_latch()

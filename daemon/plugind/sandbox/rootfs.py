@@ -40,6 +40,7 @@ _INSIDE = (
 _ETC = {
     "passwd": "plugin:x:1000:1000:plugin:/tmp:/usr/sbin/nologin\n",
     "group": "plugin:x:1000:\n",
+    "host.conf": "multi on\n",  # all addresses of a name, and not the first one alone (host.conf(5))
     "hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
