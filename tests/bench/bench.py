@@ -26,6 +26,7 @@ from tests.bench import (  # noqa: E402
     health,
     measure,
     monte_carlo,
+    networks,
     packages,
     scaling,
     stopping,
@@ -81,6 +82,7 @@ def parts(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]
     return {
         "idle": idle,
         "packages": packages.measure,
+        "networks": networks.measure,
         "kill": lambda: stopping.kill_many(200),
         "health": health.measure,
         "scaling": lambda: scaling.measure(options.plugins, options.records),

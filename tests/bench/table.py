@@ -157,6 +157,14 @@ def scaling(found: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def networks(found: Mapping[str, Any]) -> Iterator[str]:
+    p50 = {name: number(each["p50_ms"]) for name, each in found.items()}
+    yield (
+        f"a run's network, ms: {p50['asked']} from asking for it, {p50['take']} of them in the keeper (at most 0.2 are"
+        f" wanted); cut {p50['cut']}, given back {p50['returned']}; one made anew {p50['make']}"
+    )
+
+
 PARTS = {
     "idle": idle,
     "throughput": throughput,
@@ -165,6 +173,7 @@ PARTS = {
     "wall_overshoot_ms": overshoot,
     "records_per_s": records,
     "packages": packages,
+    "networks": networks,
     "kill": kill,
     "health": health,
     "scaling": scaling,

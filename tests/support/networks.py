@@ -13,7 +13,8 @@ from pyroute2 import IPRoute
 
 from plugind.linux import conntrack, netlink, nftables
 from plugind.sandbox.network import namespaces
-from plugind.sandbox.network.words import Caps, Given, Used
+from plugind.sandbox.network.words import Caps, Endpoint, Given, Used
+from tests.support.internet import HOST4, OUTSIDE4, OUTSIDE6, PORTS, inside, speak
 
 CAPS = Caps(bytes_per_second=100_000_000, connections=100)
 
@@ -125,3 +126,36 @@ def has_table(net, name="plugind"):
 def tcp_bytes_received(sock):
     """tcpi_bytes_received of struct tcp_info, which counts what nobody has read too."""
     return struct.unpack_from("Q", sock.getsockopt(socket.IPPROTO_TCP, 11, 256), 128)[0]
+
+
+def leave_nothing(kept, template, net, runs) -> None:
+    """So many, some of which speak to somebody: afterwards there is what there was, and without the template nothing."""
+    allowed = [Endpoint(OUTSIDE4[0], "tcp", PORTS[0]), Endpoint(OUTSIDE6[0], "udp", PORTS[1])]
+    tried = [*allowed, Endpoint(HOST4, "tcp", 1)]
+    before = connections_of(net.host)
+
+    def run(number, *, real):
+        given = take(kept, template, f"r{number}", allowed, Caps(10**7 + number % 3, 50), digest=f"d{number % 5}")
+        if real:
+            found = inside(
+                template, given.namespace, lambda: [speak(each.address, each.protocol, each.port) for each in tried]
+            )
+            assert found == ["ok", "ok", "ECONNREFUSED"]
+        os.close(given.namespace)
+        used = release(kept, f"r{number}")
+        assert (used.connections, len(used.refused)) == ((2, 1) if real else (0, 0))
+
+    for number in range(20):
+        run(number, real=True)
+    first = settled(kept)
+    assert first[3] == 0, "connections are tracked still"
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for number in range(20, runs):
+        run(number, real=number % 10 == 0)
+    assert settled(kept) == first
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert connections_of(net.host) == before
+    kept.forget("tier2")
+    links, elements, _, _, _ = settled(kept)
+    assert links == 2  # lo and the uplink
+    assert not any(count for name, count in elements.items() if not name.startswith("__"))

@@ -13,11 +13,9 @@ from pyroute2 import IPRoute
 
 from plugind.linux import sock_diag
 from plugind.sandbox.network import namespaces
-from plugind.sandbox.network.words import Caps, Endpoint, Failed, Settings
+from plugind.sandbox.network.words import Endpoint, Failed, Settings
 from tests.support.internet import (
-    HOST4,
     OUTSIDE4,
-    OUTSIDE6,
     PORTS,
     Template,
     inside,
@@ -26,8 +24,8 @@ from tests.support.internet import (
 )
 from tests.support.networks import (
     CAPS,
-    connections_of,
     hear,
+    leave_nothing,
     namespace_of,
     release,
     settled,
@@ -98,38 +96,7 @@ def test_the_next_run_gets_nothing_of_what_the_last_was_allowed_or_is_sent(start
 
 
 def test_500_runs_leave_nothing_behind(start_keeper, template, net, tmp_path) -> None:
-    kept = start_keeper(Settings(folder=tmp_path, most=6, spare=1))
-    allowed = [Endpoint(OUTSIDE4[0], "tcp", PORTS[0]), Endpoint(OUTSIDE6[0], "udp", PORTS[1])]
-    before = connections_of(net.host)
-
-    def run(number, *, real=False):
-        given = take(kept, template, f"r{number}", allowed, digest=f"d{number % 5}", caps=Caps(10**7 + number % 3, 50))
-        if real:
-            assert inside(
-                template,
-                given.namespace,
-                lambda: [
-                    speak(each.address, each.protocol, each.port) for each in (*allowed, Endpoint(HOST4, "tcp", 1))
-                ],
-            )[:2] == ["ok", "ok"]
-        os.close(given.namespace)
-        used = release(kept, f"r{number}")
-        assert used.connections == (2 if real else 0)
-
-    for number in range(20):
-        run(number, real=True)
-    first = settled(kept)
-    assert first[3] == 0, "connections are tracked still"
-    descriptors = len(os.listdir("/proc/self/fd"))
-    for number in range(20, 500):
-        run(number, real=number % 10 == 0)
-    assert settled(kept) == first
-    assert len(os.listdir("/proc/self/fd")) == descriptors
-    assert connections_of(net.host) == before
-    kept.forget("tier2")
-    links, elements, _, _, _ = settled(kept)
-    assert links == 2  # lo and the uplink
-    assert not any(count for name, count in elements.items() if not name.startswith("__"))
+    leave_nothing(start_keeper(Settings(folder=tmp_path, most=6, spare=1)), template, net, 500)
 
 
 @pytest.mark.parametrize("state", ["established", "lingering", "udp"])

@@ -40,7 +40,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_uids_come_again_only_after_all_others_and_never_while_one_is_taken(tmp_path) -> None:
     """Three times around the slice, with instances that end in any order."""
-    spec = TemplateSpec(2, 0, SLICE, tmp_path, tmp_path, Interpreter("/x", "/x"), False, b"", b"", False)
+    spec = TemplateSpec(2, 0, SLICE, tmp_path, tmp_path, Interpreter("/x", "/x"), False, b"", b"", b"", False)
     templates = Templates(FakeBase(), {2: spec}, {}, lambda *_: None, lambda *_: None, Shelf(tmp_path))
     order = random.Random(1)
     taken: list[int] = []

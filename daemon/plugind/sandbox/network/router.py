@@ -102,9 +102,11 @@ class Router:
         self._ip.link("set", index=inner, state="up")
         self._ip.addr("add", index=inner, address=addresses.far4, prefixlen=30)
         self._ip.route("add", dst="default", gateway=addresses.near4, oif=inner)
-        if leaves6:  # where not, a plugin is told at once that there is no way
+        if self._six:
             self._ip.addr("add", index=inner, address=addresses.far6, prefixlen=126, flags=_NODAD)
             self._ip.route("add", family=_SIX, dst="default", gateway=addresses.near6, oif=inner)
+        if self._six and not leaves6:
+            self.nft.run(rules.NO_IPV6)
 
     def _pair(self, name: str, other: str, namespace: int) -> int:
         """A pair of links, one end in this other namespace; the index of the end here."""

@@ -140,6 +140,10 @@ table {TABLE} {{
 """
 
 
+NO_IPV6: Final = f"insert rule {TABLE} from meta nfproto ipv6 goto refuse"
+"""Where the host does not forward it: a plugin is told at once, and not when it has waited for nothing."""
+
+
 def slot(number: int, addresses: Addresses) -> str:
     """What a slot has as long as it is there: its addresses, and where its refusals are counted."""
     name = link(number)
