@@ -172,6 +172,7 @@ COMMANDS = {
     "resume",
     "kill --lift",
     "submit",
+    "try",
     "sign",
     "show",
     "list",
