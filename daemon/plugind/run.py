@@ -414,6 +414,7 @@ class Runner:
             tier=grant.tier,
             limits=limits,
             interface=contract.interface,
+            runtime=run.record.manifest.runtime,
             entrypoint=run.record.manifest.entrypoint,
             input=run.request.input,
             context={"stage": run.request.stage, "plan_id": run.request.plan_id},
@@ -421,7 +422,6 @@ class Runner:
             mode=run.request.mode,
             environment=run.environment,
             network=grant.network,
-            runtime=run.record.manifest.runtime,
         )
         if self._parking and request.mode in ("run", "map") and not request.network:
             run.waiting = self._parking.take(run.record, grant, run.environment)

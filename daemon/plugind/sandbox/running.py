@@ -41,13 +41,13 @@ class InstanceRequest:
     """JSON text; of a map its batch (inside/batches.py); of a session nothing."""
     context: Mapping[str, str]
     stdio_bytes: int
+    runtime: str = "python"
+    """Or "exec": the entrypoint is a program."""
     mode: Mode = "run"
     environment: str = ""
     """Digest of its environment's files; empty: the standard library alone."""
     network: tuple[Wanted, ...] = ()
     """Whom it may talk to. Empty: it has no network."""
-    runtime: str = "python"
-    """Or "exec": the entrypoint is a program."""
 
 
 @dataclass(frozen=True, slots=True)
