@@ -125,6 +125,16 @@ def name_objection(name: str) -> str:
     return "not of the DNS (mDNS)" if labels[-1] == "local" else ""
 
 
+def is_wildcard(host: str) -> bool:
+    """Whether it stands for names that somebody has to list: `*.` and a name of at least two labels."""
+    return host.startswith("*.") and "." in host[2:] and not name_objection(host[2:])
+
+
+def is_below(name: str, wildcard: str) -> bool:
+    """Whether a wildcard can stand for a name: one that ends as it does, however many labels stand before that."""
+    return not name_objection(name) and name.endswith(wildcard[1:])
+
+
 def objection(address: Address, allowed: Sequence[Network]) -> str:
     """Why nobody may be given an address to talk to, in words; nothing when somebody may.
 

@@ -532,3 +532,25 @@ def test_programs_run_in_a_tier_whose_profile_lets_them():
     let = {2: dataclasses.replace(PROFILES[2], exec_allowed=True)}
     assert decide(dataclasses.replace(asked, profiles=let)).allowed
     assert decide(facts(record=record(runtime="exec"))).allowed, "Tier 1, as shipped"
+
+
+WILD = Permission("network", '{"host": "*.example.org", "port": 443, "protocol": "tcp"}')
+
+
+def test_a_wildcard_without_names_in_the_policy_denies_whatever_the_modes_are():
+    decision = decide(facts(record=record(permissions=(WILD, READ)), sensitivity="public"))
+    assert found(decision) == [("PERMISSION_NOT_APPROVED", 'network."*.example.org"')]
+    assert decision.reasons[0].remedy == 'edit [network."*.example.org"] in policy.toml, then: plugindctl policy check'
+    for mode in MODES:
+        lenient = with_rule("tiers", 1, mode=mode)
+        assert not decide(facts(record=record(permissions=(WILD,)), policy=lenient)).allowed
+
+
+def test_a_wildcard_is_granted_as_the_names_that_the_policy_lists():
+    names = policy(networks={"*.example.org": ("b.example.org", "a.example.org")})
+    grant = decide(facts(record=record(permissions=(WILD, READ)), policy=names)).grant
+    assert [wanted.host for wanted in grant.network] == ["a.example.org", "b.example.org"]
+    assert {permission.kind for permission in grant.permissions} == {"network", "file_read"}
+    unapproved = record(permissions=(WILD,))
+    unapproved = dataclasses.replace(unapproved, approval=dataclasses.replace(unapproved.approval, permissions=()))
+    assert found(decide(facts(record=unapproved, policy=names))) == [("PERMISSION_NOT_APPROVED", "gate.permissions")]

@@ -52,6 +52,8 @@ approver_may_be_submitter = true
 narrower_updates = "automatic"
 [synthesized]
 run_unapproved_tier2 = true
+[network."*.example.org"]
+hosts = ["a.example.org", "b.c.example.org"]
 """
 
 
@@ -76,6 +78,7 @@ def test_everything_is_read():
         },
         settings=Settings(1, True, "automatic"),
         synthesized=Synthesized(run_unapproved_tier2=True),
+        networks={"*.example.org": ("a.example.org", "b.c.example.org")},
         digest=hashlib.sha256(FULL.encode()).hexdigest(),
     )
 
@@ -97,7 +100,7 @@ def test_line_ends_of_another_system_are_understood():
         ("", "p.toml:1:1: schema: expected a value, got nothing"),
         ("schema = 2", "p.toml:1:10: schema: expected 1, got 2"),
         ("schema = true", "p.toml:1:10: schema: expected 1, got True"),
-        ("schema = 1\ntiers = 1", "p.toml:2:1: tiers: expected one of schema, tier, stage, sensitivity, settings, synthesized, got an unknown key; did you mean tier?"),
+        ("schema = 1\ntiers = 1", "p.toml:2:1: tiers: expected one of schema, tier, stage, sensitivity, network, settings, synthesized, got an unknown key; did you mean tier?"),
         ("schema = 1\ntier = 3", "p.toml:2:8: tier: expected a table, got 3"),
         ("schema = 1\n[tier]\n3 = {}", "p.toml:3:1: tier.3: expected one of 0, 1, 2, got an unknown key"),
         ("schema = 1\n[tier.01]\npermissions = []", "p.toml:2:7: tier.01: expected one of 0, 1, 2, got an unknown key; did you mean 1?"),
@@ -125,8 +128,20 @@ def test_line_ends_of_another_system_are_understood():
         ("schema = 1\n[settings]\nnarrower_updates = 'auto'", "p.toml:3:20: settings.narrower_updates: expected one of approve, automatic, got 'auto'; did you mean automatic?"),
         ("schema = 1\n[settings]\napprover_may_be_submitter = 'yes'", "p.toml:3:29: settings.approver_may_be_submitter: expected true or false, got 'yes'"),
         ("schema = 1\n[synthesized]\nrun_unapproved_tier2 = 1", "p.toml:3:24: synthesized.run_unapproved_tier2: expected true or false, got 1"),
+        ("schema = 1\n[network]\nhosts = ['a.b']", "p.toml:3:9: network.\"hosts\": expected a wildcard such as \"*.example.org\", got 'hosts'"),
+        ("schema = 1\n[network.'*.org']\nhosts = ['a.org']", "p.toml:2:10: network.\"*.org\": expected a wildcard such as \"*.example.org\", got '*.org'"),
+        ("schema = 1\n[network.'*.a.org']", 'p.toml:2:10: network."*.a.org".hosts: expected a value, got nothing'),
+        ("schema = 1\n[network.'*.a.org']\nhosts = []", 'p.toml:3:9: network."*.a.org".hosts: expected a list of 1 to 32 names, got []'),
+        ("schema = 1\n[network.'*.a.org']\nhosts = 'b.a.org'", "p.toml:3:9: network.\"*.a.org\".hosts: expected a list of 1 to 32 names, got 'b.a.org'"),
+        ("schema = 1\n[network.'*.a.org']\nhosts = ['b.a.org', 'a.org']", "p.toml:3:21: network.\"*.a.org\".hosts: expected names that end in .a.org, in lower case, got 'a.org'"),
+        ("schema = 1\n[network.'*.a.org']\nhosts = [1]", 'p.toml:3:10: network."*.a.org".hosts: expected names that end in .a.org, in lower case, got 1'),
+        ("schema = 1\n[network.'*.a.org']\nhosts = ['*.b.a.org']", "p.toml:3:10: network.\"*.a.org\".hosts: expected names that end in .a.org, in lower case, got '*.b.a.org'"),
+        ("schema = 1\n[network.'*.a.org']\nhosts = ['B.a.org']", "p.toml:3:10: network.\"*.a.org\".hosts: expected names that end in .a.org, in lower case, got 'B.a.org'"),
+        ("schema = 1\n[network.'*.a.org']\nhosts = ['xa.org']", "p.toml:3:10: network.\"*.a.org\".hosts: expected names that end in .a.org, in lower case, got 'xa.org'"),
+        ("schema = 1\n[network.'*.a.org']\nhosts = ['b.a.org', 'b.a.org']", "p.toml:3:21: network.\"*.a.org\".hosts: expected each once, got 'b.a.org' again"),
+        ("schema = 1\n[network.'*.a.org']\nhosts = ['b.a.org']\nports = [1]", 'p.toml:4:1: network."*.a.org".ports: expected one of hosts, got an unknown key; did you mean hosts?'),
         ("schema = 1\n[synthesized]\nrun = true", "p.toml:3:1: synthesized.run: expected one of run_unapproved_tier2, got an unknown key"),
-        ("schema = 1\n[[exception]]\nowner = 'x'", "p.toml:2:3: exception: expected one of schema, tier, stage, sensitivity, settings, synthesized, got an unknown key"),
+        ("schema = 1\n[[exception]]\nowner = 'x'", "p.toml:2:3: exception: expected one of schema, tier, stage, sensitivity, network, settings, synthesized, got an unknown key"),
         ("schema = 1\ntier = ", "p.toml:2:8: expected TOML: Invalid value"),
         ("schema = 1\nschema = 1", "p.toml:2:11: expected TOML: Cannot overwrite a value"),
         ("schema = [1", "p.toml:1:12: expected TOML: Unclosed array"),

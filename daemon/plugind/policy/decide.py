@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from plugind.model import Approval, Code, Limits, PluginVersion, Profile, Reason
-from plugind.policy import objections
+from plugind.policy import network, objections
 from plugind.policy.facts import Decision, Explained, Grant, RunFacts
 from plugind.policy.objections import DEFAULT_SENSITIVITY, Objection
 from plugind.policy.rules import ceilings
@@ -88,7 +88,7 @@ def _grant(facts: RunFacts) -> Grant:
     return Grant(
         tier=approval.tier,
         limits=effective_limits(record, approval, profile, facts.timeout_ms, ceilings(profile, enforced)),
-        permissions=tuple(sorted(record.manifest.permissions)),
+        permissions=tuple(sorted(network.listed(record.manifest.permissions, facts.policy.networks))),
         stage=facts.stage,
         sensitivity=facts.sensitivity or DEFAULT_SENSITIVITY,
     )

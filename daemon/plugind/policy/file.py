@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from plugind import addresses
 from plugind.errors import ConfigError
 from plugind.model import PERMISSION_KINDS, SENSITIVITIES, TIERS, Limits, Profile, Tier
 from plugind.policy import positions
@@ -36,7 +37,7 @@ SCHEMA: Final = 1
 _NO_TABLE: Final[Mapping[str, Any]] = {}
 """In the place of something else, which was noted: what is missing in it is not."""
 _LIMITS: Final = tuple(name for name, _ in Limits().items())
-_TABLES: Final = ("schema", "tier", "stage", "sensitivity", "settings", "synthesized")
+_TABLES: Final = ("schema", "tier", "stage", "sensitivity", "network", "settings", "synthesized")
 _SETTINGS: Final = ("approvers", "approver_may_be_submitter", "narrower_updates")
 _SYNTAX: Final = re.compile(
     r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL
@@ -112,6 +113,7 @@ class _Reader:
             sensitivities=self.sensitivities(self.table((), tables, "sensitivity")),
             settings=self.settings(self.table((), tables, "settings")),
             synthesized=self.synthesized(self.table((), tables, "synthesized")),
+            networks=self.networks(self.table((), tables, "network")),
             digest=digest,
         )
         if not self.problems:
@@ -195,6 +197,31 @@ class _Reader:
         name = "run_unapproved_tier2"
         self.keys(path, table, (name,))
         return Synthesized(self.boolean(path, table, name, otherwise=False) if name in table else None)
+
+    def networks(self, tables: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+        rules = {}
+        for name in tables:
+            path: Path = ("network", name)
+            if not addresses.is_wildcard(name):
+                self.wrong(path, 'a wildcard such as "*.example.org"', _shown(name))
+                continue
+            table = self.table(("network",), tables, name)
+            self.keys(path, table, ("hosts",), required=("hosts",))
+            rules[name] = self.hosts((*path, "hosts"), table, name)
+        return rules
+
+    def hosts(self, path: Path, table: Mapping[str, Any], wildcard: str) -> tuple[str, ...]:
+        value = table.get("hosts", [])
+        if not isinstance(value, list) or len(value) > addresses.MOST_NAMES or ("hosts" in table and not value):
+            self.wrong(path, f"a list of 1 to {addresses.MOST_NAMES} names", _shown(value))
+            return ()
+        for index, item in enumerate(value):
+            place = self.at.value((*path, index))
+            if not isinstance(item, str) or not addresses.is_below(item, wildcard):
+                self.wrong(path, f"names that end in {wildcard[1:]}, in lower case", _shown(item), place)
+            elif item in value[:index]:
+                self.wrong(path, "each once", f"{_shown(item)} again", place)
+        return tuple(str(item) for item in value)
 
     def narrowing(self, policy: Policy) -> None:
         """A more sensitive level may not allow what a less sensitive one forbids: its label would be worth having."""
@@ -292,5 +319,7 @@ def _listed(items: Sequence[object]) -> str:
 
 def _dotted(path: Path) -> str:
     """As the file writes it: stage."durations".tiers."""
-    parts = [f'"{part}"' if index == 1 and path[0] == "stage" else str(part) for index, part in enumerate(path)]
+    parts = [
+        f'"{part}"' if index == 1 and path[0] in ("stage", "network") else str(part) for index, part in enumerate(path)
+    ]
     return ".".join(parts)

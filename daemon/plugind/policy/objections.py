@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from plugind.model import SENSITIVITIES, Approval, Code, Hold, HoldKind, PluginVersion, Reason
+from plugind.policy import network
 from plugind.policy.facts import RunFacts
 from plugind.policy.rules import Mode, ceilings
 
@@ -242,6 +243,10 @@ def permissions(facts: RunFacts) -> Iterator[Objection]:
             yield _objection(code, "gate.permissions", f"{name} approved", "not approved", remedy)
     for kind in _kinds(record):
         yield from _kind(facts, approved, kind)
+    for wildcard in network.unlisted(record.manifest.permissions, facts.policy.networks):
+        table = f'network."{wildcard}"'
+        expected = f"[{table}] in policy.toml, with the names that it stands for"
+        yield _objection(Code.PERMISSION_NOT_APPROVED, table, expected, "no such table", _edit(table))
 
 
 def _kind(facts: RunFacts, approved: Approval, kind: str) -> Iterator[Objection]:

@@ -79,6 +79,8 @@ class Policy:
     sensitivities: Mapping[str, SensitivityRule] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     synthesized: Synthesized = field(default_factory=Synthesized)
+    networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """`[network."*.example.org"]`: the names that a wildcard stands for, and no others."""
     digest: str = ""
     """sha256 of the text, hex."""
 

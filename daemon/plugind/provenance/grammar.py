@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from plugind import addresses
 from plugind.environments import shelf
 from plugind.provenance.fields import Fields
 
@@ -71,14 +72,15 @@ def path_pattern(pattern: str) -> str:
 
 
 def host(name: str) -> str:
-    """A DNS name in lower case or an address; no wildcard."""
+    """A DNS name in lower case, an address, or a wildcard, which is worth nothing without a list in the policy."""
     expected = 'a host name in lower case or an address, such as "api.example.org"'
     try:
         ipaddress.ip_address(name)
     except ValueError:
         labels = name.split(".")
         is_name = len(name) <= 253 and all(_HOST_LABEL.fullmatch(label) for label in labels)
-        return "" if is_name and not labels[-1].isdecimal() else expected
+        is_good = (is_name and not labels[-1].isdecimal()) or addresses.is_wildcard(name)
+        return "" if is_good else expected
     return expected if "%" in name else ""
 
 
