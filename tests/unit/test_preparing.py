@@ -97,7 +97,7 @@ def test_what_no_name_stands_for_is_refused(world, digest):
     world.shelf.current.pop(digest, None)
     world.ask("r1", environment=digest)
     refused = world.hear(protocol.Refused)
-    assert (refused.step, refused.detail) == ("environment", f"environment: {digest} is not in force (any more)")
+    assert (refused.step, refused.detail) == ("environment", f"{digest} is not in force (any more)")
     assert world.begun == []
 
 
