@@ -39,12 +39,13 @@ _MOST_BYTES: Final = 8192
 """Of one answer. Sixteen addresses and a chain of aliases have room."""
 _NOWHERE: Final = (b"local", b"localhost")
 _NO_ADDRESS: Final = "no address"
+_LOOP: Final = "its aliases (CNAME) lead nowhere"
 
 # What types there are is known before anybody's bytes are read: no module is looked for on their account.
 dns.rdata.load_all_types()  # type: ignore[no-untyped-call]
 
 
-class _FailedError(Exception):
+class FailedError(Exception):
     """Why a question has no answer, in words."""
 
 
@@ -69,7 +70,7 @@ class Lookup:
     ) -> Found:
         try:
             return await self._follow(servers, name, kind, until_s)
-        except _FailedError as error:
+        except FailedError as error:
             return Found(failed=str(error))
         except Exception as error:  # noqa: BLE001 - whatever those bytes made us do, the next name is asked for all the same
             return Found(failed=f"{type(error).__name__} in what a name server said")
@@ -80,22 +81,48 @@ class Lookup:
         ttl_s = float("inf")
         for _ in range(_MOST_STEPS):
             response = await _Question(servers, name, kind, until_s, self._slots).ask()
-            if response.rcode() == dns.rcode.NXDOMAIN:
-                raise _FailedError("no such name (NXDOMAIN)")
-            try:
-                chain = response.resolve_chaining()
-            except dns.message.ChainTooLong as error:
-                raise _FailedError("its aliases (CNAME) lead nowhere") from error
-            ttl_s = min(ttl_s, chain.minimum_ttl)
-            if chain.answer is not None:
-                texts = [str(addresses.parse(record.address)) for record in chain.answer]
-                return Found(tuple(dict.fromkeys(texts)), ttl_s=ttl_s)
-            if chain.canonical_name == name:
-                raise _FailedError(_NO_ADDRESS)
-            name = chain.canonical_name  # of which this server said nothing more
-            if len(name) > 1 and name[-2].lower() in _NOWHERE:
-                raise _FailedError("its alias (CNAME) is no name of the DNS")
-        raise _FailedError("its aliases (CNAME) lead nowhere")
+            texts, name, holds_s = reached(response, name)
+            ttl_s = min(ttl_s, holds_s)
+            if texts:
+                return Found(texts, ttl_s=ttl_s)
+        raise FailedError(_LOOP)
+
+
+def reached(response: dns.message.QueryMessage, name: dns.name.Name) -> tuple[tuple[str, ...], dns.name.Name, float]:
+    """Where an answer about a name leads: to addresses, or to another name to ask about; and for how long that holds.
+
+    Raises FailedError where it leads nowhere.
+    """
+    if response.rcode() == dns.rcode.NXDOMAIN:
+        raise FailedError("no such name (NXDOMAIN)")
+    try:
+        chain = response.resolve_chaining()
+    except dns.message.ChainTooLong as error:
+        raise FailedError(_LOOP) from error
+    target = chain.canonical_name
+    if chain.answer is not None:
+        texts = [str(addresses.parse(record.address)) for record in chain.answer]
+        return tuple(dict.fromkeys(texts)), target, chain.minimum_ttl
+    if target == name:
+        raise FailedError(_NO_ADDRESS)
+    if len(target) > 1 and target[-2].lower() in _NOWHERE:
+        raise FailedError("its alias (CNAME) is no name of the DNS")
+    return (), target, chain.minimum_ttl
+
+
+def read(query: dns.message.QueryMessage, data: bytes) -> dns.message.QueryMessage | None:
+    """The answer to a question, whatever its rcode; None for anything else. Never raises."""
+    if len(data) > _MOST_BYTES or data[:2] != query.id.to_bytes(2):  # who only guesses costs no reading
+        return None
+    try:
+        response = dns.message.from_wire(data)
+        is_answer = query.is_response(response)
+    except Exception:  # noqa: BLE001 - bytes of strangers, in a parser that is not ours
+        return None
+    # An error may come without the question. What answers two has not read ours.
+    if not is_answer or len(response.question) > 1 or not isinstance(response, dns.message.QueryMessage):
+        return None
+    return response
 
 
 def _together(found: Sequence[Found]) -> Found:
@@ -129,7 +156,7 @@ class _Question:
         self._said: dict[Server, str] = {}
 
     async def ask(self) -> dns.message.QueryMessage:
-        """An answer with addresses, without, or that there is no such name. Raises _FailedError."""
+        """An answer with addresses, without, or that there is no such name. Raises FailedError."""
         while self._servers:
             for server in tuple(self._servers):
                 left_s = self._until_s - self._loop.time()
@@ -139,8 +166,8 @@ class _Question:
                     return response
         raise self._failed()
 
-    def _failed(self) -> _FailedError:
-        return _FailedError("; ".join(self._said.values())[:160])
+    def _failed(self) -> FailedError:
+        return FailedError("; ".join(self._said.values())[:160])
 
     async def _attempt(self, server: Server, patience_s: float) -> dns.message.QueryMessage | None:
         """Whoever is merely silent is asked again; who says that it will not, or cannot, is not."""
@@ -202,13 +229,7 @@ class _Question:
 
     def _read(self, server: Server, data: bytes) -> dns.message.QueryMessage | None:
         """The answer to this question; None for anything else, after which the true one may still come."""
-        response = None
-        if len(data) <= _MOST_BYTES and data[:2] == self._wire[:2]:  # who only guesses costs no reading
-            try:
-                response = dns.message.from_wire(data)
-            except Exception:  # noqa: BLE001, S110 - bytes of strangers, in a parser that is not ours
-                pass
-        if isinstance(response, dns.message.QueryMessage) and self._query.is_response(response):
-            return response
-        self._said[server] = f"no proper answer from {server} within {DEADLINE_S:g} s"
-        return None
+        response = read(self._query, data)
+        if response is None:
+            self._said[server] = f"no proper answer from {server} within {DEADLINE_S:g} s"
+        return response
