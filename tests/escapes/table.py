@@ -17,7 +17,11 @@ HERE: Final = Path(__file__).parent
 DOCUMENT: Final = HERE.parents[1] / "daemon/SECURITY.md"
 BEGIN: Final = "<!-- begin: python -m tests.escapes.table -->"
 ELSEWHERE: Final = sorted(
-    (*HERE.parent.glob("system/test_taken_over_front*.py"), HERE.parent / "system" / "test_parked.py")
+    (
+        *HERE.parent.glob("system/test_taken_over_front*.py"),
+        HERE.parent / "system" / "test_parked.py",
+        HERE.parent / "integration" / "test_network_names.py",
+    )
 )
 """What is no plugin's attack through a daemon: a front's that was taken over, an import's that happens ahead of runs."""
 END: Final = "<!-- end: python -m tests.escapes.table -->"

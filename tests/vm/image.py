@@ -29,7 +29,17 @@ PACKAGES = (
     # A system that boots with systemd
     *("systemd", "systemd-sysv", "udev", "dbus", "kmod", "procps", "iproute2", "linux-image-cloud-amd64"),
     # What packaging/install.sh asks for
-    *("python3", "python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config", "libsystemd-dev", "libseccomp2"),
+    *(
+        "python3",
+        "python3-venv",
+        "python3-dev",
+        "gcc",
+        "libc6-dev",
+        "pkg-config",
+        "libsystemd-dev",
+        "libseccomp2",
+        "libnftables1",
+    ),
 )
 TEST_PACKAGES = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
 """Of pyproject.toml's extra `dev`: what tests are run with. The oracles of unit tests are not among them."""
