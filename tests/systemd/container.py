@@ -178,16 +178,22 @@ class Container:
 
     # -- plugins
 
-    def submit(self, name: str, code: str, *, environment: str = "base", **limits: int) -> None:
-        """Write a plugin, and hand it in as the operator olga."""
+    def plugin(self, name: str, code: str, *, environment: str = "base", more: str = "", **limits: int) -> Path:
+        """Write a plugin's folder. `more` is TOML at the end of its manifest."""
         folder = self.share / "plugins" / name
         for below in ("schemas", "cases"):
             (folder / below).mkdir(parents=True)
         lines = "".join(f"{key} = {value}\n" for key, value in limits.items())
-        (folder / "plugin.toml").write_text(MANIFEST.format(name=name, environment=environment, limits=lines))
+        (folder / "plugin.toml").write_text(MANIFEST.format(name=name, environment=environment, limits=lines) + more)
         (folder / "schemas" / "input.json").write_text("{}")
         (folder / "schemas" / "output.json").write_text("{}")
         (folder / f"{name}.py").write_text(code)
+        return folder
+
+    def submit(self, name: str, code: str = "", **written: Any) -> None:
+        """Hand a plugin in as the operator olga; with `code` write it first."""
+        if code:
+            self.plugin(name, code, **written)
         self.ask("olga", "submit", f"/mnt/t/plugins/{name}")
 
     def approve(self, name: str, user: str = "anna") -> None:

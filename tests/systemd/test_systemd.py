@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from plugind import config
+from plugind.provenance import bundle
 from tests.support.pace import stretched
 from tests.support.wheels import lock, wheel
 from tests.systemd.container import ADMIN_SOCKET, PYTHON, RUN_SOCKET, TREE, RefusedError
@@ -237,6 +238,62 @@ def test_an_environment_that_root_builds_serves_the_units_next_run(daemon):
     assert (listed["digest"], listed["problem"]) == (built["digest"], "")
     log = daemon.run("greeter", "y")["governance"]["audit_log"]
     assert daemon.audit("show", log)["record"]["environment"] == built["digest"]
+
+
+FETCHES = """
+import urllib.request
+
+def run(payload, context):
+    return urllib.request.urlopen(payload, timeout=10).status
+"""
+PEER = """[[permissions.network]]
+host = "9.9.9.10"
+port = 8080
+protocol = "tcp"
+"""
+OUTSIDE = """
+ip netns add outside
+ip link add wan type veth peer name lan netns outside
+ip addr add 9.9.9.1/24 dev wan
+ip link set wan up
+ip -n outside addr add 9.9.9.10/24 dev lan
+ip -n outside link set lan up
+systemd-run --quiet --unit=outside ip netns exec outside python3 -m http.server 8080
+"""
+
+
+def test_a_builtin_plugin_reaches_whom_it_may_and_the_host_is_as_before_when_the_units_stop(daemon):
+    def host():
+        tables = daemon.get("/opt/plugind/bin/python", "-c", TABLES).split()
+        return tables, daemon.get("sysctl", "-n", "net.ipv4.ip_forward").strip(), "plugind0" in daemon.get("ip", "link")
+
+    daemon.shell(OUTSIDE)
+    digest = bundle.read(bundle.build(daemon.plugin("fetches", FETCHES, more=PEER))).digest
+    listed = "/opt/plugind/share/plugind/profiles/builtin.list"
+    daemon.shell(f"echo {digest} >> {listed}; systemctl restart {LAUNCHER} {FRONT}")
+    daemon.started()
+    try:
+        before = host()
+        daemon.submit("fetches")
+        daemon.approve("fetches")
+        daemon.activate("fetches")
+        run = ("run", "fetches", "--stage", "currency_strategy", "--input", "-")
+        answer = daemon.ask("paul", *run, text='"http://9.9.9.10:8080/"')
+        assert (answer["outcome"], answer["output"]) == ("ok", 200), answer
+        assert (answer["governance"]["tier"], answer["governance"]["permissions"]) == ("Tier 0", ["network"])
+        assert host() == (["plugind"], "1", True)
+        daemon.shell(f"systemctl stop {FRONT} {LAUNCHER}")
+        assert host() == before == ([], "0", False)
+    finally:
+        daemon.shell(f"sed -i /{digest}/d {listed}; systemctl stop outside; ip netns del outside")
+        daemon.started()
+
+
+TABLES = """
+from plugind.linux.nftables import Nftables
+from plugind.sandbox.network import rules
+print(*rules.tables(Nftables().listed("tables")))
+"""
 
 
 def test_somebody_in_no_group_is_refused_on_the_admin_socket(daemon):
