@@ -89,12 +89,15 @@ def connections_of(namespace):
 
 
 def settled(kept):
-    """Its idle work is done."""
-    before = None
-    while (now := state_of(kept)) != before:
+    """Its idle work is done: what there is then."""
+    before, deadline = None, time.monotonic() + 10
+    while time.monotonic() < deadline:
+        now = state_of(kept)
+        if now == before and not now[3]:
+            return now
         before = now
         time.sleep(0.15)
-    return now
+    raise AssertionError(f"it does not come to rest: {before}, {now}")
 
 
 def host_state(net):

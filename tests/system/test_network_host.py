@@ -8,6 +8,7 @@ import select
 import signal
 import time
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute
@@ -16,6 +17,7 @@ from plugind.errors import IsolationUnavailableError
 from plugind.linux import nftables
 from plugind.sandbox.network import foreign, keeper, namespaces, probing
 from plugind.sandbox.network.words import Endpoint, Settings
+from tests.support import internet
 from tests.support.internet import (
     OUTSIDE4,
     OUTSIDE6,
@@ -234,3 +236,39 @@ def test_what_obstacle_commands_for_nft_say_is_what_nft_takes(net) -> None:
         finally:
             nft.run("delete table inet walls")
             nft.close()
+
+
+def test_when_the_launcher_is_killed_the_keeper_takes_everything_back(net, tmp_path) -> None:
+    before = host_state(net)
+    reads, writes = os.pipe()
+
+    def launch() -> None:
+        namespaces.enter(net.host)
+        kept = keeper.start(Settings(folder=tmp_path, most=2), FakeGroup())
+        os.write(writes, str(kept._pid).encode())
+        signal.pause()
+
+    launcher = internet.forked(launch)
+    pid = int(os.read(reads, 100))
+    os.kill(pid, signal.SIGTERM)  # systemd's to all of a unit: the keeper ends when the launcher says so
+    time.sleep(0.1)
+    assert has_table(net)
+    internet.end(launcher)
+    deadline = time.monotonic() + 5
+    while host_state(net) != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not (tmp_path / "network.json").exists()
+    os.close(reads)
+    os.close(writes)
+
+
+def test_what_cannot_be_set_up_is_taken_back_and_said(net, tmp_path) -> None:
+    before = host_state(net)
+    (tmp_path / "no-folder").write_text("")
+    with namespaces.entered(net.host), pytest.raises(IsolationUnavailableError, match="no-folder"):
+        keeper.start(Settings(folder=tmp_path / "no-folder", most=2), FakeGroup())
+    assert host_state(net) == before

@@ -18,6 +18,7 @@ from tests.support.internet import (
     OUTSIDE4,
     PORTS,
     Template,
+    forked,
     inside,
     instance,
     speak,
@@ -79,6 +80,7 @@ def test_the_next_run_gets_nothing_of_what_the_last_was_allowed_or_is_sent(start
     assert inside(template, first.namespace, ask)
     _, peer = server.recvfrom(10)
     release(kept, "a")
+    settled(kept)
     second = take(kept, template, "b", allowed)
     assert namespace_of(second) == namespace_of(first)
 
@@ -177,3 +179,18 @@ def test_a_template_s_root_that_deletes_its_link_harms_itself_only(start_keeper,
     again = take(kept, template, "b", [Endpoint(OUTSIDE4[0], "tcp", PORTS[0])])
     assert namespace_of(again) != namespace_of(given)
     assert inside(template, again.namespace, lambda: speak(OUTSIDE4[0], "tcp", PORTS[0])) == "ok"
+
+
+def test_a_template_that_can_have_no_network_is_told_and_others_have_theirs(start_keeper, template, capfd) -> None:
+    kept = start_keeper()
+    poor = Template()
+    try:
+        pid = forked(poor.enter_and_allow_no_network)
+        os.waitpid(pid, 0)
+        kept.expect("poor", poor.namespace)
+        kept.take("a", "poor", poor.namespace, "d", [], CAPS)
+        assert "No space left" in hear(kept, Failed).detail
+        take(kept, template, "b")
+        assert "plugind-launcher: networks of poor:" in capfd.readouterr().err
+    finally:
+        poor.close()

@@ -152,7 +152,9 @@ def _become_keeper(settings: Settings, launcher: socket.socket, parent: int) -> 
         syscalls.set_name("plugind-network")
         launcher.recv(64)  # it is in its group
         syscalls.close_all_but({2, launcher.fileno()})
-        syscalls.prctl(c.PR_SET_PDEATHSIG, signal.SIGKILL)
+        # Not SIGKILL: it is to take back what is on the host. As if the launcher had closed its end, at any moment.
+        signal.signal(signal.SIGUSR1, lambda *_: launcher.shutdown(socket.SHUT_RDWR))
+        syscalls.prctl(c.PR_SET_PDEATHSIG, signal.SIGUSR1)
         if os.getppid() != parent:
             raise IsolationUnavailableError("network", "the launcher is gone")
         syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
@@ -173,7 +175,7 @@ def _in_child(who: str, work: Callable[[], None]) -> NoReturn:
         gc.freeze()  # what was garbage before the fork would close descriptors by numbers that are ours by then
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN)  # they are the launcher's, which then says that it is over
         work()
         code = 0
     except BaseException as error:  # noqa: BLE001 - whatever it is, somebody is to know

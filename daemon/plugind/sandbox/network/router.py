@@ -81,7 +81,11 @@ class Router:
         self.elements = nfelements.connect()
         self._connections = conntrack.connect()
         self._ip = IPRoute()
-        self._set_up()
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
 
     def _set_up(self) -> None:
         _set({**_ROUTER4, **(_ROUTER6 if self._six else {})})
@@ -93,11 +97,7 @@ class Router:
         with namespaces.entered(self._host_namespace):
             with IPRoute() as ip:
                 (outer,) = ip.link_lookup(ifname=uplink)
-            try:
-                self._host.set_up(outer)
-            except BaseException:
-                self._host.take_back()
-                raise
+            self._host.set_up(outer)
             leaves6 = self._six and self._host.forwards_ipv6()
         self._ip.link("set", index=inner, state="up")
         self._ip.addr("add", index=inner, address=addresses.far4, prefixlen=30)

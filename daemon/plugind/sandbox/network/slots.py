@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from plugind.linux import nfelements, rtnetlink, sock_diag
 from plugind.sandbox.network import namespaces, rules
 from plugind.sandbox.network.router import Router
 from plugind.sandbox.network.words import Caps, Endpoint, Used
+from plugind.sandbox.words import log
 
 _FIRST_CAPS: Final = Caps(bytes_per_second=1_000_000, connections=16)
 """Of a slot that has not had a run yet. Those of the last run are kept: the next one's often are the same."""
@@ -54,7 +57,8 @@ class Slot:
 @dataclass(slots=True)
 class _Template:
     user_namespace: int
-    gone: bool = False
+    barren: bool = False
+    """The last that was to be made ahead for it could not be: the next run may try."""
     idle: list[Slot] = field(default_factory=list)
     """Least recently used first."""
 
@@ -92,7 +96,6 @@ class Slots:
         """It is gone, and with it its slots; those that have a run when that is over."""
         template = self._templates.pop(key, None)
         if template is not None:
-            template.gone = True
             os.close(template.user_namespace)
             self._thrown_away += template.idle
             self._thrown_away += [slot for slot in self._doubtful if slot.key == key]
@@ -126,7 +129,9 @@ class Slots:
                 if slot.digest == wanted:
                     template.idle.remove(slot)
                     return slot
-        return self._make(template, key)
+        slot = self._make(template, key)
+        template.barren = False
+        return slot
 
     def release(self, run: str) -> Used:
         """The end of a run, of which no process is left. Raises KeyError, OSError, ValueError."""
@@ -220,10 +225,19 @@ class Slots:
             return True
         for key, template in self._templates.items():
             fresh = sum(not slot.digest for slot in template.idle)
-            if fresh < self._settings.spare and self._free:
-                template.idle.append(self._make(template, key))
+            if fresh < self._settings.spare and self._free and not template.barren:
+                self._make_ahead(template, key)
                 return True
         return False
+
+    def _make_ahead(self, template: _Template, key: str) -> None:
+        try:
+            template.idle.append(self._make(template, key))
+        except (OSError, NetlinkError) as error:
+            template.barren = (
+                True  # such as one whose user namespace may have no more: others are none the worse for it
+            )
+            log(f"networks of {key}: {error}")
 
     @property
     def is_untidy(self) -> bool:
@@ -264,7 +278,7 @@ class Slots:
         if not self._thrown_away:
             idle = [template for template in self._templates.values() if template.idle]
             if not idle:
-                raise FullError
+                raise FullError(f"all {self._settings.most} networks are in use")
             self._thrown_away.append(min(idle, key=lambda each: each.idle[0].mark).idle.pop(0))
         self._unmake(self._thrown_away.pop())
         return self._free.pop()
