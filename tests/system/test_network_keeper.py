@@ -17,7 +17,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from plugind.sandbox.network import keeper, namespaces
-from plugind.sandbox.network.words import Caps, Endpoint, Settings
+from plugind.sandbox.network.words import Caps, Endpoint, Refusal, Settings
 from tests.support import internet
 from tests.support.internet import (
     HOST4,
@@ -180,6 +180,26 @@ def test_so_many_connections_and_no_more(start_keeper, template) -> None:
     assert used.connections in {5, 6}
     assert used.refused[0].count >= 7
     assert (used.refused[0].address, used.refused[0].port) == (endpoint.address, endpoint.port)
+
+
+def test_so_many_connections_begin_a_second_and_no_more(start_keeper, template) -> None:
+    kept = start_keeper()
+    endpoint = Endpoint(OUTSIDE4[0], "tcp", PORTS[0])
+    given = take(kept, template, endpoints=[endpoint], caps=Caps(10_000_000, 5))
+
+    def churn():
+        began, done = time.monotonic(), 0
+        for _ in range(300):
+            with socket.socket() as sock:
+                done += sock.connect_ex((endpoint.address, endpoint.port)) == 0
+        return done, time.monotonic() - began
+
+    done, took_s = inside(template, given.namespace, churn)
+    assert 20 <= done <= 20 + 20 * (took_s + 1)
+    assert done < 300
+    used = release(kept)
+    assert used.connections == done
+    assert used.refused == (Refusal(endpoint.address, "tcp", endpoint.port, 300 - done),)
 
 
 @pytest.mark.parametrize("way", ["sent", "received"])

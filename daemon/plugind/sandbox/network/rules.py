@@ -218,12 +218,14 @@ def other_caps(number: int, caps: Caps) -> str:
 
 def _caps(name: str, caps: Caps) -> str:
     rate = f"limit rate {caps.bytes_per_second} bytes/second burst {_BURST_BYTES} bytes"
+    often = f"limit rate over {caps.new_per_second}/second burst {caps.new_per_second} packets"
     return "\n".join(
         [
             f'add element {TABLE} sending {{ "{name}" {rate} }}',
             f'add element {TABLE} receiving {{ "{name}" {rate} }}',
             # Rules and not an element: the kernel throws an element that counts connections away when it counts none.
             f"add rule {TABLE} begin_{name} ct count over {caps.connections} goto refuse",
+            f"add rule {TABLE} begin_{name} {often} goto refuse",
             f"add rule {TABLE} begin_{name} goto begin",
         ]
     )

@@ -21,6 +21,7 @@ MOST_REFUSALS: Final = 256
 PROTOCOLS: Final = {"tcp": 6, "udp": 17}
 _MOST_BYTES: Final = 10**10
 _MOST_CONNECTIONS: Final = 65535
+_LEAST_NEW_PER_SECOND: Final = 20
 _TEXTS: Final = {
     "run": re.compile(r"[\x21-\x7e]{1,128}\Z"),
     "key": re.compile(r"[\x20-\x7e]{1,256}\Z"),
@@ -110,7 +111,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What a run may have at most: bytes a second, each way, and connections at a time. Raises ValueError."""
+    """What a run may have at most: bytes a second, each way, and connections at a time. Raises ValueError.
+
+    Bytes beyond are dropped; a connection beyond is refused, and is among the refusals with the endpoint it was for.
+    """
 
     bytes_per_second: int
     connections: int
@@ -118,6 +122,14 @@ class Caps:
     def __post_init__(self) -> None:
         _check_number("bytes_per_second", self.bytes_per_second, 1, _MOST_BYTES)
         _check_number("connections", self.connections, 1, _MOST_CONNECTIONS)
+
+    @property
+    def new_per_second(self) -> int:
+        """And so many may begin a second.
+
+        One that is closed is tracked for two minutes more, here and on the host, whose table is for everybody.
+        """
+        return max(self.connections, _LEAST_NEW_PER_SECOND)
 
 
 @dataclass(frozen=True, slots=True)
