@@ -185,7 +185,7 @@ def test_so_many_connections_and_no_more(start_keeper, template) -> None:
 def test_so_many_connections_begin_a_second_and_no_more(start_keeper, template) -> None:
     kept = start_keeper()
     endpoint = Endpoint(OUTSIDE4[0], "tcp", PORTS[0])
-    given = take(kept, template, endpoints=[endpoint], caps=Caps(10_000_000, 5))
+    given = take(kept, template, endpoints=[endpoint], caps=Caps(10_000_000, 20))
 
     def churn():
         began, done = time.monotonic(), 0
