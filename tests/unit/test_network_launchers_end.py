@@ -5,6 +5,8 @@ from __future__ import annotations
 import array
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,10 @@ def test_netlink_attributes_come_out_as_they_went_in() -> None:
     packed = netlink.attribute(3 | 0x8000, b"abcde") + netlink.attribute(4, b"")
     assert list(netlink.attributes(packed)) == [(3, b"abcde"), (4, b"")]
     assert list(netlink.split(netlink.message(16, 1, packed))) == [(16, packed)]
+
+
+def test_the_launcher_loads_neither_pyroute2_nor_libnftables() -> None:
+    asked = "import sys; from plugind.sandbox.network import keeper, probing; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.split()
+    assert "plugind.sandbox.network.keeper" in loaded
+    assert not {"pyroute2", "asyncio", "plugind.linux.nftables", "plugind.sandbox.network.router"} & set(loaded)

@@ -49,9 +49,8 @@ class Host:
         """Undo what a killed keeper left. Raises IsolationUnavailableError where one is still there, OSError."""
         uplink = self._settings.uplink
         deadline = time.monotonic() + _GONE_S
-        while os.path.exists(
-            f"/proc/sys/{_CONF}/{uplink}"
-        ):  # the kernel takes a namespace's links down in its own time
+        # For a moment it may still be: the kernel takes a namespace's links down in its own time.
+        while os.path.exists(f"/proc/sys/{_CONF}/{uplink}"):
             if time.monotonic() > deadline:
                 raise IsolationUnavailableError(
                     "network", f"expected no link {uplink}: another daemon needs another name"
@@ -139,14 +138,11 @@ class Host:
         self._forward_no_more(keep=bool(others))
 
     def _forward_no_more(self, *, keep: bool) -> None:
-        """`keep`: another daemon of this machine needs it, which found it switched on."""
-        try:
-            remembered = json.loads(self._file.read_text())
-        except FileNotFoundError:
+        """`keep`: another daemon of this machine needs it, which found it switched on. The next sweep asks again."""
+        if keep or not self._file.exists():
             return
-        except ValueError:
-            remembered = {}  # it broke off while it was written: nothing had been changed
-        if remembered.get("of") == _identity() and not keep and namespaces.sysctl(_FORWARD) == "1":
+        remembered = json.loads(self._file.read_text())
+        if remembered["of"] == _identity() and namespaces.sysctl(_FORWARD) == "1":
             namespaces.set_sysctl(_FORWARD, "0")
             _restore(remembered["former"])
         self._file.unlink()
