@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, get_args
 
-from plugind.model import Endpoint, Wanted
+from plugind.model import Protocol, Wanted
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -95,6 +95,29 @@ class RefusedError(ValueError):
     def __init__(self, objections: Sequence[str]) -> None:
         super().__init__("; ".join(objections))
         self.objections = tuple(objections)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """Whom an instance may talk to. Raises ValueError for anything but one address in its usual form, and a port."""
+
+    address: str
+    protocol: Protocol
+    port: int
+
+    def __post_init__(self) -> None:
+        address = parse(self.address)
+        if str(address) != self.address or getattr(address, "ipv4_mapped", None):
+            raise ValueError(f"address: expected one in its usual form, got {self.address!r}")
+        if self.protocol not in get_args(Protocol):
+            raise ValueError(f"protocol: expected tcp or udp, got {self.protocol!r}")
+        if type(self.port) is not int or not 1 <= self.port <= 65535:
+            raise ValueError(f"port: expected 1 to 65535, got {self.port!r:.50}")
+
+    @property
+    def is_six(self) -> bool:
+        """Whether it is one of IPv6."""
+        return ":" in self.address
 
 
 def parse(text: object) -> Address:

@@ -122,15 +122,6 @@ class Wanted:
     protocol: Protocol
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
-    """The same with its address, in canonical form: what gets through."""
-
-    address: str
-    protocol: Protocol
-    port: int
-
-
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """plugin.toml, checked. Source: SPEC.md, section "Bundle"."""

@@ -18,8 +18,9 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
+from plugind.addresses import Endpoint  # noqa: E402
 from plugind.sandbox.network import keeper, namespaces  # noqa: E402
-from plugind.sandbox.network.words import Caps, Endpoint, Settings  # noqa: E402
+from plugind.sandbox.network.words import Caps, Settings  # noqa: E402
 from tests.bench.figures import spread  # noqa: E402
 from tests.support.internet import OUTSIDE4, Internet, Template  # noqa: E402
 from tests.support.networks import FakeGroup, release, take  # noqa: E402

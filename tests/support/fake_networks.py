@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from plugind.addresses import Endpoint
 from plugind.errors import IsolationUnavailableError
 from plugind.sandbox.network.resolver import Answer
-from plugind.sandbox.network.words import Caps, Endpoint, Failed, Given, Used
+from plugind.sandbox.network.words import Caps, Failed, Given, Used
 
 
 class _Process:

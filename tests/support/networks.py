@@ -11,9 +11,10 @@ import time
 
 from pyroute2 import IPRoute
 
+from plugind.addresses import Endpoint
 from plugind.linux import conntrack, netlink, nftables
 from plugind.sandbox.network import namespaces
-from plugind.sandbox.network.words import Caps, Endpoint, Given, Used
+from plugind.sandbox.network.words import Caps, Given, Used
 from tests.support.internet import HOST4, OUTSIDE4, OUTSIDE6, PORTS, inside, speak
 
 CAPS = Caps(bytes_per_second=100_000_000, connections=100)

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
+from plugind.addresses import Endpoint
 from plugind.errors import IsolationUnavailableError
 from plugind.linux import nftables
 from plugind.sandbox.network import foreign, keeper, namespaces, probing
-from plugind.sandbox.network.words import Endpoint, Settings
+from plugind.sandbox.network.words import Settings
 from tests.support import internet
 from tests.support.internet import (
     OUTSIDE4,

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
+from plugind.addresses import Endpoint
 from plugind.sandbox.network import keeper, namespaces
-from plugind.sandbox.network.words import Caps, Endpoint, Refusal, Settings
+from plugind.sandbox.network.words import Caps, Refusal, Settings
 from tests.support import internet
 from tests.support.internet import (
     HOST4,

@@ -11,9 +11,10 @@ import struct
 import pytest
 from pyroute2 import IPRoute
 
+from plugind.addresses import Endpoint
 from plugind.linux import sock_diag
 from plugind.sandbox.network import namespaces
-from plugind.sandbox.network.words import Endpoint, Failed, Settings
+from plugind.sandbox.network.words import Failed, Settings
 from tests.support.internet import (
     OUTSIDE4,
     PORTS,

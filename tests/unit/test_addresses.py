@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugind import addresses
-from plugind.addresses import RefusedError, check, hosts_text, name_objection, objection, parse
-from plugind.model import Endpoint, Wanted
+from plugind.addresses import Endpoint, RefusedError, check, hosts_text, name_objection, objection, parse
+from plugind.model import Wanted
 
 EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 PUBLIC, PUBLIC6, PRIVATE, ULA = "93.184.215.14", "2606:2800:21f:cb07::1", "10.1.2.3", "fd12:3456::1"

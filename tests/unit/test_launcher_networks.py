@@ -6,10 +6,11 @@ import select
 
 import pytest
 
+from plugind.addresses import Endpoint
 from plugind.model import NetworkUse, Violation, Wanted
 from plugind.sandbox import protocol
 from plugind.sandbox.gate import MOST_PEERS
-from plugind.sandbox.network.words import Caps, Endpoint, Refusal
+from plugind.sandbox.network.words import Caps, Refusal
 from tests.unit.test_launcher import DIGEST, PROFILES, World, wait_for, works, world
 
 __all__ = ["world"]

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugind.addresses import Endpoint
 from plugind.linux import netlink
 from plugind.sandbox.network import keeper, words
-from plugind.sandbox.network.words import Caps, Endpoint, Failed, Given, Settings, Used, encode
+from plugind.sandbox.network.words import Caps, Failed, Given, Settings, Used, encode
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugind.addresses import Endpoint
 from plugind.linux import sock_diag
 from plugind.sandbox.network import foreign, rules
-from plugind.sandbox.network.words import Caps, Endpoint, Refusal, Settings
+from plugind.sandbox.network.words import Caps, Refusal, Settings
 
 META = {"metainfo": {"version": "1.0.6", "release_name": "Lester Gooch #5", "json_schema_version": 1}}
 

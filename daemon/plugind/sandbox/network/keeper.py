@@ -17,13 +17,14 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
+from plugind.addresses import Endpoint
 from plugind.errors import IsolationUnavailableError
 from plugind.linux import constants as c
 from plugind.linux import netlink, rtnetlink, syscalls
 from plugind.linux.cgroup import Group, GroupLimits
 from plugind.sandbox import channel
 from plugind.sandbox.network import words
-from plugind.sandbox.network.words import Caps, Endpoint, Failed, Given, Settings, Used
+from plugind.sandbox.network.words import Caps, Failed, Given, Settings, Used
 from plugind.sandbox.words import log
 
 BUDGET: Final = GroupLimits(memory_bytes=192 * 1024 * 1024, pids=4, cpu_percent=100)

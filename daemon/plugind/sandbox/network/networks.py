@@ -23,7 +23,7 @@ from plugind.sandbox.loop import Loop
 from plugind.sandbox.network import keeper, resolver
 from plugind.sandbox.network.keeper import Keeper
 from plugind.sandbox.network.resolver import Resolver
-from plugind.sandbox.network.words import Caps, Endpoint, Failed, Given, Settings, Used
+from plugind.sandbox.network.words import Caps, Failed, Given, Settings, Used
 from plugind.sandbox.protocol import ADDRESSES, NAMES, Ended, Refused, Start
 from plugind.sandbox.queue import kind_of
 from plugind.sandbox.template import Kind
@@ -55,12 +55,15 @@ class Processes:
     """The real ones, in groups of their own."""
 
     def __init__(self, base: Base, settings: Settings, nameservers: Sequence[str]) -> None:
-        """Undoes what an earlier keeper has left behind, if one has. Raises OSError."""
+        """Undoes what an earlier keeper has left behind, if one has."""
         self._base = base
         self._settings = settings
         self._nameservers = nameservers
         if settings.folder.exists():
-            keeper.sweep(settings)
+            try:
+                keeper.sweep(settings)
+            except OSError as error:  # the next run with a network is refused for it, and no other
+                log(f"networks: {error}")
 
     def keeper(self) -> Keeper:
         """Raises IsolationUnavailableError, OSError."""
@@ -192,10 +195,9 @@ class Networks:
         if init is None:
             return  # it is on its way, and so is the run's turn
         try:
-            found = addresses.check(start.network, answers, self._private[start.tier])
+            endpoints = addresses.check(start.network, answers, self._private[start.tier])
         except addresses.RefusedError as error:
             raise IsolationUnavailableError(ADDRESSES, str(error)) from None
-        endpoints = [Endpoint(each.address, each.protocol, each.port) for each in found]
         keeper = self._keeping()
         users = os.open(f"/proc/{init}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:

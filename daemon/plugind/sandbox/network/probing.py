@@ -17,12 +17,13 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from plugind.addresses import Endpoint
 from plugind.linux import constants as c
 from plugind.linux import syscalls
 from plugind.sandbox.facts import Feature
 from plugind.sandbox.network import namespaces
 from plugind.sandbox.network.foreign import Obstacle
-from plugind.sandbox.network.words import Caps, Endpoint, Settings
+from plugind.sandbox.network.words import Caps, Settings
 from plugind.sandbox.words import short
 
 _PATIENCE_S: Final = 20.0

@@ -13,7 +13,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from plugind.sandbox.network.words import MOST_REFUSALS, PROTOCOLS, Addresses, Caps, Endpoint, Refusal, Settings
+from plugind.addresses import Endpoint
+from plugind.sandbox.network.words import MOST_REFUSALS, PROTOCOLS, Addresses, Caps, Refusal, Settings
 
 UPLINK: Final = "up"
 """The uplink's end in the router."""

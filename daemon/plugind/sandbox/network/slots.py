@@ -17,10 +17,11 @@ from typing import Final
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from plugind.addresses import Endpoint
 from plugind.linux import nfelements, rtnetlink, sock_diag
 from plugind.sandbox.network import namespaces, rules
 from plugind.sandbox.network.router import Router
-from plugind.sandbox.network.words import Caps, Endpoint, Used
+from plugind.sandbox.network.words import Caps, Used
 from plugind.sandbox.words import log
 
 _FIRST_CAPS: Final = Caps(bytes_per_second=1_000_000, connections=16)

@@ -14,6 +14,8 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final
 
+from plugind.addresses import Endpoint
+
 MAX_MESSAGE_BYTES: Final = 128 * 1024
 MOST_ENDPOINTS: Final = 256
 MOST_REFUSALS: Final = 256
@@ -85,28 +87,6 @@ class Addresses:
     far4: str
     near6: str
     far6: str
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What a run may speak to. Raises ValueError for anything but one address, tcp or udp, and a port."""
-
-    address: str
-    protocol: str
-    port: int
-
-    def __post_init__(self) -> None:
-        address = ipaddress.ip_address(self.address)
-        if str(address) != self.address or getattr(address, "scope_id", None) or getattr(address, "ipv4_mapped", None):
-            raise ValueError(f"address: expected one in its usual form, got {self.address!r}")
-        if self.protocol not in PROTOCOLS:
-            raise ValueError(f"protocol: expected tcp or udp, got {self.protocol!r}")
-        _check_number("port", self.port, 1, 65535)
-
-    @property
-    def is_six(self) -> bool:
-        """Whether it is one of IPv6."""
-        return ":" in self.address
 
 
 @dataclass(frozen=True, slots=True)
