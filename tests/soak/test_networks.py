@@ -23,9 +23,9 @@ def test_five_thousand_networks_leave_nothing_behind_and_take_no_memory(tmp_path
         kept = keeper.start(Settings(folder=tmp_path, most=6, spare=1), FakeGroup())
     try:
         leave_nothing(kept, template, net, 500)
-        before = resident_kib(kept._pid)
+        before = resident_kib(kept.process.pid)
         leave_nothing(kept, template, net, RUNS)
-        assert resident_kib(kept._pid) < before * 1.05
+        assert resident_kib(kept.process.pid) < before * 1.05
     finally:
         with namespaces.entered(net.host):
             kept.end()

@@ -79,7 +79,14 @@ class Front:
 
     def start(self, run: str = "r1", descriptors: Sequence[int] | None = None, **changes: Any) -> None:
         """A Start message; `changes` are its fields and single limits. Proper descriptors unless others are given."""
-        fields: dict[str, Any] = {"op": "start", "run": run, "digest": DIGEST, "tier": 2, "environment": ""}
+        fields: dict[str, Any] = {
+            "op": "start",
+            "run": run,
+            "digest": DIGEST,
+            "tier": 2,
+            "environment": "",
+            "network": [],
+        }
         limits = limits_of(2)
         for name, value in changes.items():
             (limits if name in limits else fields)[name] = value

@@ -60,7 +60,7 @@ def namespace_of(given):
 
 def state_of(kept):
     """What there is in the router: links, elements of sets, connections. Asked from a socket of the launcher's."""
-    pid = kept._pid
+    pid = kept.process.pid
     router = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     try:
         with namespaces.entered(router):

@@ -37,6 +37,6 @@ def start_keeper(net, tmp_path):
 
     yield begin
     for kept in started:
-        if not kept._group.removed:
+        if not kept.process.group.removed:
             with namespaces.entered(net.host):
                 kept.end()

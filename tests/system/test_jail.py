@@ -81,7 +81,7 @@ async def test_what_the_root_consists_of() -> None:
     assert below == [
         ["read", "write"], ["plan"], [], [],
         ["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"],
-        ["group", "hosts", "nsswitch.conf", "passwd"], [], [],
+        ["group", "host.conf", "hosts", "nsswitch.conf", "passwd"], [], [],
     ]  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def test_after_kill_9_nothing_passes_and_the_next_start_sweeps(start_keeper, net
     kept = start_keeper()
     given = take(kept, template, endpoints=[Endpoint(OUTSIDE4[0], "tcp", PORTS[0])])
     assert inside(template, given.namespace, lambda: speak(OUTSIDE4[0], "tcp", PORTS[0])) == "ok"
-    os.kill(kept._pid, signal.SIGKILL)
+    os.kill(kept.process.pid, signal.SIGKILL)
     assert select.select([kept.sock], [], [], 10)[0]
     with pytest.raises(EOFError):
         while True:
@@ -111,9 +111,9 @@ def test_after_kill_9_nothing_passes_and_the_next_start_sweeps(start_keeper, net
     assert inside(template, given.namespace, lambda: speak(OUTSIDE4[0], "tcp", PORTS[0])) != "ok"
     assert has_table(net)
     assert host_state(net)[3][0] == "1"
-    os.waitpid(kept._pid, 0)
+    os.waitpid(kept.process.pid, 0)
     kept.sock.close()
-    kept._group.remove()
+    kept.process.group.remove()
     again = start_keeper()
     assert has_table(net)
     with namespaces.entered(net.host):
@@ -124,7 +124,7 @@ def test_after_kill_9_nothing_passes_and_the_next_start_sweeps(start_keeper, net
 def test_the_launcher_sweeps_at_its_own_start_what_a_killed_keeper_left(start_keeper, net, tmp_path) -> None:
     before = host_state(net)
     kept = start_keeper()
-    os.kill(kept._pid, signal.SIGKILL)
+    os.kill(kept.process.pid, signal.SIGKILL)
     kept.link.close()
     with namespaces.entered(net.host):
         keeper.sweep(kept._settings)
@@ -249,7 +249,7 @@ def test_when_the_launcher_is_killed_the_keeper_takes_everything_back(net, tmp_p
     def launch() -> None:
         namespaces.enter(net.host)
         kept = keeper.start(Settings(folder=tmp_path, most=2), FakeGroup())
-        os.write(writes, str(kept._pid).encode())
+        os.write(writes, str(kept.process.pid).encode())
         signal.pause()
 
     launcher = internet.forked(launch)

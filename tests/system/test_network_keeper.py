@@ -328,11 +328,11 @@ def test_it_has_its_own_group_and_ends_with_its_launcher(net, tmp_path) -> None:
     group = FakeGroup()
     with namespaces.entered(net.host):
         kept = keeper.start(Settings(folder=tmp_path, most=2), group)
-    assert (group.attached, group.limits) == ([kept._pid], keeper.BUDGET)
-    assert Path(f"/proc/{kept._pid}/comm").read_text() == "plugind-network\n"
+    assert (group.attached, group.limits) == ([kept.process.pid], keeper.BUDGET)
+    assert Path(f"/proc/{kept.process.pid}/comm").read_text() == "plugind-network\n"
     kept.link.close()
     kept.sock.close()
-    assert os.waitstatus_to_exitcode(os.waitpid(kept._pid, 0)[1]) == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(kept.process.pid, 0)[1]) == 0
     assert not has_table(net)
 
 
@@ -346,6 +346,6 @@ def test_whatever_is_no_message_ends_it_in_order(net, tmp_path, said, capfd) -> 
         with pytest.raises(EOFError):
             hear(kept)
         kept.end()
-    assert kept._group.removed
+    assert kept.process.group.removed
     assert not has_table(net)
     assert "plugind-launcher: the keeper of networks: ValueError" in capfd.readouterr().err

@@ -178,7 +178,7 @@ def test_too_many_and_too_few_descriptors(front: Front, op: str, count: int) -> 
 def start_text(limit: str = "1", tier: str = "2", run: str = '"r1"', more: str = "") -> bytes:
     names = [name for name, _ in Limits().items()]
     limits = ",".join(f'"{name}":{limit if name == "wall_ms" else 1000000}' for name in names)
-    return f'{{"op":"start","run":{run},"digest":"{DIGEST}","tier":{tier},"environment":"","limits":{{{limits}}}{more}}}'.encode()
+    return f'{{"op":"start","run":{run},"digest":"{DIGEST}","tier":{tier},"environment":"","network":[],"limits":{{{limits}}}{more}}}'.encode()
 
 
 MALFORMED = {
@@ -236,6 +236,19 @@ MALFORMED = {
     "an environment by its name": start_text().replace(b'"environment":""', b'"environment":"science"'),
     "an environment that goes up": start_text().replace(b'"environment":""', b'"environment":"../../etc"'),
     "an environment that is null": start_text().replace(b'"environment":""', b'"environment":null'),
+    "a network that is null": start_text().replace(b'"network":[]', b'"network":null'),
+    "a network of nothing": start_text().replace(b'"network":[]', b'"network":[{}]'),
+    "a peer by a text": start_text().replace(b'"network":[]', b'"network":["8.8.8.8:443"]'),
+    "a peer with a port that is a text": start_text().replace(
+        b'"network":[]', b'"network":[{"host":"8.8.8.8","port":"443","protocol":"tcp"}]'
+    ),
+    "a peer by another protocol": start_text().replace(
+        b'"network":[]', b'"network":[{"host":"8.8.8.8","port":443,"protocol":"icmp"}]'
+    ),
+    "a peer with more to it": start_text().replace(
+        b'"network":[]', b'"network":[{"host":"8.8.8.8","port":443,"protocol":"tcp","mark":1}]'
+    ),
+    "no network": start_text().replace(b'"network":[],', b""),
     "no environment": start_text().replace(b'"environment":"",', b""),
     "a forged line of the log": start_text(run='"x\\nplugind-launcher: all is well \\u001b[2J"'),
     "its own ready": protocol.encode(protocol.Ready("v2", {})),
@@ -300,6 +313,29 @@ def test_no_digest_that_was_not_loaded(front: Front) -> None:
         assert_logged(front, f"refused load of the front: {DIGEST}: bundle sha256")
         front.start(digest=hashlib.sha256(data).hexdigest())
         assert front.refused().step == protocol.NOT_LOADED
+
+
+@attack(
+    59,
+    "a network for Tier 2, for an import ahead, to metadata, private and loopback addresses, to more peers than there may be",
+    "the profile has none for Tier 2; every address is judged by the launcher",
+)
+def test_no_network_beyond_what_the_profile_gives(front: Front) -> None:
+    peer = {"host": "8.8.8.8", "port": 443, "protocol": "tcp"}
+    with unmoved(front):
+        for fields, words in (
+            ({"tier": 2, "network": [peer]}, "network: expected none in tier 2, got some"),
+            ({"tier": 1, "network": [peer] * 65}, "network: expected at most 64 peers, got 65"),
+            ({"tier": 1, "network": [peer | {"port": 0}]}, "port: expected 1 to 65535, got 0"),
+            ({"tier": 1, "network": [peer | {"host": "a\n1.1.1.1 bank.example"}]}, "expected a name or an address"),
+        ):
+            front.start(**fields)
+            assert words in front.refused().detail
+        for host in ("169.254.169.254", "10.0.0.1", "127.0.0.1", "::1", "::ffff:8.8.8.8", "198.19.0.1", "localhost"):
+            front.start(tier=1, network=[peer | {"host": host}])
+            refused = front.refused()
+            assert refused.step == protocol.ADDRESSES
+            assert host in refused.detail
 
 
 @attack(

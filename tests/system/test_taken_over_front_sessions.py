@@ -142,7 +142,15 @@ def test_no_tier_and_no_digest_that_it_may_not_have(front: Front) -> None:
 def test_fields_that_an_open_does_not_have(front: Front) -> None:
     with unmoved(front):
         limits = limits_of(2)
-        message = {"op": "open", "run": "r1", "digest": DIGEST, "tier": 2, "limits": limits, "environment": ""}
+        message = {
+            "op": "open",
+            "run": "r1",
+            "digest": DIGEST,
+            "tier": 2,
+            "limits": limits,
+            "environment": "",
+            "network": [],
+        }
         for wrong in (
             message | {"session_ms": 10**9},
             message | {"limits": limits | {"session_ms": 1}},

@@ -138,7 +138,7 @@ def test_one_that_floods_does_not_keep_another_from_its_answer(running) -> None:
 
 
 def test_it_has_nothing_and_may_nothing(running) -> None:
-    pid = running._pid
+    pid = running.process.pid
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
     )
@@ -159,13 +159,13 @@ def test_who_has_ended_is_forgotten(running) -> None:
         hand_over(running, listener)
         os.waitpid(pid, 0)
     deadline = time.monotonic() + 5
-    while len(os.listdir(f"/proc/{running._pid}/fd")) > 3:
+    while len(os.listdir(f"/proc/{running.process.pid}/fd")) > 3:
         assert time.monotonic() < deadline, "listeners are left open"
         time.sleep(0.01)
 
 
 def test_its_death_is_noticed(running) -> None:
-    os.kill(running._pid, signal.SIGKILL)
+    os.kill(running.process.pid, signal.SIGKILL)
     assert select.select([running.sock], [], [], 10)[0]
     with pytest.raises(EOFError):
         running.receive()
@@ -175,6 +175,6 @@ def test_it_ends_with_the_launchers_end_of_its_socket() -> None:
     table = Table()
     running = notifier.start(table, FakeGroup())
     running.sock.shutdown(socket.SHUT_RDWR)
-    assert os.waitpid(running._pid, 0)[0] == running._pid
+    assert os.waitpid(running.process.pid, 0)[0] == running.process.pid
     running.sock.close()
     table.close()

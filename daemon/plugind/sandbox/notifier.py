@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import struct
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from plugind.errors import IsolationUnavailableError
 from plugind.linux import seccomp, seccomp_notify, syscalls
 from plugind.linux.cgroup import Group, GroupLimits
-from plugind.sandbox import channel, nobody, uids
+from plugind.sandbox import channel, forked, nobody, uids
+from plugind.sandbox.forked import Forked
 from plugind.sandbox.refusals import Table
 
 BUDGET: Final = GroupLimits(memory_bytes=64 * 1024 * 1024, pids=1, cpu_percent=50)
@@ -28,17 +27,15 @@ DANGEROUS, TOO_MANY = 1, 2
 START_TIMEOUT_S: Final = 10.0
 _WATCH: Final = struct.Struct("<QQ")  # owner, most refused calls; with the listener
 _END: Final = struct.Struct("<QI")  # owner, why
-_READY: Final = b"ready"
 _LISTENER: Final = "anon_inode:seccomp notify"
 
 
 class Notifier:
     """The launcher's end. `sock` becomes readable when a run is to end, or when the notifier is gone."""
 
-    def __init__(self, sock: socket.socket, pid: int, group: Group) -> None:
-        self.sock = sock
-        self._pid = pid
-        self._group = group
+    def __init__(self, process: Forked) -> None:
+        self.process = process
+        self.sock = process.sock
 
     def watch(self, owner: int, most: int, listener: int) -> None:
         """Answer for an instance from now on. Raises OSError, also where that is no listener."""
@@ -61,57 +58,24 @@ class Notifier:
 
     def end(self) -> None:
         """SIGKILL, and nothing of it is left. Raises OSError."""
-        self.sock.close()
-        os.kill(self._pid, signal.SIGKILL)  # our own unreaped child: the pid cannot have been reused
-        os.waitpid(self._pid, 0)
-        self._group.remove()
+        self.process.end()
 
 
 def start(table: Table, group: Group) -> Notifier:
     """Start the process. Raises IsolationUnavailableError, OSError."""
-    group.set_limits(BUDGET)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become_notifier(table, theirs, parent)
-    theirs.close()
-    notifier = Notifier(ours, pid, group)
-    try:
-        group.attach(pid)
-        ours.settimeout(START_TIMEOUT_S)
-        ours.send(_READY)
-        if (told := ours.recv(1024)) != _READY:
-            raise IsolationUnavailableError("notifier", told.decode(errors="replace") or "it ended")
-        ours.settimeout(None)
-    except BaseException:
-        notifier.end()
-        raise
-    return notifier
 
-
-def _become_notifier(table: Table, launcher: socket.socket, parent: int) -> NoReturn:
-    try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        syscalls.set_name("plugind-notify")
+    def work(launcher: socket.socket, parent: int) -> None:
         rules = seccomp_notify.Rules()
         program = seccomp.notifier_filter()
         poll = select.epoll()
-        launcher.recv(64)  # it is in its group
         syscalls.close_all_but({2, launcher.fileno(), poll.fileno()})
         nobody.give_up_root(uids.NOTIFIER, parent, "notifier")
         syscalls.seccomp_load(program)
-        launcher.send(_READY)
+        launcher.send(forked.READY)
         _Watch(table, rules, launcher, poll).serve()
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the launcher is to know
-        try:
-            launcher.send(f"{type(error).__name__}: {error}".encode()[:1000])
-        except OSError:
-            pass  # the launcher is gone
-    finally:
-        os._exit(1)
+
+    process, _ = forked.start("plugind-notify", "notifier", group, BUDGET, work, START_TIMEOUT_S)
+    return Notifier(process)
 
 
 class _Watch:

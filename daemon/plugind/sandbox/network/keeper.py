@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from plugind.addresses import Endpoint
@@ -22,7 +22,8 @@ from plugind.errors import IsolationUnavailableError
 from plugind.linux import constants as c
 from plugind.linux import netlink, rtnetlink, syscalls
 from plugind.linux.cgroup import Group, GroupLimits
-from plugind.sandbox import channel
+from plugind.sandbox import channel, forked
+from plugind.sandbox.forked import Forked
 from plugind.sandbox.network import words
 from plugind.sandbox.network.words import Caps, Failed, Given, Settings, Used
 from plugind.sandbox.words import log
@@ -30,17 +31,15 @@ from plugind.sandbox.words import log
 BUDGET: Final = GroupLimits(memory_bytes=192 * 1024 * 1024, pids=4, cpu_percent=100)
 START_TIMEOUT_S: Final = 15.0
 END_TIMEOUT_S: Final = 10.0
-_READY: Final = b"ready"
 
 
 class Keeper:
     """The launcher's end. `sock` becomes readable when it has said something, or is gone; `link` is in its router."""
 
-    def __init__(self, sock: socket.socket, link: socket.socket, pid: int, group: Group, settings: Settings) -> None:
-        self.sock = sock
+    def __init__(self, process: Forked, link: socket.socket, settings: Settings) -> None:
+        self.sock = process.sock
         self.link = link
-        self._pid = pid
-        self._group = group
+        self.process = process
         self._settings = settings
 
     def expect(self, key: str, user_namespace: int) -> None:
@@ -94,15 +93,15 @@ class Keeper:
             self._say(words.End())
         self.link.close()
         self.sock.close()
-        pidfd = os.pidfd_open(self._pid)  # our own unreaped child: the pid cannot have been reused
+        pidfd = os.pidfd_open(self.process.pid)  # our own unreaped child: the pid cannot have been reused
         try:
             obeyed = bool(select.select([pidfd], [], [], patience_s)[0])
         finally:
             os.close(pidfd)
         if not obeyed:
-            os.kill(self._pid, signal.SIGKILL)
-        failed = os.waitpid(self._pid, 0)[1] != 0
-        self._group.remove()
+            os.kill(self.process.pid, signal.SIGKILL)
+        failed = os.waitpid(self.process.pid, 0)[1] != 0
+        self.process.group.remove()
         if failed:
             sweep(self._settings)
 
@@ -112,77 +111,56 @@ class Keeper:
 
 def start(settings: Settings, group: Group) -> Keeper:
     """Start the process, and undo first what an earlier one left. Raises IsolationUnavailableError, OSError."""
-    group.set_limits(BUDGET)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become_keeper(settings, theirs, parent)
-    theirs.close()
-    descriptors: list[int] = []
+
+    def work(launcher: socket.socket, parent: int) -> None:
+        try:
+            _work(settings, launcher, parent)
+        except BaseException as error:
+            log(f"the keeper of networks: {type(error).__name__}: {error}")
+            raise
+
+    process, descriptors = forked.start("plugind-network", "network", group, BUDGET, work, START_TIMEOUT_S)
     try:
-        group.attach(pid)
-        ours.settimeout(START_TIMEOUT_S)
-        ours.send(_READY)
-        told, descriptors, _, _ = socket.recv_fds(ours, 1024, 1)
-        if told != _READY or len(descriptors) != 1:
-            raise IsolationUnavailableError("network", told.decode(errors="replace") or "the keeper ended")
-        ours.settimeout(None)
-        link = netlink.adopt(descriptors.pop())
+        return Keeper(process, netlink.adopt(descriptors.pop()), settings)
     except BaseException:
-        channel.close(descriptors)
-        ours.close()
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        group.remove()
+        process.end()
         raise
-    return Keeper(ours, link, pid, group, settings)
 
 
 def sweep(settings: Settings) -> None:
     """Undo what a killed keeper left on the host, in a child: the caller stays small. Raises OSError."""
     pid = os.fork()
     if pid == 0:
-        _in_child("the networks of an earlier start", lambda: _serving().sweep(settings))
+        _sweep(settings)
     if os.waitpid(pid, 0)[1] != 0:
         raise OSError(0, "what an earlier keeper of networks left could not be undone")
 
 
-def _become_keeper(settings: Settings, launcher: socket.socket, parent: int) -> NoReturn:
-    def work() -> None:
-        syscalls.set_name("plugind-network")
-        launcher.recv(64)  # it is in its group
-        syscalls.close_all_but({2, launcher.fileno()})
-        # Not SIGKILL: it is to take back what is on the host. As if the launcher had closed its end, at any moment.
-        signal.signal(signal.SIGUSR1, lambda *_: launcher.shutdown(socket.SHUT_RDWR))
-        syscalls.prctl(c.PR_SET_PDEATHSIG, signal.SIGUSR1)
-        if os.getppid() != parent:
-            raise IsolationUnavailableError("network", "the launcher is gone")
-        syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
-        syscalls.prctl(c.PR_SET_DUMPABLE, 0)
-        try:
-            _serving().serve(settings, launcher)
-        except BaseException as error:
-            with contextlib.suppress(OSError):  # before it is ready: afterwards its end says enough
-                launcher.send(f"{type(error).__name__}: {error}".encode()[:1000])
-            raise
-
-    _in_child("the keeper of networks", work)
-
-
-def _in_child(who: str, work: Callable[[], None]) -> NoReturn:
+def _sweep(settings: Settings) -> NoReturn:
     code = 1
     try:
-        gc.freeze()  # what was garbage before the fork would close descriptors by numbers that are ours by then
+        gc.freeze()  # as in forked.py
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # they are the launcher's, which then says that it is over
-        work()
+        _serving().sweep(settings)
         code = 0
     except BaseException as error:  # noqa: BLE001 - whatever it is, somebody is to know
-        log(f"{who}: {type(error).__name__}: {error}")
+        log(f"the networks of an earlier start: {type(error).__name__}: {error}")
     finally:
         os._exit(code)
+
+
+def _work(settings: Settings, launcher: socket.socket, parent: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # they are the launcher's, which then says that it is over
+    syscalls.close_all_but({2, launcher.fileno()})
+    # Not SIGKILL: it is to take back what is on the host. As if the launcher had closed its end, at any moment.
+    signal.signal(signal.SIGUSR1, lambda *_: launcher.shutdown(socket.SHUT_RDWR))
+    syscalls.prctl(c.PR_SET_PDEATHSIG, signal.SIGUSR1)
+    if os.getppid() != parent:
+        raise IsolationUnavailableError("network", "the launcher is gone")
+    syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
+    syscalls.prctl(c.PR_SET_DUMPABLE, 0)
+    _serving().serve(settings, launcher)
 
 
 def _serving() -> Any:

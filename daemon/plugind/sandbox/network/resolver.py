@@ -8,18 +8,16 @@ needs a name. What it knows is kept in it, and gone with it.
 from __future__ import annotations
 
 import errno
-import os
 import resource
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+from typing import Final
 
-from plugind.errors import IsolationUnavailableError
 from plugind.linux import seccomp, syscalls
 from plugind.linux.cgroup import Group, GroupLimits
-from plugind.sandbox import channel, nobody, uids
+from plugind.sandbox import channel, forked, nobody, uids
+from plugind.sandbox.forked import Forked
 from plugind.sandbox.network.questions import MAX_MESSAGE_BYTES, Answer, decode_answer, encode_request
 from plugind.sandbox.network.servers import Server, Servers, parse
 
@@ -29,7 +27,6 @@ OVERDUE_NS: Final = 8 * 10**9
 """It answers within 5 s, whatever name servers do."""
 NEVER_NS: Final = 2**63 - 1
 _MOST_OPEN: Final = 1024
-_READY: Final = b"ready"
 
 __all__ = ["Answer", "Resolver", "Start", "start"]
 
@@ -37,10 +34,9 @@ __all__ = ["Answer", "Resolver", "Start", "start"]
 class Resolver:
     """The launcher's end. `sock` becomes readable when it has said something, or is gone."""
 
-    def __init__(self, sock: socket.socket, pid: int, group: Group) -> None:
-        self.sock = sock
-        self._pid = pid
-        self._group = group
+    def __init__(self, process: Forked) -> None:
+        self.process = process
+        self.sock = process.sock
         self._asked: dict[str, frozenset[str]] = {}
         self._due_ns: dict[str, int] = {}
 
@@ -83,10 +79,7 @@ class Resolver:
 
     def end(self) -> None:
         """SIGKILL, and nothing of it is left. Raises OSError."""
-        self.sock.close()
-        os.kill(self._pid, signal.SIGKILL)  # our own unreaped child: the pid cannot have been reused
-        os.waitpid(self._pid, 0)
-        self._group.remove()
+        self.process.end()
 
 
 def start(group: Group, nameservers: Sequence[str]) -> Resolver:
@@ -95,61 +88,34 @@ def start(group: Group, nameservers: Sequence[str]) -> Resolver:
     Raises ConfigError for what is no name server, IsolationUnavailableError, OSError.
     """
     servers = [parse(text) for text in nameservers]
-    group.set_limits(BUDGET)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become_resolver(servers, theirs, parent)
-    theirs.close()
-    resolver = Resolver(ours, pid, group)
-    try:
-        group.attach(pid)
-        ours.settimeout(START_TIMEOUT_S)
-        ours.send(_READY)
-        if (told := ours.recv(1024)) != _READY:
-            raise IsolationUnavailableError("resolver", told.decode(errors="replace") or "it ended")
-        ours.settimeout(None)
-    except BaseException:
-        resolver.end()
-        raise
-    return resolver
+
+    def work(launcher: socket.socket, parent: int) -> None:
+        _work(servers, launcher, parent)
+
+    process, _ = forked.start("plugind-resolve", "resolver", group, BUDGET, work, START_TIMEOUT_S)
+    return Resolver(process)
 
 
-def _become_resolver(servers: Sequence[Server], launcher: socket.socket, parent: int) -> NoReturn:
-    try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        syscalls.set_name("plugind-resolve")
-        program = seccomp.resolver_filter()
-        launcher.recv(64)  # it is in its group
-        syscalls.close_all_but({2, launcher.fileno()})
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = _MOST_OPEN if hard == resource.RLIM_INFINITY else min(_MOST_OPEN, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        # Only in here, and while the files can still be read: in the launcher they would be code that is root.
-        import asyncio  # noqa: PLC0415
+def _work(servers: Sequence[Server], launcher: socket.socket, parent: int) -> None:
+    program = seccomp.resolver_filter()
+    syscalls.close_all_but({2, launcher.fileno()})
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_OPEN if hard == resource.RLIM_INFINITY else min(_MOST_OPEN, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Only in here, and while the files can still be read: in the launcher they would be code that is root.
+    import asyncio  # noqa: PLC0415
 
-        from plugind.sandbox.network.cache import Cache  # noqa: PLC0415
-        from plugind.sandbox.network.lookup import Lookup  # noqa: PLC0415
-        from plugind.sandbox.network.resolving import Resolving  # noqa: PLC0415
+    from plugind.sandbox.network.cache import Cache  # noqa: PLC0415
+    from plugind.sandbox.network.lookup import Lookup  # noqa: PLC0415
+    from plugind.sandbox.network.resolving import Resolving  # noqa: PLC0415
 
-        loop = asyncio.new_event_loop()
-        nobody.give_up_root(uids.RESOLVER, parent, "resolver")
-        syscalls.seccomp_load(program)
-        launcher.setblocking(False)
-        launcher.send(_READY)
-        lookup = Lookup(Servers(servers).now)
-        loop.run_until_complete(Resolving(launcher, lookup.find, Cache()).serve())
-        os._exit(0)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the launcher is to know
-        try:
-            launcher.send(f"{type(error).__name__}: {error}".encode()[:1000])
-        except OSError:
-            pass  # the launcher is gone
-    finally:
-        os._exit(1)
+    loop = asyncio.new_event_loop()
+    nobody.give_up_root(uids.RESOLVER, parent, "resolver")
+    syscalls.seccomp_load(program)
+    launcher.setblocking(False)
+    launcher.send(forked.READY)
+    lookup = Lookup(Servers(servers).now)
+    loop.run_until_complete(Resolving(launcher, lookup.find, Cache()).serve())
 
 
 Start = Callable[[Group, Sequence[str]], Resolver]

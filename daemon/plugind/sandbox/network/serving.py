@@ -10,13 +10,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from plugind.linux import rtnetlink
 from plugind.sandbox import channel
+from plugind.sandbox.forked import READY
 from plugind.sandbox.network import words
 from plugind.sandbox.network.host import Host
 from plugind.sandbox.network.router import Router
 from plugind.sandbox.network.slots import FullError, Slots
 from plugind.sandbox.words import log, short
 
-READY: Final = b"ready"
 _QUIET_MS: Final = 50
 """So long nobody must have wanted anything before that is done which takes long and can wait."""
 _FAILURES: Final = (OSError, NetlinkError, ValueError, KeyError, FullError)
