@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.daemon import Daemon
 from tests.support.internet import OUTSIDE4, OUTSIDE6, Internet
-from tests.support.networked import SPEAKS, STAGE, approved, daemon_on, outcome, permission
+from tests.support.networked import SPEAKS, STAGE, approved, daemon_on, leave_nothing, outcome, permission
 from tests.support.servers import HTTP_PORT, PAGE, PORTS
 
 pytestmark = pytest.mark.root
@@ -115,3 +115,8 @@ def test_names_in_the_instance_are_those_of_its_hosts_file(daemon: Daemon, tmp_p
     assert local in ("127.0.0.1", "::1")
     assert "Name or service not known" in missing or "Temporary failure" in missing
     assert [each for each in answer["violations"] if each["kind"] == "network"] == [], "it did not even ask"
+
+
+def test_runs_leave_nothing(daemon: Daemon, internet: Internet, tmp_path: Path) -> None:
+    """tests/soak has five thousand of them."""
+    leave_nothing(daemon, internet, tmp_path, 200)

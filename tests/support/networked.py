@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from plugind_client import Client
 from tests.support.daemon import Daemon
-from tests.support.internet import Internet
+from tests.support.internet import OUTSIDE4, Internet
+from tests.support.jail import descendants
+from tests.support.networks import connections_of, host_state, settled
 from tests.support.plugins import folder
+from tests.support.servers import PORTS
 
 STAGE = "currency_strategy"
 """One in which the policy as shipped allows a network."""
@@ -56,3 +61,27 @@ def outcome(client: Client, log: str) -> dict[str, Any]:
     intent = int(log.removeprefix("log_"))
     found = client.audit.query(limit=50).records
     return next(each.fields for each in found if each.event == "OUTCOME" and each.fields["intent"] == intent)
+
+
+def leave_nothing(daemon: Daemon, internet: Internet, parent: Path, runs: int) -> None:
+    """So many runs, four at a time, each with a connection; then there is in router, host and keeper what was before."""
+    cell = [OUTSIDE4[0], "tcp", PORTS[0]]
+    approved(daemon, parent, "comes_again", SPEAKS, permission(OUTSIDE4[0], PORTS[0]), payload=[cell])
+    client = daemon.client()
+
+    def run_many(count: int) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            done = pool.map(lambda _: client.run("comes_again", [cell], stage=STAGE).output, range(count))
+            assert all(output == ["ok"] for output in done)
+
+    def there() -> tuple[Any, ...]:
+        (pid,) = [pid for pid, name in descendants(daemon.process.pid).items() if name == "plugind-network"]
+        keeper = SimpleNamespace(process=SimpleNamespace(pid=pid))
+        launcher = len(os.listdir(f"/proc/{daemon.pids[1]}/fd"))
+        return settled(keeper), host_state(internet), connections_of(internet.host), launcher
+
+    run_many(50)
+    before = there()
+    run_many(runs)
+    after = there()
+    assert after == before
