@@ -21,7 +21,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from plugind import batch, collect
@@ -38,7 +38,7 @@ from plugind.answers import (
     isolation_reason,
 )
 from plugind.audit.ledger import Ledger
-from plugind.audit.records import Denied, Ended, Intent, Stored, Subject
+from plugind.audit.records import Denied, Stored
 from plugind.catalog import Catalog, Found
 from plugind.collect import without_result
 from plugind.config import log
@@ -52,22 +52,22 @@ from plugind.model import (
     POLICY_UID,
     Caller,
     Hold,
-    Limits,
     Outcome,
     PluginVersion,
     Profile,
     Reason,
 )
-from plugind.parking import Parking, Waiting
+from plugind.parking import Parking
 from plugind.payload import Checked, Contract, check_input
 from plugind.policy.decide import decide_safely, explain
-from plugind.policy.facts import Decision, Explained, Grant, RunFacts
+from plugind.policy.facts import Explained, Grant, RunFacts
 from plugind.policy.rules import Policy
 from plugind.sandbox import jailspec
 from plugind.sandbox.client import Talk
 from plugind.sandbox.protocol import NOT_LOADED, NOT_PARKED
 from plugind.sandbox.running import InstanceRequest, InstanceResult
 from plugind.session import Conversation, Terms
+from plugind.underway import Underway
 
 
 class Sandbox(Protocol):
@@ -98,53 +98,6 @@ class Sandbox(Protocol):
     def is_gone(self, run: str) -> bool:
         """Whether no process of it is left."""
         ...
-
-
-@dataclass(slots=True)
-class _Run:
-    """A request on its way: what is known of it so far."""
-
-    request: RunRequest
-    flight: InFlight
-    stored_input: Stored
-    conversation: Conversation | None = None
-    """Of a session."""
-    waiting: Waiting | None = None
-    """The instance that has waited for it."""
-    record: PluginVersion | None = None
-    decision: Decision | None = None
-    environment: str = ""
-    """Digest of the environment's files."""
-    tier: int = -1
-
-    def subject(self) -> Subject:
-        """Who wanted what, for the ledger."""
-        request, found = self.request, self.record
-        return Subject(
-            run=self.flight.run_id,
-            caller_uid=request.caller.uid,
-            plugin_id=found.plugin_id if found else "",
-            plugin=found.manifest.name if found else request.plugin,
-            version=found.manifest.version if found else request.version,
-            digest=found.digest if found else "",
-            tier=self.tier,
-            stage=request.stage,
-            plan_id=request.plan_id,
-            sensitivity=request.sensitivity,
-            input=self.stored_input,
-            mode=request.mode,
-            environment=self.environment,
-        )
-
-    def intent(self, permissions: tuple[str, ...], limits: Limits) -> Intent:
-        """That it is about to start, with what the policy only warned of."""
-        assert self.decision is not None  # noqa: S101 - it was allowed
-        return Intent(self.subject(), permissions, limits, self.decision.warnings, self.decision.dry_run)
-
-    def answer(self, governance: Governance, **fields: object) -> RunAnswer:
-        """The answer, with what every answer has."""
-        version = self.record.manifest.version if self.record else self.request.version
-        return replace(RunAnswer(self.flight.run_id, version, governance), **fields)  # type: ignore[arg-type]
 
 
 class Runner:
@@ -201,13 +154,13 @@ class Runner:
 
     def _begin(
         self, request: RunRequest, conversation: Conversation | None = None
-    ) -> tuple[_Run, asyncio.Task[RunAnswer]]:
+    ) -> tuple[Underway, asyncio.Task[RunAnswer]]:
         run_id = request.run_id or f"run-{secrets.token_hex(8)}"
         flight = InFlight(run_id, request.caller, request.stage, time.time_ns() // 1_000_000)
         self.flights.enter(flight)
         # Of a map it is kept when it is known what of it is refused.
         stored = Stored() if request.mode == "map" else self._ledger.keep(request.input)
-        run = _Run(request, flight, stored, conversation)
+        run = Underway(request, flight, stored, conversation)
         life = asyncio.get_running_loop().create_task(self._life(run))
         self._lives.add(life)
         life.add_done_callback(self._lived)
@@ -246,7 +199,7 @@ class Runner:
         _, pending = await asyncio.wait(self._lives, timeout=patience_s)
         return not pending
 
-    async def _life(self, run: _Run) -> RunAnswer:
+    async def _life(self, run: Underway) -> RunAnswer:
         try:
             # 2. and 3.
             found = self._catalog.find(run.request.plugin, run.request.version)
@@ -268,7 +221,7 @@ class Runner:
         finally:
             self.flights.leave(run.flight)
 
-    def _note(self, run: _Run, found: Found) -> None:
+    def _note(self, run: Underway, found: Found) -> None:
         """What the records and `plugindctl ps` say of it."""
         if found.record is None:
             return
@@ -298,7 +251,7 @@ class Runner:
             bundle_reasons=found.bundle_reasons,
         )
 
-    async def _check_input(self, run: _Run, contract: Contract | None) -> Checked:
+    async def _check_input(self, run: Underway, contract: Contract | None) -> Checked:
         profile = self._profiles.get(run.tier)
         if contract is None or profile is None or run.request.mode == "session":
             return Checked()
@@ -311,7 +264,7 @@ class Runner:
             run.request = replace(run.request, input=batch.encode(run.request.items, checked.refused))
         return checked
 
-    def _find_environment(self, run: _Run) -> tuple[Reason, ...]:
+    def _find_environment(self, run: Underway) -> tuple[Reason, ...]:
         """Which packages its environment's name stands for now, or why it cannot have them."""
         if run.record is None:
             return ()
@@ -326,7 +279,7 @@ class Runner:
             return ()
         return (STOPPING,)
 
-    async def _admit(self, run: _Run, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
+    async def _admit(self, run: Underway, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
         patience = Patience(run.request.deadline, grant.limits.wall_ms)
         size = len(run.request.input)
         async with self._places.one(grant.tier, run.flight, patience=patience, input_bytes=size) as full:
@@ -335,12 +288,12 @@ class Runner:
             busy = await self._deny(run, (busy_reason(grant.tier, full),))
             return replace(busy, retry_after_ms=full.retry_after_ms)
 
-    async def _execute(self, run: _Run, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
+    async def _execute(self, run: Underway, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
         # 7.
         try:
             intent = await self._ledger.append(run.intent(_kinds(grant), grant.limits))
         except AuditUnavailableError as error:
-            return run.answer(self._governance(run, None), reasons=(audit_reason(error),))
+            return run.answer(run.governance(None), reasons=(audit_reason(error),))
         governance = Governance(
             run.flight.plugin_id, f"Tier {grant.tier}", _kinds(grant), grant.limits.wall_ms, f"log_{intent}"
         )
@@ -364,7 +317,7 @@ class Runner:
             result = replace(without_result(Outcome(run.flight.cause), "it ended too late"), usage=result.usage)
         # 12.
         try:
-            ended = self._ended(intent, run, result, items)
+            ended = run.ended(self._ledger, intent, result, items)
             await self._ledger.append(ended)
             if self._parking and run.record and result.outcome is Outcome.OK and run.conversation is None:
                 self._parking.ran(run.record, grant, run.environment)
@@ -387,7 +340,7 @@ class Runner:
         )
 
     async def _believe(
-        self, run: _Run, result: InstanceResult, contract: Contract, grant: Grant, checked: Checked
+        self, run: Underway, result: InstanceResult, contract: Contract, grant: Grant, checked: Checked
     ) -> tuple[InstanceResult, tuple[batch.Answer, ...]]:
         """The result, as far as it can be believed, and of a map what came of its items."""
         if run.conversation is not None:
@@ -396,7 +349,7 @@ class Runner:
             return await asyncio.to_thread(collect.map_result, contract, run.request.items, checked, result)
         return collect.run_result(contract, checked, result, grant.limits.output_bytes), ()
 
-    async def _start(self, run: _Run, contract: Contract, grant: Grant) -> InstanceResult:
+    async def _start(self, run: Underway, contract: Contract, grant: Grant) -> InstanceResult:
         """Load and run. Raises IsolationUnavailableError, LauncherGoneError."""
         assert run.record is not None  # noqa: S101 - it was allowed
         digest = run.record.digest
@@ -434,7 +387,7 @@ class Runner:
         run.waiting = None
         return await self._in_sandbox(run, request)
 
-    def _terms(self, run: _Run, contract: Contract, grant: Grant) -> Terms:
+    def _terms(self, run: Underway, contract: Contract, grant: Grant) -> Terms:
         """What holds for a session, and for how long: until policy or registry change what was decided."""
         assert run.conversation is not None  # noqa: S101 - it is a session
         profile, policy, revision = self._profiles[grant.tier], self._policy(), self._catalog.revision
@@ -453,12 +406,12 @@ class Runner:
 
         return Terms(contract, grant, profile, holds, idle_ms)
 
-    def _look_for_kills(self, run: _Run) -> None:
+    def _look_for_kills(self, run: Underway) -> None:
         """A kill since the decision has marked the run; this holds even if it had not."""
         if not run.flight.cause and run.record is not None and is_killed(self._catalog.holds.on(run.record)):
             run.flight.cause = "killed"
 
-    async def _in_sandbox(self, run: _Run, request: InstanceRequest) -> InstanceResult:
+    async def _in_sandbox(self, run: Underway, request: InstanceRequest) -> InstanceResult:
         flight = run.flight
         await self._sandbox.load(request.digest, lambda: self._catalog.bundle(request.digest))
         self._look_for_kills(run)
@@ -481,43 +434,16 @@ class Runner:
         cut = limits.wall_ms < request.limits.wall_ms and not (run.conversation and run.conversation.timed_out)
         return collect.at_deadline(result) if cut else result
 
-    async def _deny(self, run: _Run, reasons: tuple[Reason, ...], intent: int = -1) -> RunAnswer:
+    async def _deny(self, run: Underway, reasons: tuple[Reason, ...], intent: int = -1) -> RunAnswer:
         """Record and answer a denial. `intent`: the INTENT that was written before the jail turned out impossible."""
         try:
             index: int | None = await self._ledger.append(Denied(run.subject(), reasons, intent))
         except AuditUnavailableError as error:
             index, reasons = None, (*reasons, audit_reason(error))
-        governance = self._governance(run, index if intent < 0 else intent)
+        governance = run.governance(index if intent < 0 else intent)
         answer = run.answer(governance, reasons=reasons)
         self.denials.note(run.request, answer)
         return answer
-
-    def _ended(self, intent: int, run: _Run, result: InstanceResult, items: Sequence[batch.Answer]) -> Ended:
-        """How it ended, with its payloads on their way to the disk."""
-        talk = run.conversation
-        output = bytes(talk.transcript) if talk else result.output_json or b""
-        return Ended(
-            intent=intent,
-            subject=run.subject(),
-            outcome=str(result.outcome),
-            detail=result.detail,
-            output=self._ledger.keep(output),
-            stdout=self._ledger.keep(result.stdout),
-            stderr=self._ledger.keep(result.stderr),
-            usage=result.usage,
-            violations=result.violations,
-            items=talk.answered if talk else len(items),
-            items_failed=talk.failed if talk else sum(isinstance(item, batch.ItemError) for item in items),
-            imported=run.waiting.intent if run.waiting else -1,
-            network=result.network,
-        )
-
-    def _governance(self, run: _Run, index: int | None) -> Governance:
-        return Governance(
-            plugin_id=run.flight.plugin_id,
-            tier=f"Tier {run.tier}" if run.tier >= 0 else "",
-            audit_log="" if index is None else f"log_{index}",
-        )
 
 
 def is_killed(holds: Sequence[Hold]) -> bool:

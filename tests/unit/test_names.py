@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from plugind.sandbox.forked import Forked
 from plugind.sandbox.network import lookup
 from plugind.sandbox.network.cache import Cache
 from plugind.sandbox.network.lookup import Lookup
@@ -232,7 +233,7 @@ async def resolving(*servers, cache=None, clock=None):
     loop = Resolving(theirs, Lookup(lambda: places).find, cache or Cache(), *([clock] if clock else []))
     task = asyncio.create_task(loop.serve())
     try:
-        yield Resolver(ours, 0, Group())
+        yield Resolver(Forked(ours, 0, Group()))
     finally:
         ours.close()
         with contextlib.suppress(ConnectionError):

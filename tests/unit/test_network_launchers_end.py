@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from plugind.addresses import Endpoint
 from plugind.linux import netlink
+from plugind.sandbox.forked import Forked
 from plugind.sandbox.network import keeper, words
 from plugind.sandbox.network.words import Caps, Failed, Given, Settings, Used, encode
 
@@ -24,7 +25,7 @@ def ends():
     before = len(os.listdir("/proc/self/fd"))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link, other = socket.socketpair()
-    yield keeper.Keeper(ours, link, 1, None, Settings(folder=Path("/nowhere"))), theirs
+    yield keeper.Keeper(Forked(ours, 1, None), link, Settings(folder=Path("/nowhere"))), theirs
     for sock in (ours, theirs, link, other):
         sock.close()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugind import addresses
+from plugind.sandbox.forked import Forked
 from plugind.sandbox.network import questions
 from plugind.sandbox.network.questions import Answer, decode_answer, decode_request, encode_answer, encode_request
 from plugind.sandbox.network.resolver import NEVER_NS, Resolver
@@ -179,7 +180,7 @@ class Group:
 def ends():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        yield Resolver(ours, 0, Group()), theirs
+        yield Resolver(Forked(ours, 0, Group())), theirs
 
 
 def test_nothing_said_is_nothing_and_an_answer_counts_once(ends):
