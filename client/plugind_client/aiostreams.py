@@ -21,7 +21,7 @@ class AioStream:
 
     def __init__(self, connection: Connection, request: runtime_pb2.SessionRequest) -> None:
         """`request` is the first message. Needs a running loop."""
-        self._pid: Final = os.getpid()
+        self.pid: Final = os.getpid()
         self.kept: Final[Any] = connection.runtime.Session()
         # The next message is always waited for, also while nothing was sent. gRPC gives up a stream when a message
         # cannot be sent, and then what the daemon said last could not be read any more.
@@ -69,7 +69,7 @@ class AioStream:
 
     def cancel(self) -> None:
         """Ends it, in the process that opened it."""
-        if self._pid == os.getpid():
+        if self.pid == os.getpid():
             self.kept.cancel()
 
     def lost(self) -> bool:

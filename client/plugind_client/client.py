@@ -13,6 +13,7 @@ from typing import Any, Final, Self, TypeVar
 
 import grpc
 
+from plugind_client.afterfork import is_usable
 from plugind_client.audit import Audit
 from plugind_client.calls import Calls
 from plugind_client.channel import Connection, call
@@ -49,6 +50,12 @@ class Connected(Calls):
         pid = os.getpid()
         connection = self._connections.get(pid)
         if connection is None:
+            if not is_usable():
+                raise InvalidRequest(
+                    "INVALID_REQUEST",
+                    detail="this process was forked while its parent had a session open, which gRPC does not survive:"
+                    " close sessions before the fork, or start the process by other means (spawn)",
+                )
             opened = Connection(self.socket, self._open_channel)
             connection = self._connections.setdefault(pid, opened)
             if connection is not opened:
@@ -65,7 +72,9 @@ class Client(Connected, LoadsModules):
     """Runs plugins and keeps house in the registry, over the daemon's Unix socket.
 
     Threads may share one client, and forked children may go on using their parent's: they open a channel of their
-    own. (gRPC itself does not survive a fork at the very moment when another thread is within a call.)
+    own. gRPC does not survive a fork while a call is under way: a child that is forked while a session is open here
+    gets InvalidRequest for whatever it asks, and one that is forked at the very moment when another thread is within
+    any other call may crash.
     """
 
     _open_channel = staticmethod(grpc.insecure_channel)

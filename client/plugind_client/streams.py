@@ -25,7 +25,7 @@ class GrpcStream:
         """`request` is the first message."""
         requests: queue.SimpleQueue[runtime_pb2.SessionRequest | None] = queue.SimpleQueue()
         requests.put(request)
-        self._pid: Final = os.getpid()
+        self.pid: Final = os.getpid()
         self._requests: Final = requests
         self.send: Final = requests.put
         # The iterator holds the queue and not this object, which can so be collected while gRPC's thread waits.
@@ -53,7 +53,7 @@ class GrpcStream:
 
     def cancel(self) -> None:
         """Ends it, in the process that opened it: a child's gRPC would write to its parent's connection."""
-        if self._pid == os.getpid():
+        if self.pid == os.getpid():
             self.kept.cancel()
             self._requests.put(None)
 

@@ -504,8 +504,12 @@ def child(how):
                 assert str(os.getppid()) in error.detail
             else:
                 raise AssertionError
-        with client.session("echo") as own:
-            assert own.call(how) == how
+        try:
+            client.status()
+        except InvalidRequest as error:
+            assert "was forked while" in error.detail
+        else:
+            raise AssertionError
     elif how == "cancels":
         session.cancel()
     elif how == "forgets":
@@ -530,6 +534,12 @@ with session:
         assert session.call("last") == "last"
 if pid == 0:
     sys.exit(0)
+pid = os.fork()
+if pid == 0:  # now no session is open any more
+    with client.session("echo") as own:
+        assert own.call("own") == "own"
+    sys.exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 print(session.result.answered, session.result.why)
 """
 
