@@ -61,7 +61,11 @@ def test_where_user_namespaces_are_switched_off():
 def test_root_without_the_capability_that_makes_namespaces():
     done = doctor("setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin")
     assert done.code == 7
-    assert changes(done) == {"root": "uid 0 without CAP_SYS_ADMIN", "proc_subset_pid": "Operation not permitted"}
+    assert changes(done) == {
+        "root": "uid 0 without CAP_SYS_ADMIN",
+        "proc_subset_pid": "Operation not permitted",
+        "network": "unshare 0x40000000: Operation not permitted",
+    }
     assert [tier["names"] for tier in done.json["tiers"]] == [["root", "proc_subset_pid"]] * 3
 
 

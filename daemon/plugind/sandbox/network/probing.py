@@ -131,6 +131,8 @@ def _error_of(attempt: Callable[[], object]) -> str:
 
 
 def _said(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return short(f"{error.filename}: {error.strerror}")
     return short(str(error) or type(error).__name__)
 
 
