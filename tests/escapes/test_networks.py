@@ -194,6 +194,7 @@ def run(payload, context):
             except OSError as error:
                 how = errno.errorcode.get(error.errno, str(error))
             answers[name][how] = answers[name].get(how, 0) + 1
+        time.sleep(0.03)  # so many connections a second as the profile lets begin, and no more
     return answers
 """
 
