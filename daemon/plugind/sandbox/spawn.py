@@ -11,7 +11,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -138,7 +138,8 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
         shelf = Shelf(shelf_path(config.state_dir))
         templates = Templates(base, specs, unavailable, template.start, template.Starting, shelf)
         build = _builder(profiles, config.unsafe)
-        means = Processes(base, _network_settings(config, name), config.nameservers)
+        networks = _network_settings(config, name)
+        means = Processes(base, networks, config.nameservers)
         launcher = Launcher(front, base, profiles, templates, code, builtin, latch, build, Tries(base), means)
         signal.signal(signal.SIGTERM, lambda _number, _frame: launcher.stop())
         try:
@@ -151,6 +152,8 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             launcher.shut_down()
+            with suppress(OSError):  # it was never made, or has in it what the next start is to undo
+                networks.folder.rmdir()
 
 
 def _network_settings(config: LauncherConfig, name: str) -> Settings:
