@@ -325,6 +325,7 @@ def test_no_network_beyond_what_the_profile_gives(front: Front) -> None:
     with unmoved(front):
         for fields, words in (
             ({"tier": 2, "network": [peer]}, "network: expected none in tier 2, got some"),
+            ({"tier": 7, "network": [peer]}, "network: expected none in tier 7, got some"),
             ({"tier": 1, "network": [peer] * 65}, "network: expected at most 64 peers, got 65"),
             ({"tier": 1, "network": [peer | {"port": 0}]}, "port: expected 1 to 65535, got 0"),
             ({"tier": 1, "network": [peer | {"host": "a\n1.1.1.1 bank.example"}]}, "expected a name or an address"),

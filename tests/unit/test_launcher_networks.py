@@ -109,6 +109,7 @@ def test_a_name_that_leads_nowhere_good_refuses_the_run(world, answer, step, tol
     ("tier", "network", "told"),
     [
         (2, (LITERAL,), "network: expected none in tier 2, got some"),
+        (3, (LITERAL,), "network: expected none in tier 3, got some"),
         (1, (Wanted("8.8.8.8", 0, "tcp"),), "port: expected 1 to 65535, got 0"),
         (1, (Wanted("8.8.8.8", 2**16, "tcp"),), "port: expected 1 to 65535"),
         (1, (Wanted("8.8.8.8\n1.1.1.1 bank.example", 1, "tcp"),), "expected a name or an address"),
@@ -121,6 +122,19 @@ def test_what_no_front_in_its_right_mind_asks_for(world, tier, network, told) ->
     world.ask(tier=tier, network=network)
     assert told in world.hear(protocol.Refused).detail
     assert (world.means.keepers, world.means.resolvers) == ([], [])
+    assert works(world, 1)
+
+
+def test_the_same_run_twice_changes_nothing_for_the_one_that_is_there(world) -> None:
+    begin(world)
+    world.ask(tier=1, network=(LITERAL,))
+    assert "there already" in world.hear(protocol.Refused).detail
+    world.say(protocol.Kill("r1", "killed"))
+    wait_for(lambda: ("cut", 7) in keeper(world).calls)
+    world.exited(tier=1, exit_code=-9)
+    wait_for(lambda: keeper(world).calls[-1] == ("release", "r1"))
+    keeper(world).used("r1", 5)
+    assert world.hear(protocol.Ended).network.sent_bytes == 5
     assert works(world, 1)
 
 

@@ -339,11 +339,12 @@ class Launcher:
             self._start(message, descriptors)
 
     def _wait(self, message: protocol.Start, descriptors: list[int]) -> None:
-        if message.run in self._waiting:
+        if message.run in self._waiting or message.run in self._instances:
             raise InvalidRequestError(f"run {message.run} is there already")
-        self._gate.admit_waiting(message, self._waiting)
         if message.network:
             self._gate.check_network(message)
+        self._gate.admit_waiting(message, self._waiting)
+        if message.network:
             self._networks.begin(message)
         self._waiting.put(message, descriptors)
 

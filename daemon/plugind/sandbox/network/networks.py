@@ -1,8 +1,8 @@
 """The networks of runs, as the launcher sees them: names resolved, addresses checked, a namespace taken and given back.
 
 Two processes do the work, and are started by the first run that needs them: the resolver (names) and the keeper
-(namespaces, filters, counters). Neither is waited for: a start waits in the launcher's queue until its network is
-ready.
+(namespaces, filters, counters). Only their own start is waited for, some 60 ms: a start waits in the launcher's queue
+until its network is ready.
 """
 
 from __future__ import annotations
