@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from plugind.policyfile import shipped_policy
 from plugind.profiles import profiles_dir
 from plugind.sandbox.network import namespaces
 from plugind_client import Denied
@@ -24,6 +25,7 @@ from tests.support.servers import PORTS
 pytestmark = pytest.mark.root
 
 PORT = PORTS[0]
+WILDCARD = '\n[network."*.wild.example"]\nhosts = ["one.wild.example"]\n'
 PRIVATE = "10.9.9.9"
 SPEAKS = """
 import errno, socket
@@ -72,7 +74,9 @@ def daemon(internet: Internet, dns: DnsServer, tmp_path_factory: pytest.TempPath
     tier1 = profiles / "tier1.toml"
     tier1.write_text(re.sub(r"(?m)^private = \[\]", 'private = ["10.9.0.0/16"]', tier1.read_text()))
     config = folder / "plugind.toml"
-    config.write_text(f'nameservers = "{OUTSIDE4[0]}"\nprofiles = "{profiles}"\n')
+    policy = folder / "policy.toml"
+    policy.write_text(shipped_policy().read_text() + WILDCARD)
+    config.write_text(f'nameservers = "{OUTSIDE4[0]}"\nprofiles = "{profiles}"\npolicy = "{policy}"\n')
     with daemon_on(internet, "--config", str(config)) as running:
         yield running
 
@@ -155,6 +159,34 @@ def test_rebinding(daemon: Daemon, dns: DnsServer, tmp_path: Path, evil: str, be
     assert evil in reason["actual"]
     with pytest.raises(Denied):
         daemon.client().run(plugin, [[name, PORT]], stage=STAGE)
+
+
+def test_a_name_that_changes_is_asked_for_again_and_nothing_changes_for_who_has_begun(
+    daemon: Daemon, dns: DnsServer, tmp_path: Path
+) -> None:
+    name, payload = "turns.example.com", [["turns.example.com", PORT]]
+    dns.names[name] = fixed(OUTSIDE4[0], ttl=0)
+    assert approved(daemon, tmp_path, "turns", SPEAKS, permission(name, PORT), payload=payload)["outcome"] == "ok"
+    client = daemon.client()
+    with client.session("turns", stage=STAGE) as session:
+        assert session.call(payload)[0] == [[[OUTSIDE4[0], True]]]
+        dns.names[name] = fixed(PRIVATE, ttl=0)
+        time.sleep(5.5)  # longer than any answer without a time of its own is kept
+        with pytest.raises(Denied) as caught:
+            client.run("turns", payload, stage=STAGE)
+        assert PRIVATE in caught.value.reasons[0].actual
+        assert session.call(payload)[0] == [[[OUTSIDE4[0], True]]]
+
+
+def test_a_wildcard_is_the_hosts_that_the_policy_lists(daemon: Daemon, dns: DnsServer, tmp_path: Path) -> None:
+    dns.names["one.wild.example"] = dns.names["two.wild.example"] = fixed(OUTSIDE4[0])
+    payload = [["one.wild.example", PORT], ["two.wild.example", PORT]]
+    answer = approved(daemon, tmp_path, "wild", SPEAKS, permission("*.wild.example", PORT), payload=payload)
+    one, two = answer["output"][0]
+    assert one == [[OUTSIDE4[0], True]]
+    assert isinstance(two, str), "nobody listed it"
+    answer = approved(daemon, tmp_path, "wilder", SPEAKS, permission("*.example.com", PORT), payload=[])
+    assert [each["rule"] for each in answer["reasons"]] == ['network."*.example.com"']
 
 
 def test_a_private_address_is_reached_only_where_it_was_approved_as_such(
