@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -50,27 +51,33 @@ SLEEPER = "import os, time\ndef run(p, c):\n    if p:\n        os.fork(); time.s
 
 def traces(daemon: Daemon) -> dict[str, Any]:
     """What the daemon has on this machine at this moment."""
-    pids = [*daemon.pids, *descendants(daemon.pids[0])]
-    names = sorted(Path(f"/proc/{pid}/comm").read_text().strip() for pid in set(pids))
+    processes = [seen for pid in {*daemon.pids, *descendants(daemon.pids[0])} if (seen := _process(pid))]
     mark = daemon.state.stat()
     name = f"plugind-{mark.st_dev:x}-{mark.st_ino:x}"
     groups = [str(path) for path in Path("/sys/fs/cgroup").rglob(name) if path.is_dir()]
     return {
-        "processes": names,
-        "descriptors": sorted(
-            (Path(f"/proc/{pid}/comm").read_text().strip(), len(list(Path(f"/proc/{pid}/fd").iterdir())))
-            for pid in set(pids)
-        ),
+        "processes": sorted(name for name, _, _ in processes),
+        "descriptors": sorted((name, descriptors) for name, descriptors, _ in processes),
         "groups": sorted(sub for group in groups for sub in map(str, Path(group).rglob("*")) if Path(sub).is_dir()),
         "mounts of the host": Path("/proc/self/mountinfo").read_text().count("\n"),
-        "mounts": {name: Path(f"/proc/{pid}/mountinfo").read_text().count("\n") for pid, name in _named(pids)},
+        "mounts": {name: mounts for name, _, mounts in processes},
         "temporary": sorted(path.name for path in daemon.socket.parent.iterdir()),
         "state": sorted(path.name for path in daemon.state.iterdir()),
     }
 
 
-def _named(pids: list[int]) -> list[tuple[int, str]]:
-    return [(pid, Path(f"/proc/{pid}/comm").read_text().strip()) for pid in set(pids)]
+def _process(pid: int) -> tuple[str, int, int] | None:
+    """Its name, descriptors and mounts; nothing of one that ended while it was looked at: it is no trace."""
+    proc = Path(f"/proc/{pid}")
+    try:
+        name = (proc / "comm").read_text().strip()
+        return name, len(list((proc / "fd").iterdir())), (proc / "mountinfo").read_text().count("\n")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # mountinfo of one that has ended and is not reaped: proc(5) does not say so
+            return None
+        raise
 
 
 @pytest.mark.timeout(300)
