@@ -24,6 +24,10 @@ Mode = Literal["run", "map", "session", "import"]
 State = Literal["submitted", "approved", "active", "retired", "revoked"]
 """Where a version is in its life; `active` is the one that runs when no version is asked for, `revoked` is final."""
 HoldKind = Literal["killed", "quarantined", "suspended", "revalidation_required"]
+Severity = Literal["low", "medium", "high", "critical"]
+SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high", "critical")
+MonitorMode = Literal["enforce", "observe"]
+"""Whether what the monitor finds has consequences, or is only reported."""
 
 
 class Outcome(enum.StrEnum):
@@ -208,6 +212,29 @@ class PluginVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Monitoring:
+    """`[monitor]` of a profile: when what a version does is out of the ordinary. Source: SPEC.md, "Monitor"."""
+
+    mode: MonitorMode = "enforce"
+    required: bool = False
+    """Whether the tier refuses to run while the monitor is lost."""
+    window: int = 20
+    """Runs of which the failures are counted."""
+    failures_percent: int = 50
+    """Of the window; so many, and the breaker opens."""
+    schema_failures: int = 3
+    """Results in a row that are none."""
+    warm_up: int = 30
+    """Samples before duration, memory and output are compared with their median; before that the limits hold alone."""
+    deviations: int = 6
+    """A sample is out of the ordinary beyond median + so many median absolute deviations (MAD)."""
+    open_ms: int = 60_000
+    """So long an open breaker lets nothing start."""
+    probes: int = 5
+    """Runs that are then let through, one after the other, before it closes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What a tier may have at most: profiles/tierN.toml, checked. Source: SPEC.md, section "Profiles"."""
 
@@ -256,6 +283,7 @@ class Profile:
     """Kernel features without which this tier refuses to run; names as `plugindctl doctor` shows them."""
     permissions: tuple[str, ...] = ()
     """Kinds of permission that can be approved for this tier at all."""
+    monitor: Monitoring = field(default_factory=Monitoring)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +312,54 @@ class Violation:
     name: str
     count: int
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One execution that has ended, or a denial, as the ledger tells of it: all that the monitor sees."""
+
+    index: int
+    """Of its OUTCOME or DENIED in the ledger."""
+    intent: int
+    """Of its INTENT, the run's log_N; -1: it never ran."""
+    run: str
+    plugin_id: str
+    plugin: str
+    version: str
+    digest: str
+    """Empty: of nothing that is known."""
+    tier: int
+    """-1: not known."""
+    stage: str
+    plan_id: str
+    caller_uid: int
+    mode: Mode
+    outcome: Outcome | None
+    """None: it was denied."""
+    detail: str
+    codes: tuple[str, ...]
+    """Of a denial."""
+    usage: Usage
+    output_bytes: int
+    violations: tuple[Violation, ...]
+    at_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """Something out of the ordinary that a version did, with the numbers that make it so."""
+
+    trigger: str
+    """What found it: "dangerous_syscall", "failures", …"""
+    hard: bool
+    """Whether one event is enough for quarantine; else it counts towards the circuit breaker."""
+    severity: Severity
+    expected: str
+    actual: str
+    numbers: Mapping[str, float]
+    seen: Observation
+    observed: bool = False
+    """Whether the profile only observes: nothing comes of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
     STATE              root's, writable for the front's group, sticky: what is root's in it the front cannot replace
     STATE/state.json   root's: which kind of daemon it belongs to, in which format
     STATE/lock         root's: held by the daemon that uses it
-    STATE/registry.db  STATE/store/  STATE/ledger/  STATE/run/   the front's
+    STATE/registry.db  STATE/monitor.db  STATE/store/  STATE/ledger/  STATE/run/   the front's
 
 Root follows no link in it all the same.
 """
@@ -40,6 +40,11 @@ class State:
     def database(self) -> Path:
         """The registry."""
         return self.path / "registry.db"
+
+    @property
+    def monitor(self) -> Path:
+        """What the monitor knows, and incidents."""
+        return self.path / "monitor.db"
 
     @property
     def store(self) -> Path:

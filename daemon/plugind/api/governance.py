@@ -11,6 +11,7 @@ from typing import Final, ParamSpec, Protocol
 from plugind.api.accept import Callers
 from plugind.api.calls import Refusals, call, matching, plugin_name, version_text
 from plugind.api.messages import hold_message, limits_of, permissions_of, reason_message, version_message
+from plugind.api.pending import PendingCalls
 from plugind.api.roles import Role
 from plugind.api.runs import explained_request
 from plugind.catalog import Catalog
@@ -43,7 +44,7 @@ class Daemon(Protocol):
         ...
 
 
-class GovernanceService(governance_pb2_grpc.GovernanceServicer):
+class GovernanceService(PendingCalls, governance_pb2_grpc.GovernanceServicer):  # type: ignore[misc]
     """Approving, activating, holding, killing."""
 
     def __init__(
