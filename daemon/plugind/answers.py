@@ -48,6 +48,8 @@ class RunRequest:
     mode: Mode = "run"
     items: tuple[Item, ...] = ()
     """Of a map."""
+    trial: bool = False
+    """Of generated code that starts in quarantine, by an operator and with input made up for it."""
     deadline: float | None = None
     """When the caller stops waiting for the answer, time.monotonic() seconds; None: never."""
 

@@ -19,9 +19,10 @@ from plugind.errors import (
     NotFoundError,
     StateError,
 )
-from plugind.model import POLICY_UID, Approval, Code, PluginVersion, Reason, State
+from plugind.model import POLICY_UID, Approval, Code, Hold, PluginVersion, Reason, State
 from plugind.payload import Contract
 from plugind.policy import synthesized, widening
+from plugind.policy.objections import STARTS_IN_QUARANTINE
 from plugind.provenance import bundle, contents, dsse, evidence, staticcheck
 from plugind.provenance.bundle import Bundle
 from plugind.provenance.evidence import Evidence, RoleKeys, Trust, TrustedKey
@@ -76,6 +77,7 @@ class Catalog:
         self._now_ms = now_ms
         self._trust = self._trusted()
         self.holds = registry.holds
+        self.quarantines = registry.quarantines
         self._found: dict[tuple[str, str], Found] = {}
         self._found_at = -1
 
@@ -151,6 +153,20 @@ class Catalog:
         """One plugin. Raises NotFoundError."""
         return self._registry.get(plugin)
 
+    def of_digest(self, digest: str) -> PluginVersion:
+        """The version with these bytes. Raises NotFoundError."""
+        return self._registry.of_digest(digest)
+
+    def proved(self, digest: str) -> None:
+        """One more run of a version on probation went well; the last one ends it."""
+        probation = self.quarantines.probation(digest)
+        if probation is None:
+            return
+        if probation.runs_left > 1:
+            self.quarantines.progress(digest, probation.runs_left - 1)
+        else:
+            self.quarantines.end_probation(self.of_digest(digest), self._now_ms())
+
     def version(self, plugin: str, version: str) -> PluginVersion:
         """One version. Raises NotFoundError."""
         return self._registry.version(plugin, version)
@@ -218,6 +234,7 @@ class Catalog:
             self._registry.trust_for_development(key.raw for key in keys)
             self._trust = self._trusted()
         found = self._weigh(read, attestations)
+        is_new = not self._registry.has(read.digest)
         self._store.put(data)
         self._found_at = -1  # the same bytes again may have repaired the stored ones
         record = self._registry.submit(
@@ -233,6 +250,9 @@ class Catalog:
         )
         if runs_at_once:
             record = self._run_at_once(record, read)
+        if is_new and read.manifest.origin == "synthesized" and record.state != "active":
+            target = f"sha256:{record.digest}"
+            self.quarantines.put(Hold("quarantined", target, STARTS_IN_QUARANTINE, POLICY_UID, self._now_ms()))
         return self._follow(record, by_uid) if narrower_follows else record
 
     def _objection_to_caller(self, read: Bundle, by_uid: int, *, attested: bool) -> str:

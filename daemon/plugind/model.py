@@ -182,6 +182,16 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Probation:
+    """What follows a release from quarantine: fewer stages, closer thresholds, until so many runs went well."""
+
+    digest: str
+    stages: tuple[str, ...]
+    runs_left: int
+    since_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class PluginVersion:
     """One submitted bundle as the registry knows it."""
 

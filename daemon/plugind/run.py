@@ -61,6 +61,7 @@ from plugind.parking import Parking
 from plugind.payload import Checked, Contract, check_input
 from plugind.policy.decide import decide_safely, explain
 from plugind.policy.facts import Explained, Grant, RunFacts
+from plugind.policy.objections import STARTS_IN_QUARANTINE
 from plugind.policy.rules import Policy
 from plugind.sandbox import jailspec
 from plugind.sandbox.client import Talk
@@ -100,6 +101,18 @@ class Sandbox(Protocol):
         ...
 
 
+class Guard(Protocol):
+    """What a runner needs of plugind.watch.Watch."""
+
+    def reasons(self, record: PluginVersion, tier: int) -> tuple[Reason, ...]:
+        """Why nothing of this version may start now."""
+        ...
+
+    def begin(self, record: PluginVersion, tier: int) -> tuple[Reason, ...]:
+        """It is about to start: why it may not, after all."""
+        ...
+
+
 class Runner:
     """Takes requests through their lives, many at a time."""
 
@@ -112,6 +125,7 @@ class Runner:
         policy: Callable[[], Policy],
         environment: Callable[[str], str],
         parking: Parking | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """`policy` gives the policy in force; it is asked once for each request. Without `parking` all start fresh.
 
@@ -124,6 +138,7 @@ class Runner:
         self._policy = policy
         self._environment = environment
         self._parking = parking
+        self._guard = guard
         self._places = Places({tier: profile.instances for tier, profile in profiles.items()})
         self._lives: set[asyncio.Task[RunAnswer]] = set()
         self._stopping = False
@@ -232,6 +247,8 @@ class Runner:
         run.flight.targets = record.targets
 
     def _facts(self, request: RunRequest, found: Found) -> RunFacts:
+        record = found.record
+        tier = record.approval.tier if record and record.approval else found.evidence.tier
         return RunFacts(
             caller=request.caller,
             roles=request.caller.roles,
@@ -244,6 +261,10 @@ class Runner:
             policy=self._policy(),
             now_unix_ms=time.time_ns() // 1_000_000,
             holds=self._catalog.holds.on(found.record) if found.record else (),
+            probation=self._catalog.quarantines.probation(record.digest) if record else None,
+            of_plan=bool(request.plan_id),
+            trial=request.trial,
+            monitor_reasons=self._guard.reasons(record, tier) if self._guard and record else (),
             record=found.record,
             other_versions=found.other_versions,
             evidence_tier=found.evidence.tier,
@@ -289,6 +310,8 @@ class Runner:
             return replace(busy, retry_after_ms=full.retry_after_ms)
 
     async def _execute(self, run: Underway, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
+        if self._guard and run.record and (reasons := self._guard.begin(run.record, grant.tier)):
+            return await self._deny(run, reasons)
         # 7.
         try:
             intent = await self._ledger.append(run.intent(_kinds(grant), grant.limits))
@@ -408,7 +431,9 @@ class Runner:
 
     def _look_for_kills(self, run: Underway) -> None:
         """A kill since the decision has marked the run; this holds even if it had not."""
-        if not run.flight.cause and run.record is not None and is_killed(self._catalog.holds.on(run.record)):
+        if run.flight.cause or run.record is None:
+            return
+        if is_stopped(self._catalog.holds.on(run.record), trial=run.request.trial):
             run.flight.cause = "killed"
 
     async def _in_sandbox(self, run: Underway, request: InstanceRequest) -> InstanceResult:
@@ -446,9 +471,12 @@ class Runner:
         return answer
 
 
-def is_killed(holds: Sequence[Hold]) -> bool:
-    """Whether one of the holds is a kill."""
-    return any(hold.kind == "killed" for hold in holds)
+def is_stopped(holds: Sequence[Hold], *, trial: bool = False) -> bool:
+    """Whether one of the holds ends what runs: a kill or a quarantine, but for that in which a trial takes place."""
+    return any(
+        hold.kind == "killed" or (hold.kind == "quarantined" and not (trial and hold.reason == STARTS_IN_QUARANTINE))
+        for hold in holds
+    )
 
 
 def _kinds(grant: Grant) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def list_records(
     event: Annotated[
         list[str] | None,
         typer.Option(
-            "--event", help="START STOP INTENT OUTCOME DENIED CHANGE REFUSED; repeatable.", show_default=False
+            "--event", help="START STOP INTENT OUTCOME DENIED CHANGE REFUSED ANOMALY; repeatable.", show_default=False
         ),
     ] = None,
     outcome: Annotated[str, typer.Option(help="Only runs that ended so, such as timeout.", show_default=False)] = "",
@@ -295,6 +295,9 @@ def _what(fields: Mapping[str, Any]) -> str:  # noqa: PLR0911 - one for each eve
             return f"{fields['action']} by uid {fields['by_uid']}: {fields['why']}"
         case "REFUSED":
             return f"{fields['call']} by uid {fields['by_uid']}, which needs the role {fields['role_needed']}"
+        case "ANOMALY":
+            only = ", only observed" if fields["observed"] else ""
+            return f"{fields['trigger']} ({fields['severity']}{only}): {fields['actual']}"
         case "START":
             return f"{fields['mode']}, {fields['closed_as_unknown']} open runs closed as unknown"
         case _:

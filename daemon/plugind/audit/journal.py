@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from plugind.audit.records import Changed, Denied, Ended, Intent, Record, Refused, Started, Stopped, Subject
+from plugind.audit.records import Changed, Denied, Ended, Intent, Noticed, Record, Refused, Started, Stopped, Subject
 from plugind.config import log
 
 SOCKET: Final = Path("/run/systemd/journal/socket")
@@ -32,6 +32,7 @@ MESSAGE_IDS: Final[Mapping[str, str]] = {
     "DENIED": "80b925133d8f41949113894039c4164e",
     "CHANGE": "697e54fe3d244f139eb625338e09c64c",
     "REFUSED": "c4d496f4e3c54236bb571a00c0f4349f",
+    "ANOMALY": "50d1b8a1e0b94b6bb9a7d3a1f6a0c2de",
 }
 """One for each event; packaging/plugind.catalog explains each. Made once (uuid4), never changed."""
 
@@ -175,7 +176,7 @@ def _about(record: Record) -> dict[str, str]:
             return _of(record.subject) | {"PLUGIND_DECISION": "deny", "PLUGIND_REASONS": codes}
         case Ended():
             return _of(record.subject) | {"PLUGIND_DECISION": "allow", "PLUGIND_OUTCOME": record.outcome}
-        case Changed():
+        case Changed() | Noticed():
             return {"PLUGIND_PLUGIN": record.plugin or record.plugin_id, "PLUGIND_VERSION": record.version}
         case Refused():
             return {"PLUGIND_DECISION": "deny", "PLUGIND_REASONS": "NOT_ALLOWED"}
@@ -195,7 +196,7 @@ def _of(subject: Subject) -> dict[str, str]:
 
 def _priority(record: Record) -> str:
     match record:
-        case Denied() | Refused():
+        case Denied() | Refused() | Noticed():
             return _WARNING
         case Ended():
             return _INFO if record.outcome in _FINE else _WARNING
@@ -226,6 +227,10 @@ def _sentence(record: Record) -> str:  # noqa: PLR0911 - one for each kind
             return f"{record.action} {subject or 'everything'} by uid {record.by_uid}: {record.why}"
         case Refused():
             return f"{record.call} was refused to uid {record.by_uid}, it needs the role {record.role_needed}"
+        case Noticed():
+            subject = f"{record.plugin or record.plugin_id} {record.version}"
+            only = ", only observed" if record.observed else ""
+            return f"{record.trigger} ({record.severity}{only}) of {subject}: expected {record.expected}, got {record.actual}"
         case Started():
             return f"plugind started ({record.mode}); {record.closed_as_unknown} open runs closed as unknown"
         case Stopped():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ from plugind.errors import AuditUnavailableError, StateError
 
 _Waiter: TypeAlias = "tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | Future[None]"
 _Payload: TypeAlias = tuple[Stored, bytes]
+Listener: TypeAlias = "Callable[[Sequence[tuple[int, int, Record]]], None]"
+"""Gets what has become durable: index, time in milliseconds since the epoch, and the record. Must not raise or wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class _Files:
     """Everything that a commit writes. Used by one thread at a time; raises OSError."""
 
     def __init__(self, directory: Path, segment_bytes: int, tail: Tail, journal: Journal | None) -> None:
+        self.listener: Listener | None = None
         self._segments = SegmentWriter(directory, segment_bytes)
         self._packs = PackWriter(directory)
         self._checkpoint = CheckpointFile(directory)
@@ -80,6 +83,8 @@ class _Files:
                     for entry, leaf in zip(entries, leaves, strict=True)
                 ]
             )
+        if self.listener:
+            self.listener([(entry.index, entry.time_unix_ms, entry.record) for entry in entries])
 
     def _note(self, entries: Sequence[_Entry], kept: Sequence[_Payload]) -> None:
         """What the next segment's base has to say."""
@@ -159,6 +164,10 @@ class Ledger:
             files.close()
             raise AuditUnavailableError(f"the ledger in {directory} cannot be written: {error}") from error
         return cls(files, tail.next_index + len(entries), Places(tail.payload_end), journal), tail
+
+    def listen(self, listener: Listener) -> None:
+        """Tell it of every record from now on, in order, in the writing thread, before whoever appended is answered."""
+        self._files.listener = listener
 
     @property
     def failure(self) -> str:

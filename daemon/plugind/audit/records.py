@@ -138,6 +138,31 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """The monitor found something out of the ordinary, with the numbers that made it so."""
+
+    event: ClassVar[str] = "ANOMALY"
+    trigger: str
+    hard: bool
+    severity: str
+    plugin_id: str
+    plugin: str
+    version: str
+    digest: str
+    run: str
+    plan_id: str
+    intent: int
+    """The INTENT of the run; -1: it never ran."""
+    of_index: int
+    """The OUTCOME or DENIED in which it was found."""
+    expected: str
+    actual: str
+    numbers: Mapping[str, float]
+    observed: bool = False
+    """Whether the profile only observes: nothing came of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The daemon opened the ledger. Every INTENT before this record has its OUTCOME before it."""
 
@@ -155,8 +180,8 @@ class Stopped:
     reason: str
 
 
-Record: TypeAlias = Intent | Denied | Ended | Changed | Refused | Started | Stopped
-EVENTS: Final = tuple(kind.event for kind in (Started, Stopped, Intent, Ended, Denied, Changed, Refused))
+Record: TypeAlias = Intent | Denied | Ended | Changed | Refused | Noticed | Started | Stopped
+EVENTS: Final = tuple(kind.event for kind in (Started, Stopped, Intent, Ended, Denied, Changed, Refused, Noticed))
 
 
 def line(index: int, time_unix_ms: int, record: Record) -> bytes:

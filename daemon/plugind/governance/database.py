@@ -34,21 +34,6 @@ CREATE TABLE anomalies (
     body TEXT NOT NULL
 ) STRICT;
 CREATE INDEX anomalies_of_digest ON anomalies (digest, id);
-CREATE TABLE quarantine (
-    digest TEXT PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state IN ('quarantined', 'probation')),
-    incident INTEGER,
-    stages TEXT NOT NULL,
-    runs_left INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE release_votes (
-    digest TEXT NOT NULL,
-    by_uid INTEGER NOT NULL,
-    stages TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    at_unix_ms INTEGER NOT NULL,
-    PRIMARY KEY (digest, by_uid)
-) STRICT, WITHOUT ROWID;
 CREATE TABLE incidents (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     severity TEXT NOT NULL,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from plugind.model import Caller, Hold, Limits, Permission, PluginVersion, Profile, Reason, State, Tier, Wanted
+from plugind.model import Caller, Hold, Limits, Permission, PluginVersion, Probation, Profile, Reason, State, Tier, Wanted
 from plugind.policy.rules import Policy
 
 
@@ -41,6 +41,14 @@ class RunFacts:
     """The tier that the evidence gives now."""
     evidence_reasons: tuple[Reason, ...] = ()
     """Why it is not Tier 1."""
+    probation: Probation | None = None
+    """What it is held to since it was released from quarantine."""
+    of_plan: bool = False
+    """Whether it names a plan."""
+    trial: bool = False
+    """Whether this is a trial of generated code that starts in quarantine: by an operator, with input made up for it."""
+    monitor_reasons: tuple[Reason, ...] = ()
+    """Why the monitor lets nothing of it start at this moment."""
     bundle_reasons: tuple[Reason, ...] = ()
     """What is wrong with the stored bytes: DIGEST_MISMATCH, UNLISTED_FILE, …; each denies."""
 

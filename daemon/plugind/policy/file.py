@@ -24,6 +24,7 @@ from plugind.policy.rules import (
     NARROWER_UPDATES,
     Mode,
     Policy,
+    QuarantineRule,
     SensitivityRule,
     Settings,
     StageRule,
@@ -37,7 +38,7 @@ SCHEMA: Final = 1
 _NO_TABLE: Final[Mapping[str, Any]] = {}
 """In the place of something else, which was noted: what is missing in it is not."""
 _LIMITS: Final = tuple(name for name, _ in Limits().items())
-_TABLES: Final = ("schema", "tier", "stage", "sensitivity", "network", "settings", "synthesized")
+_TABLES: Final = ("schema", "tier", "stage", "sensitivity", "network", "settings", "synthesized", "quarantine")
 _SETTINGS: Final = ("approvers", "approver_may_be_submitter", "narrower_updates")
 _SYNTAX: Final = re.compile(
     r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL
@@ -113,6 +114,7 @@ class _Reader:
             sensitivities=self.sensitivities(self.table((), tables, "sensitivity")),
             settings=self.settings(self.table((), tables, "settings")),
             synthesized=self.synthesized(self.table((), tables, "synthesized")),
+            quarantine=self.quarantine(self.table((), tables, "quarantine")),
             networks=self.networks(self.table((), tables, "network")),
             digest=digest,
         )
@@ -198,6 +200,15 @@ class _Reader:
         self.keys(path, table, (name,))
         return Synthesized(self.boolean(path, table, name, otherwise=False) if name in table else None)
 
+    def quarantine(self, table: Mapping[str, Any]) -> QuarantineRule:
+        path: Path = ("quarantine",)
+        self.keys(path, table, ("approvers", "probation_runs"))
+        usual = QuarantineRule()
+        return QuarantineRule(
+            approvers=self.number(path, table, "approvers", 1, 5, usual.approvers),
+            probation_runs=self.number(path, table, "probation_runs", 0, 100_000, usual.probation_runs),
+        )
+
     def networks(self, tables: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         rules = {}
         for name in tables:
@@ -261,6 +272,13 @@ class _Reader:
         value = table.get(key, otherwise)
         if not isinstance(value, bool):
             self.wrong((*path, key), "true or false", _shown(value))
+            return otherwise
+        return value
+
+    def number(self, path: Path, table: Mapping[str, Any], key: str, least: int, most: int, otherwise: int) -> int:
+        value = table.get(key, otherwise)
+        if type(value) is not int or not least <= value <= most:
+            self.wrong((*path, key), f"a whole number from {least} to {most}", _shown(value))
             return otherwise
         return value
 

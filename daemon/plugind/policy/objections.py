@@ -16,10 +16,12 @@ from plugind.policy.facts import RunFacts
 from plugind.policy.rules import Mode, ceilings
 
 DEFAULT_SENSITIVITY: Final = "internal"
+STARTS_IN_QUARANTINE: Final = "generated code starts in quarantine"
+"""The reason of a hold that nothing has led to: such code can be tried."""
 _OF_HOLD: Final[dict[HoldKind, tuple[Code, str]]] = {
     "killed": (Code.KILLED, "plugindctl kill --lift {target} --reason TEXT"),
     "suspended": (Code.SUSPENDED, "plugindctl resume {target} --reason TEXT"),
-    "quarantined": (Code.QUARANTINED, "plugindctl show {label}, and submit a mended version: plugindctl submit FILE"),
+    "quarantined": (Code.QUARANTINED, "plugindctl quarantine show {label}; then submit a mended version: plugindctl submit FILE"),
     "revalidation_required": (
         Code.REVALIDATION_REQUIRED,
         "have {label} vetted again: plugindctl sign FILE --key KEY, then: plugindctl submit FILE",
@@ -117,9 +119,13 @@ def approval(facts: RunFacts) -> Iterator[Objection]:
 
 
 def holds(facts: RunFacts) -> Iterator[Objection]:
-    """Nothing holds it: one objection for each hold."""
+    """Nothing holds it: one objection for each hold; a probation, and the monitor, let it run now."""
     label = facts.record.label if facts.record else facts.plugin
+    trial = facts.trial and not _unfit_for_trial(facts)
+    yield from map(Objection, _unfit_for_trial(facts) if facts.trial else ())
     for hold in facts.holds:
+        if trial and hold.kind == "quarantined" and hold.reason == STARTS_IN_QUARANTINE:
+            continue
         code, remedy = _OF_HOLD[hold.kind]
         yield _objection(
             code,
@@ -128,6 +134,37 @@ def holds(facts: RunFacts) -> Iterator[Objection]:
             _said(hold),
             remedy.format(target=hold.target, label=label),
         )
+
+
+    yield from _probation(facts, label)
+    yield from map(Objection, facts.monitor_reasons)
+
+
+def _probation(facts: RunFacts, label: str) -> Iterator[Objection]:
+    probation = facts.probation
+    if probation is None or "*" in probation.stages or facts.stage in probation.stages:
+        return
+    yield _objection(
+        Code.STAGE_NOT_ALLOWED,
+        "probation.stages",
+        f"one of {', '.join(probation.stages)}: {label} is on probation, {probation.runs_left} good runs to go",
+        facts.stage or "no stage",
+        f"plugindctl run {label} --stage {probation.stages[0]}; or: plugindctl quarantine show {label}",
+    )
+
+
+def _unfit_for_trial(facts: RunFacts) -> tuple[Reason, ...]:
+    """Why this can be no trial: it is nothing that an operator tries with made-up input, or it would reach out."""
+    wrong = []
+    if "operator" not in facts.roles:
+        wrong.append(("the role operator", ", ".join(sorted(facts.roles)) or "no role"))
+    if facts.of_plan:
+        wrong.append(("no plan: a trial's output goes into none", "a plan"))
+    kinds = _kinds(facts.record) if facts.record else []
+    if "network" in kinds or "external_api" in kinds:
+        wrong.append(("no network", ", ".join(kinds)))
+    remedy = "plugindctl run PLUGIN@V --trial --input FILE, without --plan"
+    return tuple(Reason(Code.QUARANTINED, "quarantine.trial", *each, remedy) for each in wrong)
 
 
 def _said(hold: Hold) -> str:

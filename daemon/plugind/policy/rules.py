@@ -71,6 +71,16 @@ class Synthesized:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantineRule:
+    """`[quarantine]`: how what was put there comes out of it."""
+
+    approvers: int = 2
+    """Distinct people who have to say that it is safe again."""
+    probation_runs: int = 50
+    """Runs that have to go well before it is as it was before; 0: there is no probation."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """policy.toml, checked. An empty one allows nothing."""
 
@@ -79,6 +89,7 @@ class Policy:
     sensitivities: Mapping[str, SensitivityRule] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     synthesized: Synthesized = field(default_factory=Synthesized)
+    quarantine: QuarantineRule = field(default_factory=QuarantineRule)
     networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """`[network."*.example.org"]`: the names that a wildcard stands for, and no others."""
     digest: str = ""

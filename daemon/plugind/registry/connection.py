@@ -73,6 +73,21 @@ CREATE TABLE history (
 ) STRICT;
 CREATE INDEX history_of_plugin ON history (plugin, revision);
 """
+QUARANTINE_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS release_votes (
+    digest TEXT NOT NULL REFERENCES versions (digest),
+    by_uid INTEGER NOT NULL,
+    stages TEXT NOT NULL,
+    PRIMARY KEY (digest, by_uid)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS probations (
+    digest TEXT PRIMARY KEY REFERENCES versions (digest),
+    stages TEXT NOT NULL,
+    runs_left INTEGER NOT NULL,
+    since_unix_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+"""Made where they are missing: a registry of before there was quarantine gets them when it is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +190,7 @@ class Database:
         if is_new:
             header = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
             connection.executescript(f"BEGIN; {TABLES} {header} COMMIT;")
+        connection.executescript(f"BEGIN; {QUARANTINE_TABLES} COMMIT;")
         damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
             raise StateError(f"{self._path}: expected an intact registry, got: {damage}")

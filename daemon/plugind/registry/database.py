@@ -14,6 +14,7 @@ from plugind.model import Approval, Manifest, PluginVersion, State, Tier
 from plugind.registry import approvals, codec, rows
 from plugind.registry.connection import Change, Database, OnChange
 from plugind.registry.holds import Holds
+from plugind.registry.quarantine import Quarantines
 from plugind.registry.rows import Plugin
 
 
@@ -53,6 +54,7 @@ class Registry:
     ) -> None:
         self._database = Database(path, on_change)
         self.holds = Holds(self._database, warn)
+        self.quarantines = Quarantines(self._database, self.holds)
 
     def close(self) -> None:
         """Release the file."""
@@ -84,6 +86,16 @@ class Registry:
         """One version. Raises NotFoundError."""
         with self._database.reading() as connection:
             return rows.get_version(connection, rows.plugin_number(connection, plugin), version)
+
+    def has(self, digest: str) -> bool:
+        """Whether there is a version with these bytes."""
+        with self._database.reading() as connection:
+            return connection.execute("SELECT 1 FROM versions WHERE digest = ?", (digest,)).fetchone() is not None
+
+    def of_digest(self, digest: str) -> PluginVersion:
+        """The version with these bytes. Raises NotFoundError."""
+        with self._database.reading() as connection:
+            return rows.of_digest(connection, digest)
 
     def plugins(self) -> list[Plugin]:
         """All plugins, by id."""

@@ -17,6 +17,8 @@ from plugind.registry.connection import Change, Database
 
 ALL: Final = "all"
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+STOPS: Final[frozenset[HoldKind]] = frozenset({"killed", "quarantined"})
+"""What ends runs too, and takes effect even when the ledger cannot be written."""
 _LIFTED: Final[dict[HoldKind, str]] = {
     "killed": "kill_lift",
     "suspended": "resume",
@@ -64,9 +66,9 @@ class Holds:
             try:
                 self._database.record(connection, change)
             except AuditUnavailableError as error:
-                if hold.kind != "killed":
+                if hold.kind not in STOPS:
                     raise
-                self._warn(f"kill {hold.target} takes effect, but the ledger could not record it: {error}")
+                self._warn(f"{hold.kind} {hold.target} takes effect, but the ledger could not record it: {error}")
         self._holds = self._read()
         return hold
 
@@ -84,6 +86,10 @@ class Holds:
             self._database.record(connection, self._change(lifted, _LIFTED[kind]))
         self._holds = self._read()
         return lifted
+
+    def reread(self) -> None:
+        """The rows were changed by somebody else of this registry."""
+        self._holds = self._read()
 
     def target(self, text: str) -> str:
         """A target as it is kept: "all", "sha256:HEX", "NAME@VERSION", "NAME".

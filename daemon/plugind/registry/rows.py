@@ -58,6 +58,14 @@ def get_version(connection: sqlite3.Connection, number: int, version: str) -> Pl
     return found
 
 
+def of_digest(connection: sqlite3.Connection, digest: str) -> PluginVersion:
+    """The version with these bytes (sha256, hex). Raises NotFoundError."""
+    row = connection.execute(_VERSION + "WHERE digest = ?", (digest,)).fetchone()
+    if row is None:
+        raise NotFoundError(f"sha256 {digest[:80]}: expected the digest of a submitted version, got an unknown one")
+    return _decoded(row)
+
+
 def get_plugin(connection: sqlite3.Connection, number: int) -> Plugin:
     """A plugin with all versions."""
     name = connection.execute("SELECT name FROM plugins WHERE id = ?", (number,)).fetchone()["name"]

@@ -1,0 +1,368 @@
+"""The monitor at work: it hears every record of the ledger, and acts on what it finds.
+
+One direction: a run writes its record; the ledger tells of it once it is durable; the monitor judges it; what it finds is
+a record too, and may be a hold. No run waits for any of this. After a crash, or when the monitor was lost, it goes on
+where it was by reading the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from plugind.audit import reading
+from plugind.audit.ledger import Ledger
+from plugind.audit.records import Changed, Denied, Ended, Noticed, Record, Subject, subject_of
+from plugind.catalog import Catalog
+from plugind.config import log
+from plugind.errors import AuditUnavailableError, PlugindError
+from plugind.governance.breaker import closer
+from plugind.governance.monitor import Finding, Monitor
+from plugind.model import (
+    POLICY_UID,
+    Anomaly,
+    Code,
+    Hold,
+    Monitoring,
+    Observation,
+    Outcome,
+    PluginVersion,
+    Profile,
+    Reason,
+    Usage,
+    Violation,
+)
+
+WRITE_S: Final = 1.0
+"""So often what was learned is written; until then the ledger alone has it."""
+RETRY_S: Final = 1.0
+MOST_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """What a finding leads to."""
+
+    quarantine: Callable[[Hold], Awaitable[int]]
+    """Puts a version there and ends what runs of it; how many runs that were. Raises PlugindError."""
+    incident: Callable[[Anomaly], Awaitable[None]]
+    """Opens an incident, or adds to the open one."""
+    contained: Callable[[float], None]
+    """It took so many seconds from the record of the event to a durable hold."""
+
+
+class Watch:
+    """Everything here runs on one event loop."""
+
+    def __init__(
+        self, monitor: Monitor, ledger: Ledger, directory: Path, catalog: Catalog, profiles: Mapping[int, Profile]
+    ) -> None:
+        """`directory`: the ledger's."""
+        self._monitor = monitor
+        self._ledger = ledger
+        self._directory = directory
+        self._catalog = catalog
+        self._profiles = profiles
+        self._actions: Actions | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lost = ""
+        """Why the monitor sees nothing at this moment; empty: it does."""
+
+    # -- for the gate
+
+    def reasons(self, record: PluginVersion, tier: int) -> tuple[Reason, ...]:
+        """Why nothing of this version may start now."""
+        if self.lost:
+            return self._lost_reason(tier)
+        try:
+            why = self._monitor.why_not(record.digest, tier, _now_ms())
+        except PlugindError as error:
+            self._lose(str(error))
+            return self._lost_reason(tier)
+        return (_breaker_reason(record, why),) if why else ()
+
+    def begin(self, record: PluginVersion, tier: int) -> tuple[Reason, ...]:
+        """It is about to start: why it may not, after all."""
+        if self.lost or self._monitor.begin(record.digest, tier, _now_ms()):
+            return ()
+        return (_breaker_reason(record, "its circuit breaker lets one run through at a time"),)
+
+    def _lost_reason(self, tier: int) -> tuple[Reason, ...]:
+        if tier not in self._profiles or not self._profiles[tier].monitor.required:
+            return ()
+        return (
+            Reason(
+                Code.ISOLATION_UNAVAILABLE,
+                f"tier.{tier}.monitor.required",
+                expected="a monitor that sees what runs",
+                actual=f"it is lost: {self.lost}",
+                remedy="plugindctl status; it comes back by itself when what it misses is there again",
+            ),
+        )
+
+    # -- hearing
+
+    async def start(self, actions: Actions) -> None:
+        """Look at what no monitor has seen yet, and listen from then on."""
+        self._actions = actions
+        loop = asyncio.get_running_loop()
+
+        def hear(entries: Sequence[tuple[int, int, Record]]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the next start reads them
+                loop.call_soon_threadsafe(self._hear, entries)
+
+        self._ledger.listen(hear)
+        await self._catch_up()
+
+    def _hear(self, entries: Sequence[tuple[int, int, Record]]) -> None:
+        if self.lost or entries[0][0] > self._monitor.next_index:
+            return  # whoever catches up reads these too
+        try:
+            for index, at_unix_ms, record in entries:
+                if index >= self._monitor.next_index:
+                    if isinstance(record, Ended | Denied):
+                        self._look_at(_observed(index, at_unix_ms, record))
+                    self._monitor.passed(index + 1)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not look like a monitor that sees nothing
+            log(f"fault in the monitor:\n{traceback.format_exc()}")
+            self._lose(f"{type(error).__name__}: {error}")
+
+    async def _catch_up(self) -> None:
+        """Read what was not heard, to the end of the ledger as it is. Raises PlugindError, OSError."""
+        follower = reading.Follower(self._directory, self._monitor.next_index)
+        known: set[tuple[int, str]] = set()
+        while self._monitor.next_index < self._ledger.size:
+            entries = await asyncio.to_thread(follower.read, self._ledger.size, MOST_AT_ONCE)
+            if not entries:
+                return
+            known |= {(e.fields["of_index"], e.fields["trigger"]) for e in entries if e.fields["event"] == "ANOMALY"}
+            for entry in entries:
+                if entry.index < self._monitor.next_index:
+                    continue
+                if entry.fields["event"] in ("OUTCOME", "DENIED"):
+                    self._look_at(_read(entry.fields), known)
+                self._monitor.passed(entry.index + 1)
+
+    def _look_at(self, seen: Observation, known: Collection[tuple[int, str]] = ()) -> None:
+        found = self._monitor.observe(seen)
+        if seen.outcome is Outcome.OK and seen.mode != "import":
+            self._count_for_probation(seen)
+        if found.anomalies:
+            new = tuple(each for each in found.anomalies if (seen.index, each.trigger) not in known)
+            self._spawn(self._act(seen, replace(found, anomalies=new)))
+
+    def _spawn(self, what: Any) -> None:
+        task = asyncio.get_running_loop().create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- acting
+
+    async def _act(self, seen: Observation, found: Finding) -> None:
+        assert self._actions is not None  # noqa: S101 - it was started
+        try:
+            if found.quarantine and not self._is_quarantined(seen.digest):
+                hold = _hold(seen, found.anomalies)
+                await self._actions.quarantine(hold)
+                self._actions.contained(max(0.0, (time.time_ns() // 1_000_000 - seen.at_unix_ms) / 1000))
+                log(f"{seen.plugin}@{seen.version} is in quarantine: {hold.reason}")
+            for anomaly in found.anomalies:
+                await self._record(anomaly)
+                if found.quarantine:
+                    await self._actions.incident(anomaly)
+            await self._write()
+        except PlugindError as error:
+            self._lose(str(error))
+
+    def _is_quarantined(self, digest: str) -> bool:
+        return self._catalog.quarantines.hold(digest) is not None
+
+    async def _record(self, anomaly: Anomaly) -> None:
+        try:
+            await self._ledger.append(_noticed(anomaly))
+        except AuditUnavailableError as error:
+            log(f"{anomaly.trigger} of {anomaly.seen.plugin}@{anomaly.seen.version} was not recorded: {error}")
+
+    def _count_for_probation(self, seen: Observation) -> None:
+        probation = self._catalog.quarantines.probation(seen.digest)
+        if probation is not None and seen.at_unix_ms >= probation.since_unix_ms:
+            self._spawn(asyncio.to_thread(self._catalog.proved, seen.digest))
+
+    # -- keeping
+
+    async def keep(self) -> None:
+        """Write what was learned, and bring a lost monitor back, until canceled."""
+        while True:
+            await asyncio.sleep(WRITE_S if not self.lost else RETRY_S)
+            try:
+                if self._monitor.next_index < self._ledger.size:
+                    await self._catch_up()
+                await self._write()
+            except (PlugindError, OSError) as error:
+                self._lose(str(error))
+            else:
+                self._found_again()
+
+    async def _write(self) -> None:
+        if self._monitor.has_unwritten:
+            what = self._monitor.unwritten()
+            await asyncio.to_thread(self._monitor.write, what)
+            self._monitor.forget_written(what)
+
+    def _lose(self, why: str) -> None:
+        if not self.lost:
+            log(f"the monitor is lost: {why}")
+            self._spawn(self._tell("monitor_lost", why))
+        self.lost = why
+
+    def _found_again(self) -> None:
+        if self.lost:
+            log("the monitor is back, and has looked at what it missed")
+            self._spawn(self._tell("monitor_back", "it has looked at what it missed"))
+        self.lost = ""
+
+    async def _tell(self, action: str, why: str) -> None:
+        with contextlib.suppress(AuditUnavailableError):  # then nothing runs
+            await self._ledger.append(Changed(action, "", "", "", "", POLICY_UID, why[:500]))
+
+    async def stop(self) -> None:
+        """Write what was learned."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1)
+        with contextlib.suppress(PlugindError):
+            await self._write()
+
+
+def thresholds(
+    profiles: Mapping[int, Profile], on_probation: Callable[[str], object], *, only_observe: bool
+) -> Callable[[str, int], Monitoring]:
+    """What holds for a version in a tier: its profile's, closer ones on probation."""
+
+    def of(digest: str, tier: int) -> Monitoring:
+        found = profiles[tier].monitor if tier in profiles else Monitoring()
+        if only_observe:
+            found = replace(found, mode="observe")
+        return closer(found) if on_probation(digest) else found
+
+    return of
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _hold(seen: Observation, anomalies: Sequence[Anomaly]) -> Hold:
+    first = anomalies[0] if anomalies else None
+    why = f"{first.trigger}: {first.actual}" if first else "its circuit breaker's probes failed"
+    where = f" (log_{seen.intent if seen.intent >= 0 else seen.index})"
+    return Hold("quarantined", f"sha256:{seen.digest}", f"{why[:450]}{where}", POLICY_UID, _now_ms())
+
+
+def _breaker_reason(record: PluginVersion, why: str) -> Reason:
+    return Reason(
+        Code.QUARANTINED,
+        "monitor.breaker",
+        expected=f"{record.label} as it was before",
+        actual=why,
+        remedy=f"wait, or look at it: plugindctl quarantine show {record.label}",
+    )
+
+
+def _noticed(anomaly: Anomaly) -> Noticed:
+    seen = anomaly.seen
+    return Noticed(
+        trigger=anomaly.trigger,
+        hard=anomaly.hard,
+        severity=anomaly.severity,
+        plugin_id=seen.plugin_id,
+        plugin=seen.plugin,
+        version=seen.version,
+        digest=seen.digest,
+        run=seen.run,
+        plan_id=seen.plan_id,
+        intent=seen.intent,
+        of_index=seen.index,
+        expected=anomaly.expected,
+        actual=anomaly.actual,
+        numbers=anomaly.numbers,
+        observed=anomaly.observed,
+    )
+
+
+def _observed(index: int, at_unix_ms: int, record: Ended | Denied) -> Observation:
+    """A record that was just written."""
+    if isinstance(record, Denied):
+        codes = tuple(dict.fromkeys(str(reason.code) for reason in record.reasons))
+        return _observation(index, at_unix_ms, record.subject, record.intent, codes=codes)
+    return _observation(
+        index,
+        at_unix_ms,
+        record.subject,
+        record.intent,
+        outcome=Outcome(record.outcome),
+        detail=record.detail,
+        usage=record.usage,
+        output_bytes=record.output.bytes,
+        violations=record.violations,
+    )
+
+
+def _read(fields: Mapping[str, Any]) -> Observation:
+    """A record as it stands in the ledger."""
+    subject, index, at_unix_ms = subject_of(fields), fields["index"], fields["time_unix_ms"]
+    if fields["event"] == "DENIED":
+        codes = tuple(dict.fromkeys(reason["code"] for reason in fields["reasons"]))
+        return _observation(index, at_unix_ms, subject, fields["intent"], codes=codes)
+    return _observation(
+        index,
+        at_unix_ms,
+        subject,
+        fields["intent"],
+        outcome=Outcome(fields["outcome"]),
+        detail=fields["detail"],
+        usage=Usage(**fields["usage"]),
+        output_bytes=fields["output_bytes"],
+        violations=tuple(Violation(**each) for each in fields["violations"]),
+    )
+
+
+def _observation(
+    index: int,
+    at_unix_ms: int,
+    subject: Subject,
+    intent: int,
+    *,
+    codes: tuple[str, ...] = (),
+    outcome: Outcome | None = None,
+    detail: str = "",
+    usage: Usage = Usage(),  # noqa: B008 - frozen
+    output_bytes: int = 0,
+    violations: tuple[Violation, ...] = (),
+) -> Observation:
+    return Observation(
+        index=index,
+        intent=intent,
+        run=subject.run,
+        plugin_id=subject.plugin_id,
+        plugin=subject.plugin,
+        version=subject.version,
+        digest=subject.digest,
+        tier=subject.tier,
+        stage=subject.stage,
+        plan_id=subject.plan_id,
+        caller_uid=subject.caller_uid,
+        mode=subject.mode,  # type: ignore[arg-type]
+        outcome=outcome,
+        detail=detail,
+        codes=codes,
+        usage=usage,
+        output_bytes=output_bytes,
+        violations=violations,
+        at_unix_ms=at_unix_ms,
+    )
