@@ -6,15 +6,17 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
-from plugind import batch
+from plugind import batch, leaks
 from plugind.answers import RunRequest
-from plugind.model import Code, Limits, Outcome, Profile, Reason, Usage
+from plugind.model import Code, Limits, Outcome, Profile, Reason, Usage, Violation
 from plugind.payload import Checked, Contract, output_problem
 from plugind.sandbox.running import InstanceResult
 from plugind.session import Conversation
 
 _MOST_REASONS = 10
+_NOT_ITS_DOING: Final = frozenset({Outcome.KILLED, Outcome.CANCELED, Outcome.FAULT, Outcome.UNKNOWN})
 
 
 def check_batch(contract: Contract, request: RunRequest, profile: Profile) -> Checked:
@@ -34,8 +36,11 @@ def check_batch(contract: Contract, request: RunRequest, profile: Profile) -> Ch
     return Checked(refused=refused)
 
 
-def run_result(contract: Contract, checked: Checked, result: InstanceResult, max_bytes: int) -> InstanceResult:
+def run_result(
+    contract: Contract, checked: Checked, result: InstanceResult, max_bytes: int, given: bytes
+) -> InstanceResult:
     """The result, or output_invalid for one that is not strict JSON or breaks the output schema."""
+    result = without_secrets(result, given)
     if result.outcome is not Outcome.OK:
         return replace(result, output_json=None)
     problem = output_problem(contract, result.output_json or b"", max_bytes, checked.calls)
@@ -45,9 +50,10 @@ def run_result(contract: Contract, checked: Checked, result: InstanceResult, max
 
 
 def map_result(
-    contract: Contract, items: Sequence[batch.Item], checked: Checked, result: InstanceResult
+    contract: Contract, items: Sequence[batch.Item], checked: Checked, result: InstanceResult, given: bytes
 ) -> tuple[InstanceResult, tuple[batch.Answer, ...]]:
     """The result with what came of each item, or output_invalid for what are not the results of these items."""
+    result = without_secrets(result, given)
     if result.outcome is not Outcome.OK:
         return replace(result, output_json=None), ()
     try:
@@ -57,10 +63,41 @@ def map_result(
 
 
 def session_result(conversation: Conversation, result: InstanceResult, wall_ms: int) -> InstanceResult:
-    """The result, with the limit of one input where it was that which was hit."""
+    """The result, with the limit of one input where it was that which was hit. Its answers were looked at before."""
+    result = without_secrets(result, conversation.transcript)
+    if conversation.leaked:
+        return leaked(result, conversation.leaked)
     if result.outcome is Outcome.TIMEOUT and conversation.timed_out:
         return replace(result, detail=f"wall clock: more than {wall_ms} ms for one input")
     return result
+
+
+def without_secrets(result: InstanceResult, given: bytes | bytearray) -> InstanceResult:
+    """The result; a violation without any of its texts where one of them carries a secret that was not in its input.
+
+    Whatever its outcome: who raises after he has printed has given it out too.
+    """
+    error = result.error
+    texts = [result.output_json or b"", result.stdout, result.stderr]
+    if error is not None:
+        texts.append(f"{error.type}\n{error.message}\n{error.traceback}".encode())
+    kind = next(filter(None, (leaks.found(text, given) for text in texts)), "")
+    return leaked(result, kind) if kind else result
+
+
+def leaked(result: InstanceResult, kind: str) -> InstanceResult:
+    """What is left of a result that carries a secret: nothing that the plugin has written."""
+    ended_by_others = result.outcome in _NOT_ITS_DOING
+    return replace(
+        result,
+        outcome=result.outcome if ended_by_others else Outcome.VIOLATION,
+        detail=result.detail if ended_by_others else f"gave out a secret that was not in its input: {kind}; withheld",
+        output_json=None,
+        error=None,
+        stdout=b"",
+        stderr=b"",
+        violations=(*result.violations, Violation("output", kind, 1, "withheld")),
+    )
 
 
 def within(limits: Limits, deadline: float | None) -> Limits:

@@ -316,7 +316,10 @@ class NetworkUse:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something the jail refused: a "syscall", or on the "network" a peer. `name` is empty where it is not known."""
+    """Something the jail refused: a "syscall", or on the "network" a peer; or a kind of secret in its "output".
+
+    `name` is empty where it is not known.
+    """
 
     kind: str
     name: str

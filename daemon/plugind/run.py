@@ -369,8 +369,9 @@ class Runner:
         if run.conversation is not None:
             return collect.session_result(run.conversation, result, grant.limits.wall_ms), ()
         if run.request.mode == "map":
-            return await asyncio.to_thread(collect.map_result, contract, run.request.items, checked, result)
-        return collect.run_result(contract, checked, result, grant.limits.output_bytes), ()
+            request = run.request
+            return await asyncio.to_thread(collect.map_result, contract, request.items, checked, result, request.input)
+        return collect.run_result(contract, checked, result, grant.limits.output_bytes, run.request.input), ()
 
     async def _start(self, run: Underway, contract: Contract, grant: Grant) -> InstanceResult:
         """Load and run. Raises IsolationUnavailableError, LauncherGoneError."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from plugind import leaks
 from plugind.answers import Governance, RunAnswer
 from plugind.batch import Answer, ItemError
 from plugind.model import Outcome, Profile
@@ -50,6 +51,8 @@ class Conversation:
 
     def __init__(self, idle_ms: int = 0) -> None:
         """`idle_ms`: how long the caller lets it wait for an input; 0: as long as the tier does."""
+        self.leaked = ""
+        """The kind of secret that an answer carried: that was withheld, and ended it."""
         self.why = ""
         """Why it ended well: closed, idle, changed, full. Empty: it did not end, or not well."""
         self.answered = 0
@@ -149,7 +152,7 @@ class Conversation:
             self._idle.cancel()
         self._note(INPUT, text)
         frame = await self._asked(frames, text, terms.grant.limits.wall_ms)
-        if frame is None:
+        if frame is None or self._leaks(frame[1]):
             return None
         self._note(*frame)
         self._wait_for_input()
@@ -157,6 +160,13 @@ class Conversation:
         self.answered += 1
         self.failed += isinstance(answer, ItemError)
         return answer
+
+    def _leaks(self, body: bytes) -> bool:
+        """Whether an answer carries a secret that was not given. Then nobody gets it, and the session ends."""
+        self.leaked = leaks.found(body, self.transcript)
+        if self.leaked:
+            self._end_well("leaked")  # it has not: collect.session_result says what it was
+        return bool(self.leaked)
 
     async def _asked(self, frames: Ask, text: bytes, wall_ms: int) -> tuple[bytes, bytes] | None:
         clock = self._loop.call_later(wall_ms / 1000, self._too_long)
