@@ -326,6 +326,21 @@ class Violation:
     count: int
     detail: str
 
+    @property
+    def ended_the_run(self) -> bool:
+        """Whether it was a system call for which the whole run ends, at once."""
+        return self.kind == "syscall" and self.detail.endswith(ENDED_THE_RUN)
+
+    @property
+    def argument(self) -> str:
+        """Of a system call that was refused: which of its kind it was, "AF_INET" of a socket; empty: not told."""
+        return self.detail.partition(ARGUMENT_ENDS)[0] if ARGUMENT_ENDS in self.detail else ""
+
+
+ENDED_THE_RUN: Final = "no plugin may make it: the run ended"
+ARGUMENT_ENDS: Final = ": refused with "
+"""How the details of refused calls read (sandbox/refusals.py), for who judges them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -356,6 +371,8 @@ class Observation:
     output_bytes: int
     violations: tuple[Violation, ...]
     at_unix_ms: int
+    network: bool = False
+    """Whether it was granted a network."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Final
 
 from plugind.linux import seccomp_notify
 from plugind.linux.seccomp_notify import Call
-from plugind.model import Violation
+from plugind.model import ARGUMENT_ENDS, ENDED_THE_RUN, Violation
 
 PLACES: Final = 1024
 MOST_KINDS: Final = 30
@@ -97,8 +97,9 @@ def violations(refusals: list[Refusal], others: int, rules: seccomp_notify.Rules
 
 def _detail(refusal: Refusal, rules: seccomp_notify.Rules) -> str:
     key = seccomp_notify.key_in_words(refusal.call)
-    became = "no plugin may make it: the run ended" if refusal.dangerous else f"refused with {rules.word(refusal.call)}"
-    return f"{key}: {became}" if key else became
+    if refusal.dangerous:
+        return f"{key}: {ENDED_THE_RUN}" if key else ENDED_THE_RUN
+    return f"{key}{ARGUMENT_ENDS}{rules.word(refusal.call)}" if key else f"refused with {rules.word(refusal.call)}"
 
 
 def _start(owner: int) -> int:
