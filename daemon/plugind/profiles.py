@@ -13,13 +13,23 @@ from pathlib import Path
 from typing import Any, Final
 
 from plugind.errors import ConfigError
-from plugind.model import PERMISSION_KINDS, TIERS, Limits, Profile, Tier
+from plugind.model import PERMISSION_KINDS, TIERS, Limits, Monitoring, Profile, Tier
 
 _LIMITS: Final = tuple(name for name, _ in Limits().items())
 _NUMBERS: Final = (
     "input_bytes stdio_bytes inodes shm_bytes open_files file_bytes cpu_percent instances refused_calls"
     " session_ms session_idle_ms session_bytes".split()
 )
+_MONITOR: Final = {
+    "window": (2, 100),
+    "failures_percent": (1, 100),
+    "schema_failures": (1, 100),
+    "warm_up": (5, 100),
+    "deviations": (1, 1000),
+    "open_ms": (1, 86_400_000),
+    "probes": (1, 20),
+}
+"""Least and most of each number in [monitor]. The most of window and warm_up is what statistics keep."""
 
 
 BUILTIN_LIST: Final = "builtin.list"
@@ -67,7 +77,7 @@ def load_profile(path: Path, tier: Tier) -> Profile:
         raise ConfigError(f"{path}: expected TOML: {error}") from error
     reader = _Reader(path)
     known = ("tier", "default_limits", "ceilings", "jail", "requires", "permissions")
-    reader.keys("", table, (*known, "network") if "network" in table else known)
+    reader.keys("", table, (*known, *(name for name in ("network", "monitor") if name in table)))
     if type(table["tier"]) is not int or table["tier"] != tier:
         raise ConfigError(f"{path}: tier: expected {tier}, got {table['tier']!r}")
     jail = reader.table("jail", table, (*_NUMBERS, "parked", "exec_allowed", "file_locks", "seccomp_extra"))
@@ -85,6 +95,7 @@ def load_profile(path: Path, tier: Tier) -> Profile:
         seccomp_extra=reader.texts("jail", jail, "seccomp_extra"),
         requires=reader.texts("", table, "requires"),
         permissions=permissions,
+        monitor=reader.monitoring(table),
     )
     return reader.with_network(profile, table)
 
@@ -117,6 +128,20 @@ class _Reader:
             raise self._wrong("", name, "a table", found)
         self.keys(name, found, known)
         return found
+
+    def monitoring(self, tables: Mapping[str, Any]) -> Monitoring:
+        """When what a version does is out of the ordinary; without the table as the model has it."""
+        if "monitor" not in tables:
+            return Monitoring()
+        table = self.table("monitor", tables, ("mode", "required", *_MONITOR))
+        mode = table["mode"]
+        if mode not in ("enforce", "observe"):
+            raise self._wrong("monitor", "mode", '"enforce" or "observe"', mode)
+        for key, (least, most) in _MONITOR.items():
+            if type(table[key]) is not int or not least <= table[key] <= most:
+                raise self._wrong("monitor", key, f"a whole number from {least} to {most}", table[key])
+        numbers = {key: table[key] for key in _MONITOR}
+        return Monitoring(mode=mode, required=self.boolean("monitor", table, "required"), **numbers)
 
     def number(self, name: str, table: Mapping[str, Any], key: str, least: int = 1) -> int:
         """A whole number, `least` or more."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from plugind.errors import ConfigError
-from plugind.model import Limits
+from plugind.model import Limits, Monitoring
 from plugind.profiles import builtin_digests, load_profile, load_profiles, profiles_dir
 
 SHIPPED = Path(__file__).parents[2] / "profiles"
@@ -148,3 +148,54 @@ def test_a_list_that_cannot_be_read(tmp_path) -> None:
     for folder in (tmp_path, tmp_path / "a"):
         with pytest.raises(ConfigError, match="cannot be read"):
             builtin_digests(folder)
+
+
+MONITOR = "mode required window failures_percent schema_failures warm_up deviations open_ms probes".split()
+
+
+def test_when_a_version_is_out_of_the_ordinary() -> None:
+    profiles = load_profiles(SHIPPED)
+    assert profiles[0].monitor == profiles[1].monitor == Monitoring()
+    assert profiles[2].monitor == Monitoring(required=True), "generated code does not run unwatched"
+
+
+def test_a_profile_that_does_not_say_has_what_the_model_has(tmp_path) -> None:
+    path = tmp_path / "tier2.toml"
+    path.write_text(TEXT.partition("[monitor]")[0])
+    assert load_profile(path, 2).monitor == Monitoring()
+
+
+@pytest.mark.parametrize("key", MONITOR)
+def test_a_key_of_the_monitor_that_is_not_there(tmp_path, key) -> None:
+    refused(changed(tmp_path, rf"^{key} = .*$", ""), f"monitor.{key}: expected a value, got 'nothing'")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("mode", '"watch"', 'monitor.mode: expected "enforce" or "observe", got \'watch\''),
+        ("mode", "[]", "monitor.mode: expected"),
+        ("required", "1", "monitor.required: expected true or false, got 1"),
+        ("window", "1", "monitor.window: expected a whole number from 2 to 100, got 1"),
+        ("window", "101", "from 2 to 100, got 101"),
+        ("failures_percent", "0", "from 1 to 100, got 0"),
+        ("failures_percent", "101", "from 1 to 100, got 101"),
+        ("schema_failures", "true", "from 1 to 100, got True"),
+        ("warm_up", "4", "from 5 to 100, got 4"),
+        ("deviations", "0", "from 1 to 1000, got 0"),
+        ("open_ms", "86400001", "from 1 to 86400000, got"),
+        ("probes", "2.0", "from 1 to 20, got 2.0"),
+        ("probes", "21", "from 1 to 20, got 21"),
+    ],
+)
+def test_what_the_monitor_cannot_have(tmp_path, key, value, expected) -> None:
+    refused(changed(tmp_path, rf"^{key} = \S+", f"{key} = {value}"), expected)
+    refused(changed(tmp_path, r"^\[monitor\]", "[monitor]\nwarmup = 3"), "did you mean warm_up?")
+
+
+def test_least_and_most_of_what_it_can(tmp_path) -> None:
+    text = TEXT
+    for key, value in {"mode": '"observe"', "window": 100, "warm_up": 5, "probes": 1, "open_ms": 1}.items():
+        text = re.sub(rf"^{key} = \S+", f"{key} = {value}", text, flags=re.MULTILINE)
+    found = load_profile(changed(tmp_path, "^tier = 2", "tier = 2", text), 2).monitor
+    assert found == Monitoring(mode="observe", required=True, window=100, warm_up=5, probes=1, open_ms=1)
