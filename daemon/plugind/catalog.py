@@ -159,13 +159,7 @@ class Catalog:
 
     def proved(self, digest: str) -> None:
         """One more run of a version on probation went well; the last one ends it."""
-        probation = self.quarantines.probation(digest)
-        if probation is None:
-            return
-        if probation.runs_left > 1:
-            self.quarantines.progress(digest, probation.runs_left - 1)
-        else:
-            self.quarantines.end_probation(self.of_digest(digest), self._now_ms())
+        self.quarantines.went_well(self.of_digest(digest), self._now_ms())
 
     def version(self, plugin: str, version: str) -> PluginVersion:
         """One version. Raises NotFoundError."""

@@ -95,20 +95,15 @@ class Quarantines:
         self._probations = self._read()
         return released
 
-    def progress(self, digest: str, runs_left: int) -> None:
-        """So many good runs are still to come. Not a change that anybody made: it has no record of its own."""
+    def went_well(self, version: PluginVersion, at_unix_ms: int) -> None:
+        """One more run of a version on probation; the last one ends it. Only that has a record of its own."""
         with self._database.changing() as connection:
-            connection.execute("UPDATE probations SET runs_left = ? WHERE digest = ?", (runs_left, digest))
-        self._probations = self._read()
-
-    def end_probation(self, version: PluginVersion, at_unix_ms: int) -> None:
-        """It has proved itself."""
-        with self._database.changing() as connection:
-            done = connection.execute("DELETE FROM probations WHERE digest = ?", (version.digest,))
-            if not done.rowcount:
-                return
-            why = "as many runs as its release asked for went well"
-            self._database.record(connection, _change(version, "probation_end", POLICY_UID, at_unix_ms, why, ""))
+            one_less = "UPDATE probations SET runs_left = runs_left - 1 WHERE digest = ?"
+            connection.execute(one_less, (version.digest,))
+            query = "DELETE FROM probations WHERE digest = ? AND runs_left <= 0"
+            if connection.execute(query, (version.digest,)).rowcount:
+                why = "as many runs as its release asked for went well"
+                self._database.record(connection, _change(version, "probation_end", POLICY_UID, at_unix_ms, why, ""))
         self._probations = self._read()
 
     def _read(self) -> dict[str, Probation]:
