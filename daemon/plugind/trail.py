@@ -8,6 +8,7 @@ from plugind.audit.ledger import Ledger
 from plugind.audit.records import Changed, Refused
 from plugind.config import log
 from plugind.errors import AuditUnavailableError
+from plugind.governance.incidents import Action, Incident
 from plugind.model import POLICY_UID, Caller
 from plugind.registry.connection import Change
 from plugind.sandbox.protocol import Imported
@@ -31,6 +32,23 @@ class Trail:
                 by_uid=change.by_uid,
                 why=change.why,
                 detail=change.detail,
+            )
+        )
+
+    def incident(self, action: Action, incident: Incident, by_uid: int, why: str) -> int:
+        """For incidents, in a thread: the record's index, durable then. Raises AuditUnavailableError."""
+        about = incident.about
+        detail = {"incident": incident.id, "severity": incident.severity, "cause": incident.cause}
+        return self._ledger.append_from_thread(
+            Changed(
+                action=action,
+                plugin_id=about.plugin_id,
+                plugin=about.plugin,
+                version=about.version,
+                digest=about.digest,
+                by_uid=by_uid,
+                why=why,
+                detail=json.dumps(detail),
             )
         )
 

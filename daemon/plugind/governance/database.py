@@ -49,6 +49,7 @@ CREATE TABLE incidents (
     closed_unix_ms INTEGER,
     closing TEXT NOT NULL
 ) STRICT;
+CREATE INDEX incidents_of_digest ON incidents (digest, closed_unix_ms);
 CREATE TABLE incident_events (
     incident INTEGER NOT NULL REFERENCES incidents (id),
     at_unix_ms INTEGER NOT NULL,
@@ -59,6 +60,11 @@ CREATE TABLE incident_events (
     plan_id TEXT NOT NULL
 ) STRICT;
 CREATE INDEX events_of_incident ON incident_events (incident, at_unix_ms);
+CREATE TABLE incident_plans (
+    incident INTEGER NOT NULL REFERENCES incidents (id),
+    plan_id TEXT NOT NULL,
+    PRIMARY KEY (incident, plan_id)
+) STRICT, WITHOUT ROWID;
 """
 
 
