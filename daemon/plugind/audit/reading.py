@@ -6,12 +6,13 @@ is not; without a daemon every whole line counts. Raises StateError where the le
 
 from __future__ import annotations
 
+import re
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from plugind.audit.merkle import leaf_hash
 from plugind.audit.records import read_line
@@ -20,6 +21,7 @@ from plugind.errors import NotFoundError, StateError
 
 ALL: Final = sys.maxsize
 _CLOSING: Final = frozenset({"OUTCOME", "DENIED"})
+_TIME: Final = re.compile(rb'\{"index":[0-9]+,"time_unix_ms":([0-9]+),')
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,23 @@ class Entry:
         return leaf_hash(self.text)
 
 
+class Wanted(Protocol):
+    """Which records are wanted."""
+
+    @property
+    def since_unix_ms(self) -> int:
+        """Nothing older is wanted; 0: everything may be."""
+        ...
+
+    def may_take(self, text: bytes) -> bool:
+        """Whether the record of this line can be wanted: asked before it is taken apart, which takes longer."""
+        ...
+
+    def takes(self, fields: dict[str, Any]) -> bool:
+        """Whether this record is wanted."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which records are wanted; what is empty or zero does not matter."""
@@ -49,11 +68,18 @@ class Filter:
     outcome: str = ""
     plan_id: str = ""
     since_unix_ms: int = 0
+    digest: str = ""
+    """Of a version."""
+
+    def may_take(self, text: bytes) -> bool:
+        """See Wanted."""
+        return self.digest.encode() in text
 
     def takes(self, fields: dict[str, Any]) -> bool:
         """Whether this record is wanted."""
         return (
             (not self.plugin or self.plugin in {fields.get("plugin"), fields.get("plugin_id")})
+            and (not self.digest or fields.get("digest") == self.digest)
             and (not self.events or fields.get("event") in self.events)
             and (not self.outcome or fields.get("outcome") == self.outcome)
             and (not self.plan_id or fields.get("plan_id") == self.plan_id)
@@ -86,7 +112,7 @@ def other_half(directory: Path, entry: Entry, below: int = ALL) -> Entry | None:
     return None
 
 
-def newest(directory: Path, wanted: Filter, limit: int, below: int = ALL) -> list[Entry]:
+def newest(directory: Path, wanted: Wanted, limit: int, below: int = ALL) -> list[Entry]:
     """The newest records that are wanted, newest first."""
     found: list[Entry] = []
     for path in reversed(segments(directory)):
@@ -94,6 +120,9 @@ def newest(directory: Path, wanted: Filter, limit: int, below: int = ALL) -> lis
         for number, text in reversed(list(lines(path))):
             index = int(path.stem) + number - 1
             if index >= below:
+                continue
+            if not wanted.may_take(text) and (time := _TIME.match(text)):
+                latest_ms = max(latest_ms, int(time[1]))
                 continue
             entry = _entry(path, number, text)
             latest_ms = max(latest_ms, int(entry.fields.get("time_unix_ms", 0)))
