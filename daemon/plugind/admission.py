@@ -121,6 +121,8 @@ class InFlight:
     """Whether the launcher was asked to start it."""
     running: bool = False
     """Whether plugin code runs."""
+    began_ns: int = 0
+    """When plugin code began, time.perf_counter_ns(); 0: it has not."""
     cause: str = ""
     """Why it is to end: "canceled", "killed"; empty: it is not."""
     on_end: Callable[[], None] = _nothing

@@ -448,7 +448,7 @@ class Runner:
             return without_result(Outcome(flight.cause), f"{flight.cause} before it was started")
 
         def started() -> None:
-            flight.running = True
+            flight.running, flight.began_ns = True, time.perf_counter_ns()
 
         flight.in_sandbox = True
         try:

@@ -63,16 +63,22 @@ def build(source: Path, *, version_suffix: str = "") -> bytes:
     if version_suffix:
         toml = manifests.with_version_suffix(members[manifests.FILE_NAME].data, version_suffix)
         members[manifests.FILE_NAME] = Member(manifests.FILE_NAME, toml)
-    files = {path: member.data for path, member in members.items()}
+    return pack(members.values(), str(source))
+
+
+def pack(members: Iterable[Member], where: str) -> bytes:
+    """The bundle of files that are in memory, plugin.toml among them; `where` is what errors name. Raises as build."""
+    members = list(members)
+    files = {member.name: member.data for member in members}
     manifest = manifests.parse_manifest(files[manifests.FILE_NAME], present=files)
-    executable = {path for path, member in members.items() if member.executable}
+    executable = {member.name for member in members if member.executable}
     problems = [*_name_problems(files), *contents.inspect(manifest, files, executable).problems]
     problems += pythoncode.problems(manifest, files)
     if problems:
         raise InvalidBundleError(*problems)
-    data = _encode(manifest, manifests.sequence_of(manifest.version), members.values())
+    data = _encode(manifest, manifests.sequence_of(manifest.version), members)
     if len(data) > MAX_BUNDLE_BYTES:
-        raise InvalidBundleError(f"{source}: expected a bundle of at most {MAX_BUNDLE_BYTES} bytes, got {len(data)}")
+        raise InvalidBundleError(f"{where}: expected a bundle of at most {MAX_BUNDLE_BYTES} bytes, got {len(data)}")
     return data
 
 
