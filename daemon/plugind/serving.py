@@ -24,13 +24,17 @@ from plugind.api.server import ApiServer
 from plugind.audit.journal import Journal
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Stopped
+from plugind.casefile import Casefile
 from plugind.catalog import Catalog
 from plugind.config import ServeConfig, log
+from plugind.drill import Drill
 from plugind.environments.shelf import Shelf, path_of
-from plugind.errors import AuditUnavailableError, ConfigError
+from plugind.errors import AuditUnavailableError, ConfigError, PlugindError
 from plugind.garbage import search_seldom
+from plugind.governance.database import Database
+from plugind.governance.incidents import Incidents
 from plugind.governance.killswitch import KillSwitch
-from plugind.model import Profile
+from plugind.model import POLICY_UID, Profile
 from plugind.parking import Parking
 from plugind.policy.rules import Policy
 from plugind.policyfile import load_policy
@@ -106,6 +110,7 @@ class Front:
         self._parking = Parking(*parts, at_activation=not self._prepared.config.dev)
         self._runner = Runner(*parts, self._shelf.in_force, parking=self._parking)
         keeper = asyncio.create_task(self._parking.keep())
+        await self._open_incidents()
         server = await self._open_server()
         search_seldom()
         self._tell_ready()
@@ -152,6 +157,26 @@ class Front:
             development=config.dev,
         )
 
+    async def _open_incidents(self) -> None:
+        state, profiles = self._prepared.state, self._prepared.profiles
+        self._monitor = Database(state.monitor)
+        self._incidents = Incidents(self._monitor, self._trail.incident, log)
+        # Nothing finds anomalies yet.
+        self._casefile = Casefile(
+            self._catalog, state.ledger, lambda: self._ledger.size, self._incidents, lambda _digest, _limit: ()
+        )
+        mode = profiles[2].monitor.mode
+        self._drill = Drill(self._catalog, self._runner, self._incidents, self._release_drill, lambda: mode)
+        try:
+            await self._drill.sweep()
+        except PlugindError as error:
+            log(f"what an earlier drill left could not be cleaned up: {error}")
+
+    async def _release_drill(self, digest: str, why: str) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        lift = self._catalog.holds.lift
+        await asyncio.to_thread(lift, "quarantined", f"sha256:{digest}", by_uid=POLICY_UID, at_unix_ms=now_ms, why=why)
+
     async def _open_server(self) -> ApiServer:
         callers = Callers()
         server = ApiServer(self._prepared.state.run, self._prepared.profiles)
@@ -159,7 +184,10 @@ class Front:
         await server.start(
             RuntimeService(callers, self._trail, self._runner),
             RegistryService(callers, self._trail, self._catalog, lambda: self.policy),
-            GovernanceService(callers, self._trail, self._catalog, self._runner, kill_switch, self),
+            GovernanceService(
+                *(callers, self._trail, self._catalog, self._runner, kill_switch, self),
+                *(self._incidents, self._casefile, self._drill),
+            ),
             AuditService(callers, self._trail, self._ledger, self._prepared.state.ledger),
         )
         most = self._prepared.config.connections_per_uid
@@ -264,6 +292,7 @@ class Front:
         again.cancel()
         await asyncio.wait([stop, again])
         self._catalog.close()
+        self._monitor.close()
         await asyncio.to_thread(self._journal.close)
 
     async def _stop_in_order(self, why: str, server: ApiServer) -> None:
@@ -271,6 +300,7 @@ class Front:
         for door in self._doors:
             await door.close()
         await server.stopping()
+        await self._drill.stop()
         if not await self._runner.stop(_LIVES_S):
             self._link.kill_all()
         await self._parking.stop()

@@ -10,12 +10,16 @@ from typing import Final, ParamSpec, Protocol
 
 from plugind.api.accept import Callers
 from plugind.api.calls import Refusals, call, matching, plugin_name, version_text
+from plugind.api.incidents import IncidentCalls
 from plugind.api.messages import hold_message, limits_of, permissions_of, reason_message, version_message
 from plugind.api.pending import PendingCalls
 from plugind.api.roles import Role
 from plugind.api.runs import explained_request
+from plugind.casefile import Casefile
 from plugind.catalog import Catalog
+from plugind.drill import Drill
 from plugind.errors import ConflictError, InvalidRequestError
+from plugind.governance.incidents import Incidents
 from plugind.governance.killswitch import KillSwitch
 from plugind.model import TIERS, Approval, Caller, Hold, HoldKind, PluginVersion
 from plugind.policy.rules import Policy
@@ -44,7 +48,7 @@ class Daemon(Protocol):
         ...
 
 
-class GovernanceService(PendingCalls, governance_pb2_grpc.GovernanceServicer):  # type: ignore[misc]
+class GovernanceService(IncidentCalls, PendingCalls, governance_pb2_grpc.GovernanceServicer):
     """Approving, activating, holding, killing."""
 
     def __init__(
@@ -55,6 +59,9 @@ class GovernanceService(PendingCalls, governance_pb2_grpc.GovernanceServicer):  
         runner: Runner,
         kill_switch: KillSwitch,
         daemon: Daemon,
+        incidents: Incidents,
+        casefile: Casefile,
+        drill: Drill,
     ) -> None:
         self.callers = callers
         self.refusals = refusals
@@ -62,6 +69,9 @@ class GovernanceService(PendingCalls, governance_pb2_grpc.GovernanceServicer):  
         self._runner = runner
         self._kill_switch = kill_switch
         self._daemon = daemon
+        self._incidents = incidents
+        self._casefile = casefile
+        self._drill = drill
 
     @call(Role.APPROVER)
     async def Approve(self, request: governance_pb2.ApproveRequest, caller: Caller) -> registry_pb2.PluginVersion:  # noqa: N802

@@ -16,7 +16,7 @@ async def _pending(self: object, request: object, context: Context) -> NoReturn:
 
 
 class PendingCalls:
-    """Replaced by QuarantineCalls, IncidentCalls, DrillCalls and MetricsCalls."""
+    """Replaced by QuarantineCalls and MetricsCalls."""
 
     Quarantine = ListQuarantine = GetQuarantine = Release = ListAnomalies = _pending
-    OpenIncident = ListIncidents = GetIncident = CloseIncident = Drill = Metrics = _pending
+    Metrics = _pending
