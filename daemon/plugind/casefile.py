@@ -14,7 +14,6 @@ from typing import Any, Final
 from plugind.audit import reading
 from plugind.audit.reading import Entry, Filter
 from plugind.catalog import Catalog
-from plugind.errors import NotFoundError
 from plugind.governance.incidents import NO_RECORD, About, Event, Incident, Incidents, anomaly_event
 from plugind.model import POLICY_UID, Anomaly
 from plugind.registry.connection import Change
@@ -104,13 +103,10 @@ class Casefile:
         """Of the registry's history and of the ledger."""
         if not about.digest and not about.plugin:
             return []
-        try:
-            history = self._catalog.history(about.plugin)
-        except NotFoundError:  # not, or not any more, a plugin of this registry
-            history = []
-        about = _named(about, history)
+        about = _named(about, self._catalog.history_about(about.plugin, about.digest))
+        history = self._catalog.history_about(about.plugin, about.digest)
         changes = [each for each in history if _concerns(each, about)]
-        since_ms = changes[0].at_unix_ms - _SLACK_MS if changes else 0
+        since_ms = min((each.at_unix_ms for each in changes), default=0) - _SLACK_MS
         wanted = _About(about, max(since_ms, 0))
         found = reading.newest(self._directory, wanted, reading.ALL, self._size())
         runs = [each for each in found if each.fields["event"] in _RUN_EVENTS]

@@ -184,6 +184,10 @@ class Catalog:
         """Every change to a plugin, or to all and everything. Raises NotFoundError."""
         return self._registry.history(plugin)
 
+    def history_about(self, name: str, digest: str) -> list[Change]:
+        """Every change to a plugin of this name, or to the version of this digest: holds by digest have no name."""
+        return self._registry.history_about(name, digest)
+
     def widened(self, record: PluginVersion) -> list[str]:
         """What a version asks for beyond the one that was approved last, one sentence each."""
         before = self._approved_before(record)

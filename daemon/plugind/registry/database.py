@@ -114,6 +114,12 @@ class Registry:
                 found = connection.execute(query, (name,)).fetchall()
             return [rows.change_of(row) for row in found]
 
+    def history_about(self, name: str, digest: str) -> list[Change]:
+        """Every change to a plugin of this name, or to the version of this digest, oldest first. Empty: to none."""
+        query = "SELECT * FROM history WHERE (plugin = ? AND ? <> '') OR (digest = ? AND ? <> '') ORDER BY revision"
+        with self._database.reading() as connection:
+            return [rows.change_of(row) for row in connection.execute(query, (name, name, digest, digest)).fetchall()]
+
     # -- the life of a version
 
     def submit(self, new: Submission) -> PluginVersion:
