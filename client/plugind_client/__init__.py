@@ -34,6 +34,7 @@ from plugind_client.errors import (
     Unavailable,
     Violated,
 )
+from plugind_client.findings import Anomaly, DrillStep, Incident, IncidentCase, TimelineEntry
 from plugind_client.records import (
     Approval,
     Change,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from plugind_client.session import Session
 
 __all__ = [
+    "Anomaly",
     "Approval",
     "AsyncClient",
     "AsyncSession",
@@ -79,9 +81,12 @@ __all__ = [
     "Conflict",
     "Denial",
     "Denied",
+    "DrillStep",
     "Fault",
     "Governance",
     "Hold",
+    "Incident",
+    "IncidentCase",
     "InvalidRequest",
     "InvalidSource",
     "KillReport",
@@ -109,6 +114,7 @@ __all__ = [
     "SessionResult",
     "Status",
     "Submission",
+    "TimelineEntry",
     "Unavailable",
     "Usage",
     "Violated",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,7 +17,7 @@ from plugind_client.client import Connected
 from plugind_client.errors import Canceled, NotFound, Unavailable
 from plugind_client.method import Call, pauses
 from plugind_client.modules import AwaitsModules
-from plugind_proto.v1 import runtime_pb2
+from plugind_proto.v1 import monitor_pb2, runtime_pb2
 
 Result = TypeVar("Result")
 
@@ -56,6 +56,16 @@ class AsyncClient(Connected, AwaitsModules):
 
     def _stream(self, request: runtime_pb2.SessionRequest) -> AsyncStream:
         return AioStream(self._connection(), request)
+
+    async def _drilling(self, request: monitor_pb2.DrillRequest) -> AsyncIterator[monitor_pb2.DrillStep]:
+        steps = self._connection().governance.Drill(request)
+        try:
+            async for step in steps:
+                yield step
+        except grpc.RpcError as error:
+            raise translated(error) from None
+        finally:
+            steps.cancel()
 
     async def _sent(self, made: Call[Any]) -> Any:
         left = pauses(made)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from plugind_client import running, wire
+from plugind_client.incidents import IncidentCalls
 from plugind_client.method import Call, Method
 from plugind_client.records import (
     Change,
@@ -239,7 +240,7 @@ def reload_policy() -> Call[PolicyReload]:
     return Call("governance.ReloadPolicy", governance_pb2.ReloadPolicyRequest(), wire.policy_reload)
 
 
-class Calls:
+class Calls(IncidentCalls):
     """The methods that both clients have. What each does is told by the function of its name."""
 
     run = Method(running.run)

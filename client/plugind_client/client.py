@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -16,13 +16,13 @@ import grpc
 from plugind_client.afterfork import is_usable
 from plugind_client.audit import Audit
 from plugind_client.calls import Calls
-from plugind_client.channel import Connection, call
+from plugind_client.channel import Connection, call, translated
 from plugind_client.errors import InvalidRequest, NotFound, Unavailable
 from plugind_client.method import Call, pauses
 from plugind_client.modules import LoadsModules
 from plugind_client.session import Stream
 from plugind_client.streams import GrpcStream
-from plugind_proto.v1 import runtime_pb2
+from plugind_proto.v1 import monitor_pb2, runtime_pb2
 
 Result = TypeVar("Result")
 
@@ -110,6 +110,18 @@ class Client(Connected, LoadsModules):
 
     def _stream(self, request: runtime_pb2.SessionRequest) -> Stream:
         return GrpcStream(self._connection(), request)
+
+    def _drilling(self, request: monitor_pb2.DrillRequest) -> Iterator[monitor_pb2.DrillStep]:
+        try:
+            steps = self._connection().governance.Drill(request)
+        except ValueError as error:  # the channel was closed
+            raise Unavailable("UNAVAILABLE", detail=str(error)) from None
+        try:
+            yield from steps
+        except grpc.RpcError as error:
+            raise translated(error) from None
+        finally:
+            steps.cancel()
 
     def _sent(self, made: Call[Any]) -> Any:
         left = pauses(made)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from plugind_client import loading, running
 from plugind_client.calls import Calls
 from plugind_client.errors import PluginFailed
+from plugind_client.incidents import AwaitsDrills, Drills
 from plugind_client.loading import PluginModule, Use
 from plugind_client.method import Call
 from plugind_client.pools import IDLE_MS, AsyncPool, Pool
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class LoadsModules(Calls):
+class LoadsModules(Calls, Drills):
     """A client whose modules' functions return when the value is there."""
 
     def answer(self, build: Callable[[], Call[Result]]) -> Result:
@@ -152,7 +153,7 @@ class LoadsModules(Calls):
         return loading.module_of(source, name, version, use, run)
 
 
-class AwaitsModules(Calls):
+class AwaitsModules(Calls, AwaitsDrills):
     """A client whose modules' functions are awaited."""
 
     async def answer(self, build: Callable[[], Call[Result]]) -> Result:

@@ -11,10 +11,11 @@
 
 It has all methods of the real client with the same signatures, the same records and the same errors: it is made of the
 same calls, and only what answers them is in memory. What is not there: a jail, signatures (everything is Tier 2),
-schemas and a policy beyond states, stages and holds. `submit`, `approve`, `kill`, the audit and all else work on a
-registry in memory; `audit.tail` ends with the newest record instead of waiting for more. `load_source` hands its code
-in and runs none of it: `fake.answers(module.__name__, answer)` says what a call {"function": …, "arguments": …} gives.
-In `calls` a session that was opened is a call "session", and each of its inputs, also by a module, a "session.call".
+schemas and a policy beyond states, stages and holds; a drill finds nothing wrong. `submit`, `approve`, `kill`, the
+audit and all else work on a registry in memory; `audit.tail` ends with the newest record instead of waiting for more.
+`load_source` hands its code in and runs none of it: `fake.answers(module.__name__, answer)` says what a call
+{"function": …, "arguments": …} gives. In `calls` a session that was opened is a call "session", and each of its inputs,
+also by a module, a "session.call".
 
 A fake belongs to one process: what a forked child calls is not seen in its parent. It imports no gRPC, but for `audit`.
 """
@@ -25,7 +26,7 @@ import copy
 import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -38,7 +39,7 @@ from plugind_client.memory.daemon import Daemon
 from plugind_client.method import Call
 from plugind_client.modules import AwaitsModules, LoadsModules
 from plugind_client.records import Reason
-from plugind_proto.v1 import runtime_pb2
+from plugind_proto.v1 import monitor_pb2, runtime_pb2
 
 if TYPE_CHECKING:
     # For a type checker a fake is a client, so that it can be handed to what wants one. While running it is none:
@@ -55,7 +56,7 @@ Result = TypeVar("Result")
 VERSION: Final = "1.0.0"
 """Of a plugin that a test answers for and names no version of."""
 _OF_SESSION: Final = ("plugin", "version", "stage", "plan_id", "sensitivity", "timeout_ms")
-_METHODS: Final = {getattr(Calls, name): name for name in vars(Calls) if not name.startswith("_")}
+_METHODS: Final = {getattr(Calls, name): name for name in dir(Calls) if not name.startswith("_")}
 """Names of the client's methods, by the functions that make their calls."""
 
 
@@ -126,6 +127,11 @@ class Scripted:
             return made.missing(error)
         return made.read(given)
 
+    def _drilled(self, request: monitor_pb2.DrillRequest) -> Iterator[monitor_pb2.DrillStep]:
+        self._admit("drill", {"reason": request.reason})
+        steps: Iterator[monitor_pb2.DrillStep] = self._daemon.answer("governance.Drill", request)
+        return steps
+
     def _opened(self, request: runtime_pb2.SessionOpen) -> MemoryStream:
         run = request.run
         told = {name: getattr(run, name) or None for name in _OF_SESSION} | {"idle_ms": request.idle_ms or None}
@@ -178,6 +184,9 @@ class FakeClient(Scripted, Client):
     def _stream(self, request: runtime_pb2.SessionRequest) -> MemoryStream:
         return self._opened(request.open)
 
+    def _drilling(self, request: monitor_pb2.DrillRequest) -> Iterator[monitor_pb2.DrillStep]:
+        yield from self._drilled(request)
+
 
 class AsyncFakeClient(Scripted, AsyncClient):
     """An AsyncClient that needs no daemon. Its answers are functions as FakeClient's, not coroutines."""
@@ -201,6 +210,10 @@ class AsyncFakeClient(Scripted, AsyncClient):
 
     def _stream(self, request: runtime_pb2.SessionRequest) -> AsyncMemoryStream:
         return AsyncMemoryStream(self._opened(request.open))
+
+    async def _drilling(self, request: monitor_pb2.DrillRequest) -> AsyncIterator[monitor_pb2.DrillStep]:
+        for step in self._drilled(request):
+            yield step
 
 
 def _named(build: Callable[[], Call[Any]], made: Call[Any]) -> tuple[str, dict[str, Any]]:

@@ -37,7 +37,7 @@ from plugind_proto.v1 import common_pb2, governance_pb2, registry_pb2, runtime_p
 Record = TypeVar("Record")
 
 
-def _record(kind: Callable[..., Record], answer: Message, **converted: object) -> Record:
+def record_of(kind: Callable[..., Record], answer: Message, **converted: object) -> Record:
     """A record out of the message's fields of the same names; what is no plain value is given, converted."""
     names = [field.name for field in dataclasses.fields(cast("Any", kind)) if field.name not in converted]
     return kind(**{name: getattr(answer, name) for name in names}, **converted)
@@ -63,11 +63,11 @@ def executed(answer: runtime_pb2.RunResponse, value: object = None) -> RunResult
         outcome=answer.outcome,
         outcome_detail=answer.outcome_detail,
         output=value,
-        usage=_record(Usage, answer.usage),
-        violations=tuple(_record(Violation, violation) for violation in answer.violations),
+        usage=record_of(Usage, answer.usage),
+        violations=tuple(record_of(Violation, violation) for violation in answer.violations),
         stdout=answer.stdout.decode(errors="replace"),
         stderr=answer.stderr.decode(errors="replace"),
-        error=_record(PluginException, error) if answer.HasField("error") else None,
+        error=record_of(PluginException, error) if answer.HasField("error") else None,
         run_id=answer.run_id,
         version=answer.version,
         retry_after_ms=answer.retry_after_ms,
@@ -76,21 +76,21 @@ def executed(answer: runtime_pb2.RunResponse, value: object = None) -> RunResult
 
 def reasons(items: Iterable[common_pb2.Reason]) -> tuple[Reason, ...]:
     """Reasons, in the daemon's order."""
-    return tuple(_record(Reason, reason) for reason in items)
+    return tuple(record_of(Reason, reason) for reason in items)
 
 
 def _governance(record: common_pb2.GovernanceRecord) -> Governance:
-    return _record(Governance, record, permissions=tuple(record.permissions))
+    return record_of(Governance, record, permissions=tuple(record.permissions))
 
 
 def running_runs(answer: runtime_pb2.ListRunsResponse) -> list[RunningRun]:
     """The runs in flight."""
-    return [_record(RunningRun, run) for run in answer.runs]
+    return [record_of(RunningRun, run) for run in answer.runs]
 
 
 def denial(answer: runtime_pb2.WhyResponse) -> Denial:
     """A run that was denied."""
-    return _record(Denial, answer, reasons=reasons(answer.reasons))
+    return record_of(Denial, answer, reasons=reasons(answer.reasons))
 
 
 # --- registry --------------------------------------------------------------------------------------------------------
@@ -103,16 +103,16 @@ def plugins(answer: registry_pb2.ListResponse) -> list[Plugin]:
 
 def plugin(answer: registry_pb2.Plugin) -> Plugin:
     """A plugin with its versions."""
-    return _record(Plugin, answer, versions=tuple(plugin_version(version) for version in answer.versions))
+    return record_of(Plugin, answer, versions=tuple(plugin_version(version) for version in answer.versions))
 
 
 def plugin_version(answer: registry_pb2.PluginVersion) -> PluginVersion:
     """One version of a plugin."""
-    return _record(
+    return record_of(
         PluginVersion,
         answer,
         stages=tuple(answer.stages),
-        limits=_record(Limits, answer.limits),
+        limits=record_of(Limits, answer.limits),
         permissions=_permissions(answer.permissions),
         approval=_approval(answer.approval) if answer.HasField("approval") else None,
         holds=_holds(answer.holds),
@@ -121,12 +121,12 @@ def plugin_version(answer: registry_pb2.PluginVersion) -> PluginVersion:
 
 
 def _approval(answer: registry_pb2.Approval) -> Approval:
-    return _record(
+    return record_of(
         Approval,
         answer,
         stages=tuple(answer.stages),
         permissions=_permissions(answer.permissions),
-        limits=_record(Limits, answer.limits),
+        limits=record_of(Limits, answer.limits),
     )
 
 
@@ -136,7 +136,7 @@ def limits_message(limits: Limits) -> common_pb2.Limits:
 
 
 def _permissions(items: Iterable[registry_pb2.Permission]) -> tuple[Permission, ...]:
-    return tuple(_record(Permission, item) for item in items)
+    return tuple(record_of(Permission, item) for item in items)
 
 
 def permission_messages(items: Iterable[Permission]) -> list[registry_pb2.Permission]:
@@ -146,17 +146,17 @@ def permission_messages(items: Iterable[Permission]) -> list[registry_pb2.Permis
 
 def submission(answer: registry_pb2.SubmitResponse) -> Submission:
     """The answer to a bundle that was handed in."""
-    return _record(Submission, answer)
+    return record_of(Submission, answer)
 
 
 def plugin_source(answer: registry_pb2.SourceResponse) -> PluginSource:
     """A plugin's module."""
-    return _record(PluginSource, answer)
+    return record_of(PluginSource, answer)
 
 
 def changes(answer: registry_pb2.HistoryResponse) -> list[Change]:
     """The history."""
-    return [_record(Change, change) for change in answer.changes]
+    return [record_of(Change, change) for change in answer.changes]
 
 
 # --- governance ------------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def changes(answer: registry_pb2.HistoryResponse) -> list[Change]:
 
 def hold(answer: registry_pb2.Hold) -> Hold:
     """A hold."""
-    return _record(Hold, answer)
+    return record_of(Hold, answer)
 
 
 def _holds(items: Iterable[registry_pb2.Hold]) -> tuple[Hold, ...]:
@@ -173,20 +173,20 @@ def _holds(items: Iterable[registry_pb2.Hold]) -> tuple[Hold, ...]:
 
 def kill_report(answer: governance_pb2.KillResponse) -> KillReport:
     """What the kill switch did."""
-    return _record(KillReport, answer, hold=hold(answer.hold))
+    return record_of(KillReport, answer, hold=hold(answer.hold))
 
 
 def status(answer: governance_pb2.StatusResponse) -> Status:
     """How the daemon is."""
     tiers = dict(sorted(answer.unavailable_tiers.items()))
-    return _record(Status, answer, holds=_holds(answer.holds), unavailable_tiers=tiers)
+    return record_of(Status, answer, holds=_holds(answer.holds), unavailable_tiers=tiers)
 
 
 def checks(answer: governance_pb2.ExplainResponse) -> list[Check]:
     """The checks of one request."""
-    return [_record(Check, check, reasons=reasons(check.reasons)) for check in answer.checks]
+    return [record_of(Check, check, reasons=reasons(check.reasons)) for check in answer.checks]
 
 
 def policy_reload(answer: governance_pb2.ReloadPolicyResponse) -> PolicyReload:
     """The policy now in force."""
-    return _record(PolicyReload, answer)
+    return record_of(PolicyReload, answer)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from plugind_client.errors import NotFound
 from plugind_client.memory.batches import map_all
+from plugind_client.memory.incidents import Incidents
 from plugind_client.memory.keys import Keys
 from plugind_client.memory.ledger import Ledger, now_ms
 from plugind_client.memory.registry import Registry
@@ -28,9 +29,10 @@ class Daemon:
         self.ledger: Final = Ledger()
         self.registry: Final = Registry(self.ledger)
         self.runs: Final = Runs(self.registry, self.ledger, self.lock)
+        self.incidents: Final = Incidents(self.registry, self.ledger)
         self._keys: Final = Keys()
         self._started_unix_ms = now_ms()
-        registry, ledger, runs = self.registry, self.ledger, self.runs
+        registry, ledger, runs, incidents = self.registry, self.ledger, self.runs, self.incidents
         self._calls: Final[Mapping[str, Callable[[Any], Any]]] = {
             "runtime.Cancel": self._cancel,
             "runtime.ListRuns": lambda _: runs.running(),
@@ -51,6 +53,11 @@ class Daemon:
             "governance.Status": self._status,
             "governance.Explain": runs.explain,
             "governance.ReloadPolicy": lambda _: governance_pb2.ReloadPolicyResponse(policy_sha256=POLICY),
+            "governance.OpenIncident": incidents.open,
+            "governance.ListIncidents": incidents.list,
+            "governance.GetIncident": incidents.get,
+            "governance.CloseIncident": incidents.close,
+            "governance.Drill": incidents.drill,
             "audit.Query": ledger.query,
             "audit.Get": ledger.get,
             "audit.Tail": ledger.tail,
