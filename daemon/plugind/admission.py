@@ -55,6 +55,10 @@ class Places:
         self._wait_s = wait_s
         self._lines = {tier: Line(count) for tier, count in capacity.items()}
 
+    def load(self) -> dict[int, tuple[int, int, int]]:
+        """By tier: places, how many are taken, and how many runs wait for one."""
+        return {tier: (line.capacity, line.taken, line.waiting) for tier, line in self._lines.items()}
+
     @contextlib.asynccontextmanager
     async def one(
         self, tier: int, run: InFlight, *, patience: Patience, input_bytes: int = 0

@@ -12,7 +12,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -188,6 +188,10 @@ class Parking:
                 self._drop(other, "canceled")  # the environment was built anew: what has the old packages is not used
             lot = self._lots[kind] = _Lot(kind, record, grant.limits)
         self._fill(lot)
+
+    def waiting(self) -> dict[int, int]:
+        """How many instances wait for a run, by tier."""
+        return Counter(lot.kind.tier for lot in self._lots.values() for _ in lot.waiting)
 
     # -- for the kill switch
 

@@ -139,7 +139,7 @@ class Runner:
         self._environment = environment
         self._parking = parking
         self._guard = guard
-        self._places = Places({tier: profile.instances for tier, profile in profiles.items()})
+        self.places = Places({tier: profile.instances for tier, profile in profiles.items()})
         self._lives: set[asyncio.Task[RunAnswer]] = set()
         self._stopping = False
         self.flights = Flights(sandbox)
@@ -303,7 +303,7 @@ class Runner:
     async def _admit(self, run: Underway, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
         patience = Patience(run.request.deadline, grant.limits.wall_ms)
         size = len(run.request.input)
-        async with self._places.one(grant.tier, run.flight, patience=patience, input_bytes=size) as full:
+        async with self.places.one(grant.tier, run.flight, patience=patience, input_bytes=size) as full:
             if full is None or run.flight.cause:  # what is to end has its outcome, and never starts
                 return await self._execute(run, contract, grant, checked)
             busy = await self._deny(run, (busy_reason(grant.tier, full),))
