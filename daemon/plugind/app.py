@@ -13,17 +13,20 @@ As a unit of systemd it starts as the user plugind: then 4 is the launcher's own
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pwd
 import resource
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from plugind import config, state
 from plugind.api import listen
-from plugind.config import ServeConfig, log
+from plugind.api.roles import OPERATORS
+from plugind.config import Loopback, ServeConfig, log
 from plugind.environments.shelf import path_of
 from plugind.errors import ConfigError, LauncherGoneError, NotAllowedError
 from plugind.model import Profile
@@ -44,19 +47,22 @@ def serve(serve_config: ServeConfig) -> int:
     for path in _socket_paths(serve_config):
         listen.check_path(path)
         listen.check_folder(path)
+    if isinstance(serve_config.metrics, Path):
+        listen.check_path(serve_config.metrics, "metrics")
+        listen.check_folder(serve_config.metrics, "metrics")
     if not serve_config.standalone:
         held = state.prepare(serve_config.state, _mode(serve_config), os.geteuid(), os.getegid())
-        with _listeners(serve_config, os.geteuid(), os.getegid()) as listeners:
-            return _become_front(serve_config, profiles, held, listeners, None)
+        with _sockets(serve_config, os.geteuid(), os.getegid()) as sockets:
+            return _become_front(serve_config, profiles, held, sockets, None)
     uid, gid = front_ids()
     held = state.prepare(serve_config.state, _mode(serve_config), uid, gid)
     environments = _environments(held.path)
     owner_uid, owner_gid = _owner(os.environ) if serve_config.dev else (uid, gid)
-    with _listeners(serve_config, owner_uid, owner_gid) as listeners:
-        sock, pid = spawn.start_launcher(_launcher_config(serve_config, held, listeners, folder, uid, gid))
+    with _sockets(serve_config, owner_uid, owner_gid) as sockets:
+        sock, pid = spawn.start_launcher(_launcher_config(serve_config, held, sockets.listeners, folder, uid, gid))
         try:
             front.drop_root(uid, gid, [serve_config.state, environments, *_files(serve_config)])
-            return _become_front(serve_config, profiles, held, listeners, sock)
+            return _become_front(serve_config, profiles, held, sockets, sock, pid)
         finally:
             sock.close()  # the launcher ends with its front, if it was not told before
             _reap(pid)
@@ -121,8 +127,17 @@ def _files(serve_config: ServeConfig) -> list[Path]:
     return [profiles_dir(), *(folder for folder in named if folder is not None)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Sockets:
+    """What is listened on. Of `listeners` the last is for metrics, where these have a Unix socket."""
+
+    public: tuple[listen.Listener, ...]
+    metrics: socket.socket | None
+    listeners: tuple[listen.Listener, ...]
+
+
 @contextlib.contextmanager
-def _listeners(serve_config: ServeConfig, owner_uid: int, owner_gid: int) -> Iterator[list[listen.Listener]]:
+def _sockets(serve_config: ServeConfig, owner_uid: int, owner_gid: int) -> Iterator[_Sockets]:
     """The public sockets. With --dev one for the owner alone; else everybody may knock, and the daemon decides."""
     mode = 0o600 if serve_config.dev else _OPEN_MODE
     opened: list[listen.Listener] = []
@@ -130,11 +145,30 @@ def _listeners(serve_config: ServeConfig, owner_uid: int, owner_gid: int) -> Ite
         for path in _socket_paths(serve_config):
             listener = listen.open_listener(path, owner_uid, owner_gid, mode=mode)
             opened.append(listener)
-        yield opened
+        public = tuple(opened)
+        match serve_config.metrics:
+            case Path() as path:
+                gid, mode = (owner_gid, 0o600) if serve_config.dev else (_readers(owner_gid), 0o660)
+                opened.append(listen.open_listener(path, owner_uid, gid, mode=mode, setting="metrics"))
+                yield _Sockets(public, opened[-1].sock, tuple(opened))
+            case Loopback(host, port):
+                with listen.open_loopback(host, port) as sock:
+                    yield _Sockets(public, sock, public)
+            case None:
+                yield _Sockets(public, None, public)
     finally:
         for listener in opened:
             with contextlib.suppress(OSError):  # the launcher removes what the front may not
                 listener.remove()
+
+
+def _readers(own_gid: int) -> int:
+    """The group that may read metrics: the operators', where there is one and this process may give files to it."""
+    try:
+        gid = grp.getgrnam(OPERATORS).gr_gid
+    except KeyError:
+        return own_gid
+    return gid if os.geteuid() == 0 or gid in os.getgroups() else own_gid
 
 
 def _owner(environment: Mapping[str, str]) -> tuple[int, int]:
@@ -148,7 +182,12 @@ def _owner(environment: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _launcher_config(
-    serve_config: ServeConfig, held: state.State, listeners: list[listen.Listener], profiles: Path, uid: int, gid: int
+    serve_config: ServeConfig,
+    held: state.State,
+    listeners: Sequence[listen.Listener],
+    profiles: Path,
+    uid: int,
+    gid: int,
 ) -> spawn.LauncherConfig:
     return spawn.LauncherConfig(
         state_dir=held.path,
@@ -166,8 +205,9 @@ def _become_front(
     serve_config: ServeConfig,
     profiles: Mapping[int, Profile],
     held: state.State,
-    listeners: list[listen.Listener],
+    sockets: _Sockets,
     launcher: socket.socket | None,
+    launcher_pid: int = 0,
 ) -> int:
     # Fork support makes grpc's children hang, and nothing forks from here on.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -179,7 +219,7 @@ def _become_front(
     from plugind.serving import Front, Prepared  # noqa: PLC0415
 
     owner_uid, _ = _owner(os.environ)
-    prepared = Prepared(serve_config, profiles, held, tuple(listeners), owner_uid)
+    prepared = Prepared(serve_config, profiles, held, sockets.public, owner_uid, sockets.metrics, launcher_pid)
     try:
         return asyncio.run(Front(prepared, launcher).serve())
     except LauncherGoneError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -31,6 +32,9 @@ MOST_PREFIX: Final = 20
 FRONT_USER: Final = "plugind"
 FRONT_UID_WITHOUT_USER: Final = 1879048192
 """uid and gid of the front where there is no user plugind: the first of the range that is nobody's."""
+METRICS_SOCKET: Final = "metrics.sock"
+"""Beside the admin socket, where nothing else is configured."""
+_LOOPBACK: Final = re.compile(r"(127\.0\.0\.1|\[::1\]):([0-9]{1,5})")
 _KEYS: Final[Mapping[str, type]] = {
     "state": str,
     "socket": str,
@@ -42,6 +46,7 @@ _KEYS: Final[Mapping[str, type]] = {
     "connections_per_uid": int,
     "nameservers": str,
     "network_range": str,
+    "metrics": str,
 }
 
 
@@ -55,6 +60,15 @@ class Flags:
     admin_socket: Path | None = None
     dev: bool = False
     standalone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loopback:
+    """An address that only this machine can reach."""
+
+    host: str
+    """127.0.0.1 or ::1."""
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,8 @@ class ServeConfig:
     """Whom the names are asked for that plugins may talk to; none: those of /etc/resolv.conf."""
     network_range: str
     """IPv4 range, CIDR, whose addresses stand for instances with a network, within this machine alone."""
+    metrics: Path | Loopback | None
+    """Where metrics can be read: a Unix socket or loopback; None: nowhere but through the API."""
 
 
 def load(flags: Flags, environment: Mapping[str, str]) -> ServeConfig:
@@ -92,10 +108,11 @@ def load(flags: Flags, environment: Mapping[str, str]) -> ServeConfig:
     connections = stored.get("connections_per_uid", 128)
     if not 1 <= connections <= 4096:
         raise ConfigError(f"connections_per_uid: expected 1 to 4096, got {connections}")
+    admin_socket = path("admin_socket", flags.admin_socket, DEFAULT_ADMIN_SOCKET)
     return ServeConfig(
         state=path("state", flags.state, DEFAULT_DEV_STATE if flags.dev else DEFAULT_STATE),
         socket=path("socket", flags.socket, DEFAULT_SOCKET),
-        admin_socket=path("admin_socket", flags.admin_socket, DEFAULT_ADMIN_SOCKET),
+        admin_socket=admin_socket,
         launcher_socket=path("launcher_socket", None, DEFAULT_LAUNCHER_SOCKET),
         dev=flags.dev,
         standalone=flags.standalone,
@@ -105,6 +122,7 @@ def load(flags: Flags, environment: Mapping[str, str]) -> ServeConfig:
         connections_per_uid=connections,
         nameservers=_nameservers(stored.get("nameservers", "")),
         network_range=_range(stored.get("network_range", DEFAULT_NETWORK_RANGE)),
+        metrics=_metrics(stored.get("metrics"), None if flags.dev else admin_socket.with_name(METRICS_SOCKET)),
     )
 
 
@@ -125,6 +143,22 @@ def _range(text: str) -> str:
     if network.prefixlen > MOST_PREFIX:
         raise ConfigError(f"network_range: expected /{MOST_PREFIX} or wider, got {text}")
     return text
+
+
+def _metrics(text: str | None, default: Path | None) -> Path | Loopback | None:
+    if text is None:
+        return default
+    if not text:
+        return None
+    if text.startswith("/"):
+        return Path(text)
+    found = _LOOPBACK.fullmatch(text)
+    if found is None or not 1 <= int(found[2]) <= 65535:
+        raise ConfigError(
+            f"metrics: expected an absolute path, 127.0.0.1:PORT, [::1]:PORT, or nothing for none, got {text!r}: they"
+            " are not encrypted and ask nobody who he is, so they are for this machine alone"
+        )
+    return Loopback(found[1].strip("[]"), int(found[2]))
 
 
 def _file(stored: Mapping[str, Any], key: str, default: Path | None) -> Path | None:
@@ -159,7 +193,7 @@ def _check(file: Path, key: str, value: object) -> None:
     if type(value) is not kind:
         words = {str: "a text", int: "a whole number"}
         raise ConfigError(f"{file}: {key}: expected {words[kind]}, got {value!r}")
-    if value == "":
+    if value == "" and key != "metrics":
         raise ConfigError(f"{file}: {key}: expected a path, got an empty text")
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from plugind.api import listen
 from plugind.api.accept import Callers, Door
 from plugind.api.audit import AuditService
+from plugind.api.exposition import Exposition
 from plugind.api.governance import GovernanceService
 from plugind.api.messages import hold_message
 from plugind.api.registry import RegistryService
@@ -35,6 +36,9 @@ from plugind.governance.database import Database
 from plugind.governance.incidents import Incidents
 from plugind.governance.killswitch import KillSwitch
 from plugind.model import POLICY_UID, Profile
+from plugind.metrics.counts import Metrics
+from plugind.metrics.parts import Gauges, Parts
+from plugind.metrics.processes import Processes
 from plugind.parking import Parking
 from plugind.policy.rules import Policy
 from plugind.policyfile import load_policy
@@ -71,6 +75,10 @@ class Prepared:
     """With --dev one; else the run socket and the admin socket."""
     owner_uid: int
     """With --dev: who may connect, besides root."""
+    metrics: socket.socket | None = None
+    """Where metrics are read."""
+    launcher_pid: int = 0
+    """0: it is a unit of its own, which systemd started."""
 
     @property
     def mode(self) -> str:
@@ -112,6 +120,7 @@ class Front:
         keeper = asyncio.create_task(self._parking.keep())
         await self._open_incidents()
         server = await self._open_server()
+        await self._open_metrics()
         search_seldom()
         self._tell_ready()
         self._notifier.ready(f"serving, {self._prepared.mode}")
@@ -181,12 +190,13 @@ class Front:
         callers = Callers()
         server = ApiServer(self._prepared.state.run, self._prepared.profiles)
         kill_switch = KillSwitch(self._catalog.holds.set, self._runner.flights, self._parking)
+        self._metrics = Metrics()
         await server.start(
             RuntimeService(callers, self._trail, self._runner),
             RegistryService(callers, self._trail, self._catalog, lambda: self.policy),
             GovernanceService(
                 *(callers, self._trail, self._catalog, self._runner, kill_switch, self),
-                *(self._incidents, self._casefile, self._drill),
+                *(self._incidents, self._casefile, self._drill, self._metrics),
             ),
             AuditService(callers, self._trail, self._ledger, self._prepared.state.ledger),
         )
@@ -198,6 +208,26 @@ class Front:
         for door in self._doors:
             door.open()
         return server
+
+    async def _open_metrics(self) -> None:
+        prepared, registry = self._prepared, self._metrics.registry
+        parts = Parts(
+            prepared.mode,
+            self._started_unix_ms,
+            self._runner.flights,
+            self._runner.places,
+            self._parking,
+            self._catalog.holds.all,
+            self._ledger,
+            self._journal,
+            self._link,
+        )
+        pids = {"front": os.getpid()} | ({"launcher": prepared.launcher_pid} if prepared.launcher_pid else {})
+        registry.register(Gauges(parts))
+        registry.register(Processes(pids))
+        self._exposition = Exposition(prepared.metrics, self._metrics.text) if prepared.metrics else None
+        if self._exposition is not None:
+            await self._exposition.open()
 
     def _admissions(self) -> tuple[Admission, ...]:
         if self._prepared.config.dev:
@@ -299,6 +329,8 @@ class Front:
         """Nobody new, every instance ended and recorded, then the launcher, then the rest."""
         for door in self._doors:
             await door.close()
+        if self._exposition is not None:
+            await self._exposition.close()
         await server.stopping()
         await self._drill.stop()
         if not await self._runner.stop(_LIVES_S):

@@ -36,7 +36,7 @@ async def fill(desk, count=INSTANCES):
 
 
 def waiting(desk):
-    return desk.runner._places._lines[2].waiting
+    return desk.runner.places.load()[2][2]
 
 
 # --- how long a run waits --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plugind.config import Flags, load
+from plugind.config import Flags, Loopback, load
 from plugind.errors import ConfigError
 
 
@@ -49,6 +49,28 @@ def test_paths_become_absolute(tmp_path, monkeypatch):
         ("nameservers = '192.0.2.53 example'", "nameservers: expected addresses with spaces between, got 'example'"),
         ("network_range = '198.19.0.1/16'", "network_range: expected an IPv4 range such as 198.19.0.0/16"),
         ("network_range = '198.19.0.0/24'", "network_range: expected /20 or wider, got 198.19.0.0/24"),
+        *(
+            (
+                f"metrics = {text!r}",
+                f"metrics: expected an absolute path, 127.0.0.1:PORT, [::1]:PORT, or nothing for none, got {text!r}",
+            )
+            for text in (
+                "0.0.0.0:9464",
+                "[::]:9464",
+                "localhost:9464",
+                "192.0.2.1:9464",
+                "127.0.0.1",
+                "127.0.0.1:0",
+                "127.0.0.1:65536",
+                "127.0.0.1:x",
+                "127.0.0.2:9464",
+                "::1:9464",
+                "relative.sock",
+                ":9464",
+                " ",
+            )
+        ),
+        ("metrics = false", "metrics: expected a text, got False"),
         ("state =", "expected TOML"),
         ("[state]", "state: expected a text"),
         (b"\xff", "expected TOML"),
@@ -67,3 +89,28 @@ def test_a_file_that_was_named_has_to_be_there(tmp_path):
         load(Flags(config=tmp_path / "none.toml"), {})
     with pytest.raises(ConfigError, match="cannot be read"):
         load(Flags(), {"PLUGIND_CONFIG": os.fspath(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", Path("/run/plugind/metrics.sock")),
+        ("admin_socket = '/else/admin.sock'", Path("/else/metrics.sock")),
+        ("metrics = ''", None),
+        ("metrics = '/run/m.sock'", Path("/run/m.sock")),
+        ("metrics = '127.0.0.1:9464'", Loopback("127.0.0.1", 9464)),
+        ("metrics = '[::1]:9464'", Loopback("::1", 9464)),
+    ],
+)
+def test_where_metrics_are_read(tmp_path, text, expected):
+    file = tmp_path / "plugind.toml"
+    file.write_text(text)
+    assert load(Flags(config=file), {}).metrics == expected
+
+
+def test_a_development_daemon_has_none_unless_it_is_told(tmp_path):
+    file = tmp_path / "plugind.toml"
+    file.write_text("")
+    assert load(Flags(config=file, dev=True), {}).metrics is None
+    file.write_text("metrics = '/run/m.sock'")
+    assert load(Flags(config=file, dev=True), {}).metrics == Path("/run/m.sock")

@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,12 @@ class Reach:
     """Nothing is in the sandbox."""
 
 
-@dataclass
-class Runner:
-    flights: Flights = field(default_factory=lambda: Flights(Reach()))
-    places: Places = field(default_factory=lambda: Places({0: 4, 1: 3, 2: 1}))
+def flights():
+    return Flights(Reach())
+
+
+def places():
+    return Places({0: 4, 1: 3, 2: 1})
 
 
 class Parking:
@@ -55,7 +57,8 @@ def parts(**others):
     given = {
         "mode": "dev",
         "started_unix_ms": 1_700_000_000_000,
-        "runner": Runner(),
+        "flights": flights(),
+        "places": places(),
         "parking": Parking(),
         "holds": tuple,
         "ledger": Ledger(),
@@ -99,15 +102,15 @@ def test_what_is_wrong():
 
 
 def test_runs_in_flight_by_tier_and_state():
-    runner = Runner()
+    runs = flights()
     for run in (
         flight("a", 2),
         flight("b", 2, in_sandbox=True),
         flight("c", 2, in_sandbox=True, running=True),
         flight("d", -1),
     ):
-        runner.flights.enter(run)
-    found = shown(Gauges(parts(runner=runner)))
+        runs.enter(run)
+    found = shown(Gauges(parts(flights=runs)))
     states = ("plugind_runs_in_flight", "waiting"), ("plugind_runs_in_flight", "starting")
     assert [found[*state, "2"] for state in (*states, ("plugind_runs_in_flight", "running"))] == [1, 1, 1]
     assert found["plugind_runs_in_flight", "waiting", "none"] == 1
@@ -115,14 +118,14 @@ def test_runs_in_flight_by_tier_and_state():
 
 
 async def test_the_queue_as_it_is():
-    runner = Runner()
+    lines = places()
     first, second = flight("a", 2), flight("b", 2)
-    async with runner.places.one(2, first, patience=Patience()) as full:
+    async with lines.one(2, first, patience=Patience()) as full:
         assert full is None
-        waits = runner.places.one(2, second, patience=Patience())
+        waits = lines.one(2, second, patience=Patience())
         entering = asyncio.create_task(waits.__aenter__())
         await asyncio.sleep(0)
-        found = shown(Gauges(parts(runner=runner)))
+        found = shown(Gauges(parts(places=lines)))
         assert (found["plugind_queue_taken", "2"], found["plugind_queue_waiting", "2"]) == (1, 1)
         assert (found["plugind_queue_taken", "1"], found["plugind_queue_waiting", "1"]) == (0, 0)
         entering.cancel()

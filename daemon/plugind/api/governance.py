@@ -12,6 +12,7 @@ from plugind.api.accept import Callers
 from plugind.api.calls import Refusals, call, matching, plugin_name, version_text
 from plugind.api.incidents import IncidentCalls
 from plugind.api.messages import hold_message, limits_of, permissions_of, reason_message, version_message
+from plugind.api.metrics import MetricsCalls
 from plugind.api.pending import PendingCalls
 from plugind.api.roles import Role
 from plugind.api.runs import explained_request
@@ -21,6 +22,7 @@ from plugind.drill import Drill
 from plugind.errors import ConflictError, InvalidRequestError
 from plugind.governance.incidents import Incidents
 from plugind.governance.killswitch import KillSwitch
+from plugind.metrics.counts import Metrics
 from plugind.model import TIERS, Approval, Caller, Hold, HoldKind, PluginVersion
 from plugind.policy.rules import Policy
 from plugind.registry import approvals
@@ -48,7 +50,7 @@ class Daemon(Protocol):
         ...
 
 
-class GovernanceService(IncidentCalls, PendingCalls, governance_pb2_grpc.GovernanceServicer):
+class GovernanceService(IncidentCalls, MetricsCalls, PendingCalls, governance_pb2_grpc.GovernanceServicer):
     """Approving, activating, holding, killing."""
 
     def __init__(
@@ -62,6 +64,7 @@ class GovernanceService(IncidentCalls, PendingCalls, governance_pb2_grpc.Governa
         incidents: Incidents,
         casefile: Casefile,
         drill: Drill,
+        metrics: Metrics,
     ) -> None:
         self.callers = callers
         self.refusals = refusals
@@ -72,6 +75,7 @@ class GovernanceService(IncidentCalls, PendingCalls, governance_pb2_grpc.Governa
         self._incidents = incidents
         self._casefile = casefile
         self._drill = drill
+        self.metrics = metrics
 
     @call(Role.APPROVER)
     async def Approve(self, request: governance_pb2.ApproveRequest, caller: Caller) -> registry_pb2.PluginVersion:  # noqa: N802

@@ -37,40 +37,54 @@ class Listener:
         os.close(self.lock_descriptor)
 
 
-def check_path(path: Path) -> None:
+def check_path(path: Path, setting: str = "--socket") -> None:
     """Raises ConfigError for a path that no socket can have."""
     length = len(os.fsencode(path))
     if not path.is_absolute():
-        raise ConfigError(f"--socket: expected an absolute path, got {path}")
+        raise ConfigError(f"{setting}: expected an absolute path, got {path}")
     if length > MAX_PATH_BYTES:
         raise ConfigError(
-            f"--socket: expected a path of at most {MAX_PATH_BYTES} bytes (a limit of the kernel), got {length}: {path}"
+            f"{setting}: expected a path of at most {MAX_PATH_BYTES} bytes (a limit of the kernel), got {length}:"
+            f" {path}"
         )
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, setting: str = "--socket") -> None:
     """Raises ConfigError where the folder that the socket is to lie in is not there."""
     if not path.parent.is_dir():
-        raise ConfigError(f"--socket: expected the folder {path.parent} to exist; mkdir it, or choose another path")
+        raise ConfigError(f"{setting}: expected the folder {path.parent} to exist; mkdir it, or choose another path")
 
 
-def open_listener(path: Path, owner_uid: int, owner_gid: int, *, mode: int = 0o600) -> Listener:
+def open_listener(
+    path: Path, owner_uid: int, owner_gid: int, *, mode: int = 0o600, setting: str = "--socket"
+) -> Listener:
     """Lock, clear a stale socket away, bind, give it to the owner, listen.
 
     Raises ConfigError (no such folder, something else is in the way), AlreadyRunningError (a daemon listens there).
     """
-    check_path(path)
-    check_folder(path)
+    check_path(path, setting)
+    check_folder(path, setting)
     lock_path = path.with_name(path.name + ".lock")
     lock = take_lock(lock_path, f"socket {path}")
     try:
-        _clear(path)
-        sock = _bind(path, owner_uid, owner_gid, mode)
+        _clear(path, setting)
+        sock = _bind(path, owner_uid, owner_gid, mode, setting)
     except BaseException:
         lock_path.unlink(missing_ok=True)
         os.close(lock)
         raise
     return Listener(path, sock, lock_path, lock)
+
+
+def open_loopback(host: str, port: int) -> socket.socket:
+    """Bind and listen on an address of this machine alone. Raises ConfigError."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError(
+            f"metrics: {host} port {port} cannot be bound: {error.strerror}; choose another port, or a path. As a unit"
+            " of systemd plugind has no network: plugind.toml says what to add"
+        ) from error
 
 
 def take_lock(path: Path, what: str) -> int:
@@ -110,14 +124,14 @@ def _is_at(path: Path, descriptor: int) -> bool:
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
 
-def _clear(path: Path) -> None:
+def _clear(path: Path, setting: str) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
         raise ConfigError(
-            f"--socket: something that is no socket is in the way: {path}; move it, or choose another path"
+            f"{setting}: something that is no socket is in the way: {path}; move it, or choose another path"
         )
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
@@ -132,7 +146,7 @@ def _clear(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _bind(path: Path, owner_uid: int, owner_gid: int, mode: int) -> socket.socket:
+def _bind(path: Path, owner_uid: int, owner_gid: int, mode: int, setting: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     umask = os.umask(0o777 & ~mode)
     try:
@@ -141,7 +155,7 @@ def _bind(path: Path, owner_uid: int, owner_gid: int, mode: int) -> socket.socke
         sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
-        raise ConfigError(f"--socket: {path} cannot be bound: {error.strerror}") from error
+        raise ConfigError(f"{setting}: {path} cannot be bound: {error.strerror}") from error
     finally:
         os.umask(umask)
     return sock

@@ -16,7 +16,6 @@ async def _pending(self: object, request: object, context: Context) -> NoReturn:
 
 
 class PendingCalls:
-    """Replaced by QuarantineCalls and MetricsCalls."""
+    """Replaced by QuarantineCalls."""
 
     Quarantine = ListQuarantine = GetQuarantine = Release = ListAnomalies = _pending
-    Metrics = _pending

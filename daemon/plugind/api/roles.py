@@ -30,8 +30,9 @@ class Role(enum.StrEnum):
     ADMIN = "admin"
 
 
+OPERATORS: Final = "plugind-operator"
 ROLE_GROUPS: Final[Mapping[str, Role]] = {
-    "plugind-operator": Role.OPERATOR,
+    OPERATORS: Role.OPERATOR,
     "plugind-approver": Role.APPROVER,
     "plugind-admin": Role.ADMIN,
 }

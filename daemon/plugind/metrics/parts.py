@@ -34,13 +34,6 @@ class Lines(Protocol):
         ...
 
 
-class Runner(Protocol):
-    """Of plugind.run.Runner."""
-
-    flights: Flights
-    places: Lines
-
-
 class Parking(Protocol):
     """Of plugind.parking.Parking."""
 
@@ -83,7 +76,8 @@ class Parts:
 
     mode: str
     started_unix_ms: int
-    runner: Runner
+    flights: Flights
+    places: Lines
     parking: Parking
     holds: Callable[[], Iterable[Hold]]
     ledger: Ledger
@@ -101,8 +95,8 @@ class Parts:
             version=_version(),
             mode=self.mode,
             started_unix_ms=self.started_unix_ms,
-            queues={tier: Queue(*load) for tier, load in self.runner.places.load().items()},
-            in_flight=Counter((run.tier, _state(run)) for run in self.runner.flights.visible(None)),
+            queues={tier: Queue(*load) for tier, load in self.places.load().items()},
+            in_flight=Counter((run.tier, _state(run)) for run in self.flights.visible(None)),
             parked=self.parking.waiting(),
             holds=tuple(self.holds()),
             ledger_records=self.ledger.size,
