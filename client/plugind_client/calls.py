@@ -19,6 +19,7 @@ from plugind_client.records import (
     Hold,
     KillReport,
     Limits,
+    MetricsReport,
     Permission,
     Plugin,
     PluginSource,
@@ -28,7 +29,7 @@ from plugind_client.records import (
     Submission,
 )
 from plugind_client.requests import message, named
-from plugind_proto.v1 import governance_pb2, registry_pb2
+from plugind_proto.v1 import governance_pb2, monitor_pb2, registry_pb2
 
 SUBMIT_S: Final = 120.0
 """Deadline of Submit: up to 32 MiB are checked and written durably."""
@@ -240,6 +241,15 @@ def reload_policy() -> Call[PolicyReload]:
     return Call("governance.ReloadPolicy", governance_pb2.ReloadPolicyRequest(), wire.policy_reload)
 
 
+def metrics() -> Call[MetricsReport]:
+    """What the daemon counts and measures.
+
+    Raises:
+        NotAllowed: as the word says.
+    """
+    return Call("governance.Metrics", monitor_pb2.MetricsRequest(), wire.metrics)
+
+
 class Calls(IncidentCalls):
     """The methods that both clients have. What each does is told by the function of its name."""
 
@@ -263,5 +273,6 @@ class Calls(IncidentCalls):
     status = Method(status)
     explain = Method(explain)
     reload_policy = Method(reload_policy)
+    metrics = Method(metrics)
     list = Method(plugins)  # last: in the class body these two names hide builtins
     map = Method(running.map_payloads)

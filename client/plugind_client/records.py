@@ -324,3 +324,31 @@ class PolicyReload:
 
     policy_sha256: str
     changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a metric. Of a histogram the name ends in _bucket, _sum or _count; `labels` then have `le` too."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Something that is counted or measured. Its unit ends its name, or stands before _total."""
+
+    name: str
+    help: str
+    kind: str
+    """counter, gauge or histogram."""
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsReport:
+    """All metrics, and the same in Prometheus' text format."""
+
+    metrics: tuple[Metric, ...]
+    text: str

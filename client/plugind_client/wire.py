@@ -17,6 +17,8 @@ from plugind_client.records import (
     Hold,
     KillReport,
     Limits,
+    Metric,
+    MetricsReport,
     Permission,
     Plugin,
     PluginException,
@@ -26,13 +28,14 @@ from plugind_client.records import (
     Reason,
     RunningRun,
     RunResult,
+    Sample,
     Status,
     Submission,
     Usage,
     Violation,
 )
 from plugind_client.text import output
-from plugind_proto.v1 import common_pb2, governance_pb2, registry_pb2, runtime_pb2
+from plugind_proto.v1 import common_pb2, governance_pb2, monitor_pb2, registry_pb2, runtime_pb2
 
 Record = TypeVar("Record")
 
@@ -190,3 +193,13 @@ def checks(answer: governance_pb2.ExplainResponse) -> list[Check]:
 def policy_reload(answer: governance_pb2.ReloadPolicyResponse) -> PolicyReload:
     """The policy now in force."""
     return record_of(PolicyReload, answer)
+
+
+def metrics(answer: monitor_pb2.MetricsResponse) -> MetricsReport:
+    """All metrics."""
+    return record_of(MetricsReport, answer, metrics=tuple(_metric(each) for each in answer.metrics))
+
+
+def _metric(answer: monitor_pb2.Metric) -> Metric:
+    samples = tuple(Sample(each.name, dict(sorted(each.labels.items())), each.value) for each in answer.samples)
+    return record_of(Metric, answer, samples=samples)

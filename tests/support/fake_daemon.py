@@ -31,6 +31,7 @@ from plugind_proto.v1 import (
     common_pb2,
     governance_pb2,
     governance_pb2_grpc,
+    monitor_pb2,
     registry_pb2,
     registry_pb2_grpc,
     runtime_pb2,
@@ -123,6 +124,8 @@ class FakeDaemon(
     """What Why answers."""
     condition: object = field(default_factory=healthy)
     """What Status answers."""
+    metrics: object = field(default_factory=monitor_pb2.MetricsResponse)
+    """What Metrics answers."""
     checks: list = field(default_factory=list)
     """What Explain answers."""
     killed: dict = field(default_factory=dict)
@@ -357,6 +360,10 @@ class FakeDaemon(
     def Status(self, request, context):
         self._admit(request, context)
         return self.condition
+
+    def Metrics(self, request, context):
+        self._admit(request, context)
+        return self.metrics
 
     def Explain(self, request, context):
         self._admit(request, context)

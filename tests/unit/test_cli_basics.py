@@ -11,7 +11,7 @@ from plugind_client import cli
 from tests.support.fake_daemon import FakeDaemon, plugindctl, plugindctl_process
 
 RUNNING = "new build try run list show ps cancel doctor jail history status why sign".split()
-ADMINISTRATION = "submit approve reject activate rollback suspend resume kill".split()
+ADMINISTRATION = "submit approve reject activate rollback suspend resume kill metrics".split()
 COMMANDS = RUNNING + ADMINISTRATION
 GROUPS = "keys policy audit environment".split()
 

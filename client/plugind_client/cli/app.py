@@ -21,6 +21,7 @@ from plugind_client.cli import (
     gate,
     holding,
     jail,
+    metrics,
     policy,
     running,
     signing,
@@ -118,7 +119,7 @@ def main_options(
 
 # In the order of the help: an author's way, running, what there is, decisions, and the machine.
 for module in (
-    *(authoring, signing, trying, running, gate, catalogue, holding, condition, policy, audit, doctor, jail),
+    *(authoring, signing, trying, running, gate, catalogue, holding, condition, metrics, policy, audit, doctor, jail),
     environment,
 ):
     module.register(app)

@@ -15,7 +15,7 @@ from plugind_client.memory.keys import Keys
 from plugind_client.memory.ledger import Ledger, now_ms
 from plugind_client.memory.registry import Registry
 from plugind_client.memory.runs import Flight, Runs
-from plugind_proto.v1 import governance_pb2, runtime_pb2
+from plugind_proto.v1 import governance_pb2, monitor_pb2, runtime_pb2
 
 POLICY: Final = hashlib.sha256(b"").hexdigest()
 """Digest of the policy: there is none."""
@@ -58,6 +58,7 @@ class Daemon:
             "governance.GetIncident": incidents.get,
             "governance.CloseIncident": incidents.close,
             "governance.Drill": incidents.drill,
+            "governance.Metrics": lambda _: monitor_pb2.MetricsResponse(),
             "audit.Query": ledger.query,
             "audit.Get": ledger.get,
             "audit.Tail": ledger.tail,
