@@ -68,6 +68,17 @@ def parts(**others):
     return Parts(**(given | others))
 
 
+def everything():
+    """A daemon that has something of all."""
+    holds = [Hold(kind, "all", "r", 0, 1) for kind in ("killed", "quarantined", "suspended", "revalidation_required")]
+    return parts(
+        holds=lambda: holds,
+        open_incidents=lambda: {"low": 0, "medium": 0, "high": 0, "critical": 2},
+        monitor_up=lambda: False,
+        sandbox_memory_bytes=lambda: 4096,
+    )
+
+
 def shown(collector):
     registry = CollectorRegistry()
     registry.register(collector)
@@ -147,10 +158,7 @@ def test_holds_by_kind_and_since_when():
 def test_what_nobody_tells_is_not_shown():
     hidden = {"plugind_incidents_open", "plugind_monitor_up", "plugind_sandbox_memory_bytes"}
     assert not hidden & {name for name, *_ in shown(Gauges(parts()))}
-    told = parts(
-        open_incidents=lambda: {"low": 0, "critical": 2}, monitor_up=lambda: False, sandbox_memory_bytes=lambda: 4096
-    )
-    found = shown(Gauges(told))
+    found = shown(Gauges(everything()))
     assert (found["plugind_incidents_open", "critical"], found["plugind_monitor_up",]) == (2, 0)
     assert found["plugind_sandbox_memory_bytes",] == 4096
 

@@ -50,7 +50,7 @@ def metrics(
     socket: SocketPath = None,
     admin_socket: AdminSocketPath = None,
 ) -> None:
-    """Show what the daemon has counted and how it is at this moment.
+    """Show what the daemon counts and measures.
 
     Without --json and --text what is zero is left out where a metric has several values.
     """
