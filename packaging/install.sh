@@ -7,7 +7,7 @@ umask 022
 tree=$(cd "$(dirname "$0")/.." && pwd -P)
 export PATH="$PATH:/usr/sbin:/sbin" PYTHONDONTWRITEBYTECODE=1
 
-UNITS="plugind.service plugind-launcher.socket plugind-launcher.service"
+UNITS="plugind.service plugind-launcher.socket plugind-launcher.service plugind-failure@.service"
 COMMANDS="plugind plugindctl"
 lib=/usr/local/lib
 bin=/usr/local/bin
@@ -102,6 +102,8 @@ install_units() {
         sed "s|/opt/plugind/|$prefix/|" "$tree/packaging/$unit" >"$lib/systemd/system/$unit"
         chmod 0644 "$lib/systemd/system/$unit"
     done
+    say "$prefix/libexec/plugind-failure"
+    install -D -m 0755 "$tree/packaging/plugind-failure" "$prefix/libexec/plugind-failure"
     put "$tree/packaging/plugind.sysusers" "$lib/sysusers.d/plugind.conf"
     put "$tree/packaging/plugind.tmpfiles" "$lib/tmpfiles.d/plugind.conf"
     put "$tree/packaging/plugind.catalog" "$lib/systemd/catalog/plugind.catalog"

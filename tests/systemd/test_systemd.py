@@ -522,6 +522,140 @@ def test_restarts_under_load_lose_nothing(daemon, plugins):
         assert shown["other"]["outcome"] == "ok", shown
 
 
+# --- metrics --------------------------------------------------------------------------------------------------------------
+
+METRICS = "/run/plugind/metrics.sock"
+PROXY = "plugind-metrics"
+
+
+def scraped(machine, *how, user="root"):
+    """The metrics that this user gets with curl: name and labels, value."""
+    done = machine.do("curl", "-sS", "--fail", *how, user=user)
+    assert done.code == 0, done
+    return dict(line.rsplit(" ", 1) for line in done.out.splitlines() if not line.startswith("#"))
+
+
+def test_operators_read_the_metrics_and_nobody_else(daemon):
+    assert daemon.shell(f"stat -c '%U %G %a' {METRICS}") == "plugind plugind-operator 660\n"
+    found = scraped(daemon, "--unix-socket", METRICS, "http://localhost/metrics", user="olga")
+    assert (found["plugind_launcher_up"], found["plugind_ledger_writable"]) == ("1.0", "1.0")
+    assert float(found['plugind_process_resident_memory_bytes{part="front"}']) > 10_000_000
+    assert daemon.do("curl", "-sS", "--unix-socket", METRICS, "http://localhost/metrics", user="paul").code == 7
+    shown = {metric["name"] for metric in daemon.ask("olga", "metrics")["metrics"]}
+    assert {"plugind_runs_total", "plugind_build_info"} <= shown
+    with pytest.raises(RefusedError) as refused:
+        daemon.ask("anna", "metrics")
+    assert (refused.value.exit_code, refused.value.code) == (3, "NOT_ALLOWED")
+
+
+def test_the_launcher_is_not_seen_and_not_guessed(daemon):
+    found = scraped(daemon, "--unix-socket", METRICS, "http://localhost/metrics")
+    assert not [name for name in found if 'part="launcher"' in name]
+
+
+def test_the_proxy_of_the_readme_brings_them_to_loopback(daemon):
+    units = re.findall(r"```ini\n(.*?)```", (TREE / "packaging" / "prometheus" / "README.md").read_text(), re.DOTALL)
+    for kind, text in zip(("socket", "service"), units, strict=True):
+        daemon.get("sh", "-c", f"cat > /run/systemd/system/{PROXY}.{kind}", text=text)
+    daemon.shell("systemctl daemon-reload; ip link set lo up")
+    try:
+        daemon.get("systemctl", "start", f"{PROXY}.socket")
+        found = scraped(daemon, "http://127.0.0.1:9464/metrics", user="paul")
+        assert found["plugind_launcher_up"] == "1.0"
+    finally:
+        daemon.shell(f"systemctl stop {PROXY}.socket {PROXY}.service; rm /run/systemd/system/{PROXY}.*")
+        daemon.get("systemctl", "daemon-reload")
+
+
+def test_the_drop_in_of_the_configuration_opens_loopback_and_without_it_the_start_says_why(daemon):
+    example = (TREE / "packaging" / "plugind.toml").read_text()
+    lines = example.partition("#   [Service]\n")[2].partition("# Better")[0].replace("#   ", "")
+    daemon.shell("ip link set lo up; echo 'metrics = \"127.0.0.1:9464\"' > /etc/plugind/plugind.toml")
+    try:
+        assert daemon.do("systemctl", "restart", "plugind").code != 0
+        told = daemon.get("journalctl", "-u", "plugind", "-n", "20")
+        assert "metrics: 127.0.0.1 port 9464 cannot be bound" in told
+        with drop_in(daemon, FRONT, lines):
+            daemon.started()
+            assert scraped(daemon, "http://127.0.0.1:9464/metrics")["plugind_launcher_up"] == "1.0"
+            daemon.shell(f"test ! -e {METRICS}")
+    finally:
+        daemon.shell("echo 'connections_per_uid = 100 # edited' > /etc/plugind/plugind.toml")
+        daemon.get("systemctl", "restart", "plugind")
+    daemon.started()
+
+
+# --- failure --------------------------------------------------------------------------------------------------------------
+
+HOOKS, TOLD = "/etc/plugind/on-failure.d", "/run/told"
+FAILED = re.search(r"MESSAGE_ID=(\w+)", (TREE / "packaging" / "plugind-failure").read_text())[0]
+
+
+@pytest.fixture
+def hooks(daemon):
+    """A hook that notes its argument, and some that must not run. Nothing was told of late."""
+    note = f'#!/bin/sh\necho "$1" >> {TOLD}\n'
+    for name, mode in (("note", "755"), ("not-executable", "644"), ("anybodys", "757"), ("fails", "700")):
+        text = "#!/bin/sh\nexit 3\n" if name == "fails" else note
+        daemon.get("sh", "-c", f"cat > {HOOKS}/{name}; chmod {mode} {HOOKS}/{name}", text=text)
+    daemon.shell(f"rm -rf {TOLD} /run/plugind-failure/*")
+    yield daemon
+    daemon.shell(f"rm -rf {HOOKS}/* {TOLD} /run/plugind-failure/*")
+    daemon.started()
+
+
+def told(machine):
+    return machine.shell(f"cat {TOLD} 2>/dev/null || true").split()
+
+
+def said(machine, unit):
+    """What the journal has of failures of a unit."""
+    return [entry["MESSAGE"] for entry in machine.journal(FAILED, f"PLUGIND_UNIT={unit}")]
+
+
+def test_a_front_that_is_killed_several_times_is_told_each_time_and_hooks_run_once(hooks):
+    before = len(said(hooks, FRONT))
+    for _ in range(3):
+        killed = pid(hooks, FRONT)
+        hooks.get("kill", "-KILL", str(killed))
+        hooks.until(lambda killed=killed: pid(hooks, FRONT) not in (0, killed), "another front")
+        hooks.started()
+    hooks.until(lambda: len(said(hooks, FRONT)) >= before + 3, "it was told three times")
+    assert told(hooks) == [FRONT]
+    assert said(hooks, FRONT)[-1] == f"{FRONT} has failed (signal). Why: journalctl -u {FRONT} -n 50"
+    log = hooks.get("journalctl", "-u", f"plugind-failure@{FRONT}.service")
+    assert f"{HOOKS}/anybodys: expected a file of root's that nobody else may write" in log
+    assert f"{HOOKS}/fails: exit status 3" in log
+    assert "nothing is run, that was done less than 5 minutes ago" in log
+
+
+def test_a_front_that_fails_at_its_start_is_told(hooks):
+    hooks.shell("echo 'connections_per_uid = 0' > /etc/plugind/plugind.toml")
+    try:
+        before = len(said(hooks, FRONT))
+        assert hooks.do("systemctl", "restart", "plugind").code != 0
+        hooks.until(lambda: told(hooks) == [FRONT], "the hook ran")
+        hooks.shell("sleep 1")
+        assert said(hooks, FRONT)[before:] == [f"{FRONT} has failed (exit-code). Why: journalctl -u {FRONT} -n 50"]
+    finally:
+        hooks.shell("echo 'connections_per_uid = 100 # edited' > /etc/plugind/plugind.toml")
+
+
+def test_a_launcher_that_is_killed_is_told(hooks):
+    hooks.get("kill", "-KILL", str(pid(hooks, LAUNCHER)))
+    hooks.until(lambda: told(hooks) == [LAUNCHER], "the hook ran")
+    assert said(hooks, LAUNCHER)[-1].startswith(f"{LAUNCHER} has failed (signal)")
+
+
+def test_an_end_in_order_is_no_failure(hooks):
+    before = len(said(hooks, FRONT)) + len(said(hooks, LAUNCHER))
+    hooks.get("systemctl", "restart", "plugind")
+    hooks.started()
+    hooks.get("systemctl", "stop", "plugind", LAUNCHER, SOCKET)
+    hooks.shell("sleep 1")
+    assert (told(hooks), len(said(hooks, FRONT)) + len(said(hooks, LAUNCHER))) == ([], before)
+
+
 # --- stop, and away with it -----------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from plugind.audit.records import (
 from plugind.model import Code, Limits, Reason
 
 CATALOG = Path(__file__).parents[2] / "packaging" / "plugind.catalog"
+FAILURE = CATALOG.with_name("plugind-failure")
 HEAD = {
     "MESSAGE", "MESSAGE_ID", "PRIORITY", "SYSLOG_IDENTIFIER",
     "PLUGIND_LOG", "PLUGIND_AUDIT_ID", "PLUGIND_EVENT", "PLUGIND_LEAF_HASH", "PLUGIND_LEAF_INDEX",
@@ -117,7 +118,7 @@ def until(condition):
 def test_a_record_has_its_fields(record, priority, text, own):
     fields = entry(committed(record))
     assert own.items() <= fields.items()
-    assert fields.keys() <= HEAD | OF_RUN | {"PLUGIND_REASONS", "PLUGIND_OUTCOME"}
+    assert fields.keys() <= HEAD | OF_RUN | {"PLUGIND_REASONS", "PLUGIND_OUTCOME", "PLUGIND_UNIT"}
     assert fields.keys() >= HEAD
     assert fields["MESSAGE"] == f"log_7: {text}"
     assert (fields["PRIORITY"], fields["PLUGIND_EVENT"]) == (priority, record.event)
@@ -158,12 +159,14 @@ def test_the_catalog_explains_exactly_these_ids():
     blocks = re.findall(
         r"^-- ([0-9a-f]{32})\nSubject: (.+)\nDefined-By: plugind\n\n(.+)", CATALOG.read_text(), re.MULTILINE
     )
-    assert [block[0] for block in blocks] == [MESSAGE_IDS[event] for event in MESSAGE_IDS]
+    (failure,) = re.findall(r"^MESSAGE_ID=([0-9a-f]{32})$", FAILURE.read_text(), re.MULTILINE)
+    assert [block[0] for block in blocks] == [*MESSAGE_IDS.values(), failure]
+    assert uuid.UUID(failure).version == 4
     assert set(MESSAGE_IDS) == set(EVENTS)
     assert len(set(MESSAGE_IDS.values())) == len(EVENTS)
     assert all(uuid.UUID(each).version == 4 for each in MESSAGE_IDS.values())
     used = set(re.findall(r"@(\w+)@", CATALOG.read_text()))
-    assert used <= HEAD | OF_RUN | {"PLUGIND_REASONS", "PLUGIND_OUTCOME"}
+    assert used <= HEAD | OF_RUN | {"PLUGIND_REASONS", "PLUGIND_OUTCOME", "PLUGIND_UNIT"}
 
 
 async def test_every_record_of_a_ledger_is_sent_in_order_after_it_is_durable(tmp_path, journald):
