@@ -129,6 +129,20 @@ def test_promtool_reads_them_too():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_contract_names_every_metric_and_no_other(samples):
+    contract = (RULES.parents[2] / "daemon" / "SPEC.md").read_text().partition("\n## 12. Metrics\n")[2]
+    rows = [line.split("|")[1:3] for line in contract.splitlines() if line.startswith("| `plugind_")]
+    told = {name: labels.split() for names, labels in rows for name in re.findall(r"`(\w+)`", names)}
+    shown = {}
+    for name, labels in samples:
+        family = re.sub(r"^(plugind_(?:run|containment|time_to_quarantine)_seconds)_(?:bucket|sum|count)$", r"\1", name)
+        shown[family] = sorted(set(labels) - {"le"})
+    assert {name: sorted(labels) for name, labels in told.items()} == shown | {
+        "plugind_unsafe_load_block_ratio": [],
+        "plugind_provenance_complete_ratio": [],
+    }
+
+
 # --- the reader ------------------------------------------------------------------------------------------------------
 
 
