@@ -136,6 +136,15 @@ def frames() -> list[bytes]:
     ]
 
 
+def requests() -> list[bytes]:
+    """Requests for metrics, without the empty line at their end."""
+    return [
+        b"GET /metrics HTTP/1.1\r\nHost: localhost",
+        b"GET /metrics?name=a HTTP/1.0",
+        b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nContent-Length: 3",
+    ]
+
+
 def jsons() -> list[bytes]:
     """JSON of all sorts."""
     return [

@@ -13,6 +13,7 @@ import time
 
 from plugind import jsontext
 from plugind.api import messages
+from plugind.api.exposition import HEAD_BYTES, judged
 from plugind.errors import InvalidBundleError, InvalidJsonError, InvalidRequestError, InvalidSchemaError
 from plugind.model import Outcome
 from plugind.payload import Contract, check_input, output_problem
@@ -44,6 +45,13 @@ def launcher_message(data: bytes) -> None:
         told(error)  # also of one that fits as UTF-8 and not with escapes
         return
     assert protocol.decode(again) == message
+
+
+def metrics_request(data: bytes) -> None:
+    status = judged(data + b"\r\n\r\n")
+    assert status in {200, 400, 404, 405}
+    if status == 200:
+        assert data.startswith((b"GET /metrics HTTP/1.", b"GET /metrics?"))
 
 
 def result_frame(data: bytes) -> None:
@@ -294,6 +302,20 @@ STATEMENT_WORDS = tuple(
     )
 )
 MESSAGE_WORDS = tuple(f'"{op}"'.encode() for op in protocol._KINDS) + JSON_WORDS
+REQUEST_WORDS = (
+    b"GET ",
+    b"HEAD ",
+    b"/metrics",
+    b"?",
+    b" HTTP/1.1",
+    b" HTTP/1.0",
+    b"\r\n",
+    b"Host: ",
+    b"\n",
+    b" ",
+    b":",
+    b"\t",
+)
 
 PARSERS = (
     Target("launcher_message", launcher_message, examples.messages, MESSAGE_WORDS, 20_000, share=40),
@@ -311,4 +333,5 @@ PARSERS = (
     Target("approved_permission", approved_permission, lambda: [b'{"path": "*.json"}'], JSON_WORDS, share=120),
     Target("policy_file", policy_file, examples.policies, TOML_WORDS, 8192, share=4),
     Target("public_key", public_key, examples.keys, share=80),
+    Target("metrics_request", metrics_request, examples.requests, REQUEST_WORDS, HEAD_BYTES, share=80),
 )
