@@ -38,6 +38,7 @@ from plugind_proto.v1 import (
     runtime_pb2_grpc,
 )
 from tests.support.fake_batches import Batches
+from tests.support.fake_incidents import Incidents
 
 GOVERNANCE = common_pb2.GovernanceRecord(
     plugin_id="plug_1",
@@ -101,6 +102,7 @@ def echo(request, _context):
 @dataclass
 class FakeDaemon(
     Batches,
+    Incidents,
     runtime_pb2_grpc.RuntimeServicer,
     registry_pb2_grpc.RegistryServicer,
     governance_pb2_grpc.GovernanceServicer,
@@ -135,6 +137,10 @@ class FakeDaemon(
     runs_synthesized: bool = False
     """Whether the policy lets generated code run at once."""
     approvers: int = 1
+    cases: list = field(default_factory=list)
+    """Incidents with their timelines, oldest first."""
+    steps: list = field(default_factory=list)
+    """What a drill answers."""
     policy: list = field(default_factory=lambda: ["p" * 64])
     """Policies in force, one after the other reload."""
     refusal: tuple | None = None

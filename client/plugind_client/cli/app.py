@@ -17,9 +17,11 @@ from plugind_client.cli import (
     catalogue,
     condition,
     doctor,
+    drill,
     environment,
     gate,
     holding,
+    incident,
     jail,
     metrics,
     policy,
@@ -119,8 +121,8 @@ def main_options(
 
 # In the order of the help: an author's way, running, what there is, decisions, and the machine.
 for module in (
-    *(authoring, signing, trying, running, gate, catalogue, holding, condition, metrics, policy, audit, doctor, jail),
-    environment,
+    *(authoring, signing, trying, running, gate, catalogue, holding, incident, condition, metrics, policy, audit),
+    *(doctor, jail, drill, environment),
 ):
     module.register(app)
 

@@ -76,7 +76,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, stream: Tex
     for heading in headings:
         shown.add_column(heading, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(one_line(cell)) for cell in row))
+        # Columns are made as wide as a tab counts, which is less than it takes.
+        shown.add_row(*(Text(one_line(cell).replace("\t", " ")) for cell in row))
     width = None if stream.isatty() else _PIPE_WIDTH
     Console(file=stream, width=width, markup=False, highlight=False).print(shown)
 

@@ -39,6 +39,12 @@ def moment(unix_ms: int) -> str:
     return datetime.datetime.fromtimestamp(unix_ms / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def instant(unix_ms: int) -> str:
+    """The same to the millisecond, without saying that it is UTC."""
+    when = datetime.datetime.fromtimestamp(unix_ms / 1000, datetime.UTC)
+    return when.strftime("%Y-%m-%d %H:%M:%S.") + f"{unix_ms % 1000:03}"
+
+
 POLICY_UID = 2**32 - 1
 """What the daemon writes where a rule of the policy decided and no person."""
 
