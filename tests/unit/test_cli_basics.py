@@ -11,9 +11,9 @@ from plugind_client import cli
 from tests.support.fake_daemon import FakeDaemon, plugindctl, plugindctl_process
 
 RUNNING = "new build try run list show ps cancel doctor jail history status why sign".split()
-ADMINISTRATION = "submit approve reject activate rollback suspend resume kill metrics".split()
+ADMINISTRATION = "submit approve reject activate rollback suspend resume kill metrics drill".split()
 COMMANDS = RUNNING + ADMINISTRATION
-GROUPS = "keys policy audit environment".split()
+GROUPS = "keys policy audit environment incident".split()
 
 
 @pytest.fixture

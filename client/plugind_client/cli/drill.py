@@ -34,7 +34,7 @@ def drill(
     socket: SocketPath = None,
     admin_socket: AdminSocketPath = None,
 ) -> None:
-    """Run a harmless hostile plugin against the daemon, time what becomes of it, and clean up.
+    """Attack the daemon with a harmless plugin, and time how it is stopped.
 
     It is handed in, approved and active as plugind_drill, makes one system call that no plugin may make and changes
     nothing, and has to end, to be quarantined and to be denied. Needs the role admin. Exit code 7 when a step did not
