@@ -34,11 +34,11 @@ def drill(
     socket: SocketPath = None,
     admin_socket: AdminSocketPath = None,
 ) -> None:
-    """Attack the daemon with a harmless plugin, and time how it is stopped.
+    """Attack the daemon harmlessly, and time how it is stopped.
 
-    It is handed in, approved and active as plugind_drill, makes one system call that no plugin may make and changes
-    nothing, and has to end, to be quarantined and to be denied. Needs the role admin. Exit code 7 when a step did not
-    hold. The daemon cleans up also when this command is interrupted.
+    A plugin of the daemon's own, plugind_drill, is handed in, approved and active, makes one system call that no
+    plugin may make and that changes nothing, and has to end, to be quarantined and to be denied. Needs the role admin.
+    Exit code 7 when a step did not hold. The daemon cleans up also when this command is interrupted.
     """
     settings = settled(context, as_json, socket, admin_socket)
     told: list[DrillStep] = []
