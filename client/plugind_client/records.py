@@ -228,7 +228,10 @@ class PluginSource:
 
 @dataclass(frozen=True, slots=True)
 class RunningRun:
-    """A run in flight. `state` is "starting" or "running"; `started_unix_ms` counts from the epoch."""
+    """A run in flight. `state` is "starting" or "running"; `started_unix_ms` counts from the epoch.
+
+    What its instance has now is some seconds old at most; None: it is not known, as of a run that waits for a place.
+    """
 
     run_id: str
     plugin_id: str
@@ -239,6 +242,13 @@ class RunningRun:
     started_unix_ms: int
     caller_uid: int
     state: str
+    memory_bytes: int | None = None
+    cpu_ms: int | None = None
+    """Processor time of all its processes since its run began."""
+    pids: int | None = None
+    """Processes and threads."""
+    refused_calls: int | None = None
+    """System calls that the jail refused so far."""
 
 
 @dataclass(frozen=True, slots=True)

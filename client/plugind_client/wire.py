@@ -88,7 +88,12 @@ def _governance(record: common_pb2.GovernanceRecord) -> Governance:
 
 def running_runs(answer: runtime_pb2.ListRunsResponse) -> list[RunningRun]:
     """The runs in flight."""
-    return [record_of(RunningRun, run) for run in answer.runs]
+    return [_running_run(run) for run in answer.runs]
+
+
+def _running_run(run: Any) -> RunningRun:
+    measured = ("memory_bytes", "cpu_ms", "pids", "refused_calls")
+    return record_of(RunningRun, run, **{name: getattr(run, name) if run.HasField(name) else None for name in measured})
 
 
 def denial(answer: runtime_pb2.WhyResponse) -> Denial:

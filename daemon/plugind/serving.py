@@ -46,6 +46,7 @@ from plugind.profiles import builtin_digests, profiles_dir
 from plugind.registry.database import Registry
 from plugind.registry.store import Store
 from plugind.run import Runner
+from plugind.sampling import Sampling
 from plugind.sandbox import link
 from plugind.sandbox.link import Link
 from plugind.sandbox.protocol import Imported
@@ -102,6 +103,7 @@ class Front:
         self._notifier = Notifier(os.environ)
         connect = link.fixed(launcher) if launcher else link.at(prepared.config.launcher_socket)
         self._link = Link(connect, log, self._note_import)
+        self._sampling = Sampling(self._link)
         self._shelf = Shelf(path_of(prepared.config.state))
         self._notes: set[asyncio.Task[None]] = set()
         self.policy: Policy = load_policy(prepared.policy_path, prepared.profiles)
@@ -117,7 +119,7 @@ class Front:
         # An author is to see what a first run does, and not that an import before it had the version suspended.
         self._parking = Parking(*parts, at_activation=not self._prepared.config.dev)
         self._runner = Runner(*parts, self._shelf.in_force, parking=self._parking)
-        keeper = asyncio.create_task(self._parking.keep())
+        keepers = [asyncio.create_task(self._parking.keep()), asyncio.create_task(self._sampling.keep())]
         await self._open_incidents()
         server = await self._open_server()
         await self._open_metrics()
@@ -126,7 +128,8 @@ class Front:
         self._notifier.ready(f"serving, {self._prepared.mode}")
         why = await self._wait()
         self._notifier.stopping()
-        keeper.cancel()
+        for keeper in keepers:
+            keeper.cancel()
         await self._stop(why, server)
         return EXIT_LAUNCHER_GONE if why.startswith("the launcher") else 0
 
@@ -192,7 +195,7 @@ class Front:
         kill_switch = KillSwitch(self._catalog.holds.set, self._runner.flights, self._parking)
         self._metrics = Metrics()
         await server.start(
-            RuntimeService(callers, self._trail, self._runner),
+            RuntimeService(callers, self._trail, self._runner, self._sampling),
             RegistryService(callers, self._trail, self._catalog, lambda: self.policy),
             GovernanceService(
                 *(callers, self._trail, self._catalog, self._runner, kill_switch, self),

@@ -97,6 +97,10 @@ class Front:
         with proper_descriptors() as (proper, _), session_descriptors() as (of_session, _, _):
             self.send(fields, of_session if fields["op"] == "open" else proper)
 
+    def sample(self) -> None:
+        """Ask what is used."""
+        self.send(protocol.encode(protocol.Sample()))
+
     # -- what it hears
 
     def hear(self) -> protocol.Message:

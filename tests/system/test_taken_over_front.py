@@ -157,12 +157,13 @@ def test_what_is_right_in_one_place_is_wrong_in_another(front: Front) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5, 16, 17, 64, 253])
-@pytest.mark.parametrize("op", ["load", "start", "kill", "stop"])
+@pytest.mark.parametrize("op", ["load", "start", "kill", "sample", "stop"])
 def test_too_many_and_too_few_descriptors(front: Front, op: str, count: int) -> None:
     message = {
         "load": protocol.Load(DIGEST),
         "start": protocol.Start("r1", DIGEST, 2, PROFILES[2].default_limits),
         "kill": protocol.Kill("r1", "killed"),
+        "sample": protocol.Sample(),
         "stop": protocol.Stop(),
     }[op]
     if count == message.descriptors:
@@ -251,6 +252,9 @@ MALFORMED = {
     "no network": start_text().replace(b'"network":[],', b""),
     "no environment": start_text().replace(b'"environment":"",', b""),
     "a forged line of the log": start_text(run='"x\\nplugind-launcher: all is well \\u001b[2J"'),
+    "a sample of one run": b'{"op":"sample","run":"r1"}',
+    "a sample of a group": b'{"op":"sample","group":"/sys/fs/cgroup"}',
+    "its own sampled": protocol.encode(protocol.Sampled((), (), protocol.ProcessUse(1, 0, 0, 0), 0)),
     "its own ready": protocol.encode(protocol.Ready("v2", {})),
     "its own loaded": protocol.encode(protocol.Loaded(DIGEST, "")),
     "its own placed": protocol.encode(protocol.Placed("r1")),
@@ -445,6 +449,52 @@ def test_a_kill_of_what_is_not_there(front: Front) -> None:
 
 
 FLOOD = 10_000
+
+
+@attack(
+    59,
+    "what is used asked ten thousand times at once, with every place taken",
+    "one message at a time, and ten a second; a twentieth of the launcher's time",
+)
+def test_a_flood_of_questions_gets_ten_answers_a_second(front: Front) -> None:
+    """And limits are held meanwhile. Each answer has every instance, and nobody else's processes."""
+    most = PROFILES[2].instances
+    with unmoved(front), proper_descriptors("sleep") as (descriptors, _):
+        for number in range(most):
+            front.start(f"used{number}", descriptors)
+        for _ in range(most):
+            front.hear_of(protocol.Started)
+        began, answers = time.monotonic(), []
+        for _ in range(FLOOD):
+            front.sample()
+            while not front.silent():
+                answers.append(front.hear_of(protocol.Sampled))
+        took_s = time.monotonic() - began
+        answers += [front.hear_of(protocol.Sampled)]  # to what was asked last
+        assert len(answers) <= took_s / 0.1 + 2
+        for told in answers:
+            assert {use.run for use in told.instances} == {f"used{number}" for number in range(most)}
+            assert all(use.pids == 1 and use.memory_bytes > 0 and use.refused_calls == 0 for use in told.instances)
+            assert (told.parked, told.left_out, told.launcher.pid) == ((), 0, front.pid)
+        for number in range(most):
+            front.send({"op": "kill", "run": f"used{number}", "cause": "killed"})
+        for _ in range(most):
+            front.hear_of(protocol.Ended)
+        assert front.works()
+        assert front.silent()
+
+
+def test_one_that_asks_what_is_used_and_never_reads_is_left() -> None:
+    """What it is told it has to take, as all else: in the end the launcher ends, and keeps no answers for it."""
+    with taken_over() as front:
+        sleeping(front)
+        below = descendants(front.pid)
+        deadline = time.monotonic() + 10
+        with proper_descriptors() as (descriptors, _), contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while time.monotonic() < deadline:
+                front.sample()
+                front.send(start_text("0"), descriptors)
+        assert_ends_in_order(front, below)
 
 
 @attack(59, "ten thousand messages at once", "nothing blocks; the log is bounded")

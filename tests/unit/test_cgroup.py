@@ -10,7 +10,7 @@ import pytest
 
 from plugind.errors import IsolationUnavailableError
 from plugind.linux import cgroup
-from plugind.linux.cgroup import GroupLimits, GroupStats, UnifiedGroup, V1Group
+from plugind.linux.cgroup import GroupLimits, GroupStats, GroupUse, UnifiedGroup, V1Group
 
 LIMITS = GroupLimits(memory_bytes=1 << 28, pids=32, cpu_percent=150)
 V1 = ("memory", "pids", "cpu", "cpuacct")
@@ -270,6 +270,36 @@ def test_unified_stats(tmp_path) -> None:
     assert group.stats() == GroupStats(42_000, 0, 1, 5)  # memory.peak is not there before Linux 5.19
     files(tmp_path / "g", memory__peak="777\n")
     assert group.stats().memory_peak_bytes == 777
+
+
+def test_what_a_unified_group_has_now(tmp_path) -> None:
+    group = unified_group(tmp_path)
+    files(tmp_path / "g", cpu__stat="usage_usec 42\n", memory__current="4096\n", pids__current="3\n")
+    assert group.use() == GroupUse(42_000, 4096, 3)
+
+
+def test_what_a_v1_group_has_now(tmp_path) -> None:
+    group = v1_group(tmp_path)
+    files(tmp_path / "cpuacct", cpuacct__usage="123456789\n")
+    files(tmp_path / "memory", memory__usage_in_bytes="4096\n")
+    files(tmp_path / "pids", pids__current="3\n")
+    assert group.use() == GroupUse(123456789, 4096, 3)
+
+
+@pytest.mark.parametrize("text", [None, "", "much\n"])
+@pytest.mark.parametrize("which", ["memory__current", "pids__current"])
+def test_a_figure_that_cannot_be_read_is_not_told_and_the_others_are(tmp_path, which, text) -> None:
+    there = {"cpu__stat": "usage_usec 42\n", "memory__current": "4096\n", "pids__current": "3\n"}
+    del there[which]
+    group = unified_group(tmp_path)
+    files(tmp_path / "g", **there, **({} if text is None else {which: text}))
+    memory, pids = (-1, 3) if which == "memory__current" else (4096, -1)
+    assert group.use() == GroupUse(42_000, memory, pids)
+
+
+def test_nothing_can_be_read_of_a_group_that_is_gone(tmp_path) -> None:
+    group = v1_group(tmp_path)
+    assert group.use() == GroupUse(-1, -1, -1)
 
 
 def test_stats_that_are_not_there_raise(tmp_path) -> None:

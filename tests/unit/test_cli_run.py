@@ -309,14 +309,19 @@ def running(**fields):
 
 
 def test_ps_is_a_table_for_people(daemon):
-    daemon.running += [running(), running(run_id="r10", stage="durations", started_unix_ms=1 << 50, state="starting")]
+    used = {"memory_bytes": 52 << 20, "cpu_ms": 1250, "pids": 4, "refused_calls": 0}
+    daemon.running += [
+        running(**used),
+        running(run_id="r10", stage="durations", started_unix_ms=1 << 50, state="starting"),
+    ]
     done = plugindctl("ps")
     rows = [line.split() for line in done.out.splitlines()]
     assert (done.code, done.err) == (0, "")
-    assert rows[0] == ["run", "plugin", "id", "tier", "stage", "for", "uid", "state"]
+    assert rows[0] == "run plugin id tier stage for cpu memory pids refused uid state".split()
     assert rows[1][:6] == ["r9", "p", "1.0.0", "plug_1", "2", "-"]
     assert 3 <= float(rows[1][6]) < 60
-    assert rows[2] == ["r10", "p", "1.0.0", "plug_1", "2", "durations", "0.0", "s", "1000", "starting"]
+    assert rows[1][8:] == ["1.2", "s", "52.0", "MiB", "4", "0", "1000", "running"]
+    assert rows[2] == "r10 p 1.0.0 plug_1 2 durations 0.0 s - - - - 1000 starting".split()
 
 
 def test_ps_as_json(daemon):
@@ -332,6 +337,10 @@ def test_ps_as_json(daemon):
             "started_unix_ms": 5,
             "caller_uid": 1000,
             "state": "running",
+            "memory_bytes": None,
+            "cpu_ms": None,
+            "pids": None,
+            "refused_calls": None,
         }
     ]
 

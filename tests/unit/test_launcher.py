@@ -21,7 +21,7 @@ import pytest
 
 from plugind.environments.shelf import Shelf
 from plugind.errors import IsolationUnavailableError
-from plugind.linux.cgroup import GroupStats
+from plugind.linux.cgroup import GroupStats, GroupUse
 from plugind.linux.seccomp_notify import NATIVE, Call
 from plugind.model import Limits, Violation
 from plugind.profiles import load_profiles
@@ -49,6 +49,7 @@ class FakeGroup:
         self.calls = []
         self.used = GroupStats(0, 0, 0, 0)
         self.attach_error = self.stats_error = None
+        self.now = GroupUse(0, 0, 0)
         self.has_reins = False
         self.can_freeze = True
         self.go_on = threading.Event()
@@ -73,6 +74,9 @@ class FakeGroup:
         if self.stats_error:
             raise self.stats_error
         return self.used
+
+    def use(self):
+        return self.now
 
     def remove(self):
         self.calls.append("remove")
@@ -950,3 +954,45 @@ def test_an_instance_without_a_listener_does_not_count_as_begun(world) -> None:
     world.exited(exit_code=1)
     assert world.hear(protocol.Refused).step == "setup"
     assert world.notifiers[0].watched == []
+
+
+def test_what_instances_use_is_told_when_it_is_asked_for(world) -> None:
+    world.run("a")
+    world.run("b", tier=1)
+    world.base.groups["a"].now = GroupUse(7_900_000, 4096, 3)
+    world.base.groups["b"].now = GroupUse(-1, -1, -1)
+    owners = [owner for owner, _ in world.notifiers[0].watched]
+    for _ in range(5):
+        world.notifiers[0].table.count(owners[0], Call(1, NATIVE, 0), dangerous=False)
+    world.say(protocol.Sample())
+    told = world.hear(protocol.Sampled)
+    assert told.instances == (
+        protocol.InstanceUse("a", 7, 4096, 3, 5),
+        protocol.InstanceUse("b", -1, -1, -1, 0),
+    )
+    assert (told.parked, told.left_out) == ((), 0)
+    assert told.launcher.pid == os.getpid()  # here it is a thread of ours
+    assert told.launcher.memory_bytes > 1 << 20
+    assert told.launcher.open_files > 3
+
+
+def test_what_waits_is_summed_by_tier(world) -> None:
+    for run in ("p", "q"):
+        world.park(run)
+        world.order(more=1)
+        world.base.groups[run].now = GroupUse(0, 1000, 1)
+    world.say(protocol.Sample())
+    assert world.hear(protocol.Sampled).parked == (protocol.ParkedUse(2, 2, 2000),)
+
+
+def test_a_flood_of_questions_gets_one_answer_at_a_time(world) -> None:
+    began = time.monotonic()
+    for _ in range(200):
+        world.say(protocol.Sample())
+    answers = 0
+    while time.monotonic() - began < 0.5:
+        if select.select([world.front], [], [], 0.01)[0]:
+            world.hear(protocol.Sampled)
+            answers += 1
+    assert 1 <= answers <= 6  # one every 100 ms
+    assert works(world)

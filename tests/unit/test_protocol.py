@@ -10,17 +10,28 @@ from hypothesis import strategies as st
 
 from plugind.errors import InvalidRequestError
 from plugind.model import Limits
-from plugind.sandbox import protocol
+from plugind.sandbox import protocol, sampler
 
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 runs = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 numbers = st.integers(0, 2**53 - 1)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200)
+signed = st.integers(-1, 2**53 - 1)
+uses = st.builds(protocol.InstanceUse, runs, signed, signed, signed, signed)
+waiting = st.builds(protocol.ParkedUse, st.integers(0, 2), numbers, signed)
 messages = st.one_of(
     st.builds(protocol.Load, digests),
     st.builds(protocol.Start, runs, digests, numbers, st.builds(Limits, *[numbers] * 6)),
     st.builds(protocol.Kill, runs, texts),
     st.just(protocol.Stop()),
+    st.just(protocol.Sample()),
+    st.builds(
+        protocol.Sampled,
+        st.lists(uses, max_size=5).map(tuple),
+        st.lists(waiting, max_size=3).map(tuple),
+        st.builds(protocol.ProcessUse, numbers, signed, signed, signed),
+        numbers,
+    ),
     st.builds(protocol.Ready, texts, st.dictionaries(texts, texts, max_size=3)),
     st.builds(protocol.Loaded, digests, texts),
     st.builds(protocol.Placed, runs),
@@ -64,12 +75,26 @@ def test_a_changed_field_is_refused_or_still_typed(message: protocol.Message, da
         b'{"op":"kill","run":"a","cause":"' + b"x" * 5000 + b'"}',
         b'{"op":"kill","run":true,"cause":""}',
         b'{"op":"exec"}',
+        b'{"op":"sample","run":"r1"}',
+        b'{"op":"sampled","instances":[],"parked":[],"launcher":{},"left_out":0}',
+        b'{"op":"sampled","instances":[{"run":"../x","cpu_ms":0,"memory_bytes":0,"pids":0,"refused_calls":0}],"parked":[],"launcher":{"pid":1,"cpu_ms":0,"memory_bytes":0,"open_files":0},"left_out":0}',
         b" " * (protocol.MAX_MESSAGE_BYTES + 1),
     ],
 )
 def test_malformed_messages_by_example(data: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         protocol.decode(data)
+
+
+def test_a_full_sample_with_the_longest_names_and_numbers_fits() -> None:
+    most = 2**53 - 1
+    told = protocol.Sampled(
+        tuple(protocol.InstanceUse(f"{number:x<64}", most, most, most, most) for number in range(sampler.MOST)),
+        tuple(protocol.ParkedUse(tier, most, most) for tier in range(3)),
+        protocol.ProcessUse(most, most, most, most),
+        most,
+    )
+    assert protocol.decode(protocol.encode(told)) == told
 
 
 def test_too_long_is_not_sent() -> None:

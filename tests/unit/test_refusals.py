@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import threading
 
 import pyseccomp
 import pytest
@@ -57,6 +58,35 @@ def test_a_place_that_went_to_another_takes_nothing_more_from_the_first() -> Non
     assert table.of(last) == ([], 0)
     table.count(first, Call(1, NATIVE, 0), dangerous=True)
     assert table.of(last) == ([], 0)
+    table.close()
+
+
+def test_how_many_there_were_until_now() -> None:
+    table = Table()
+    owner, other = table.take(), table.take()
+    for place in range(MOST_KINDS + 3):
+        for _ in range(300):
+            table.count(owner, Call(place, NATIVE, 0), dangerous=False)
+    assert (table.so_far(owner), table.so_far(other)) == (300 * (MOST_KINDS + 3), 0)
+    table.close()
+
+
+def test_what_is_counted_meanwhile_is_not_read_in_the_middle() -> None:
+    table = Table()
+    owner = table.take()
+
+    def count() -> None:
+        for _ in range(20_000):
+            table.count(owner, Call(1, NATIVE, 0), dangerous=False)
+
+    writer = threading.Thread(target=count)
+    writer.start()
+    seen = [0]
+    while writer.is_alive():
+        if (read := table.so_far(owner)) >= 0:
+            seen.append(read)
+    assert seen == sorted(seen)
+    assert table.so_far(owner) == 20_000
     table.close()
 
 

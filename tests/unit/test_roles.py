@@ -197,7 +197,7 @@ async def attempt(method, request, context):
 
 @pytest.mark.parametrize("peer", ["", "unix:", "unix-abstract:plugind-other", "ipv4:127.0.0.1:9"])
 async def test_who_did_not_come_through_a_door_is_refused(peer):
-    made = RuntimeService(Callers(), Refusals(), Untouched())
+    made = RuntimeService(Callers(), Refusals(), Untouched(), Untouched())
     assert (
         await attempt(made.ListRuns, runtime_pb2.ListRunsRequest(), Context(peer)) is grpc.StatusCode.PERMISSION_DENIED
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from plugind_client.cli import report
+from plugind_client.cli import report, words
 from plugind_client.cli.inputs import read_input
 from plugind_client.cli.problems import CommandError, Exit, exit_of
 from plugind_client.cli.screen import note, print_json, table
@@ -81,9 +81,9 @@ def ps(
     socket: SocketPath = None,
     admin_socket: AdminSocketPath = None,
 ) -> None:
-    """List the runs in flight.
+    """List the runs in flight, and what they use now.
 
-    Your own; as an operator, with --admin-socket, all.
+    Your own; as an operator, with --admin-socket, all. What is not known is "-".
     """
     settings = settled(context, as_json, socket, admin_socket)
     with settings.either_client() as client:
@@ -102,13 +102,17 @@ def ps(
             run.plugin_id,
             str(run.tier),
             run.stage or "-",
-            f"{max(0.0, now_ms - run.started_unix_ms) / 1000:.1f} s",
+            words.seconds(now_ms - run.started_unix_ms),
+            words.seconds(run.cpu_ms),
+            words.size(run.memory_bytes),
+            words.count(run.pids),
+            words.count(run.refused_calls),
             str(run.caller_uid),
             run.state,
         )
         for run in runs
     ]
-    table(("run", "plugin", "id", "tier", "stage", "for", "uid", "state"), rows)
+    table(("run", "plugin", "id", "tier", "stage", "for", "cpu", "memory", "pids", "refused", "uid", "state"), rows)
 
 
 def cancel(

@@ -59,6 +59,27 @@ def person(uid: int) -> str:
         return str(uid)
 
 
+_UNITS = ("B", "KiB", "MiB", "GiB")
+
+
+def size(size_bytes: int | None) -> str:
+    """So many bytes in the unit that fits; "-" where it is not known."""
+    if size_bytes is None:
+        return "-"
+    power = min(max(size_bytes.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
+    return f"{size_bytes / 1024**power:.{1 if power else 0}f} {_UNITS[power]}"
+
+
+def count(number: int | None) -> str:
+    """A number, or "-" where it is not known."""
+    return "-" if number is None else str(number)
+
+
+def seconds(milliseconds: float | None) -> str:
+    """So many seconds, to the tenth; "-" where it is not known."""
+    return "-" if milliseconds is None else f"{max(0.0, milliseconds) / 1000:.1f} s"
+
+
 def permissions(items: Iterable[Permission]) -> str:
     """Each kind with its entry."""
     return "; ".join(f"{item.kind} {item.entry_json}" for item in items) or "no permissions"

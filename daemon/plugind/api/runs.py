@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Final
 
 from plugind import batch
+from plugind.admission import InFlight
 from plugind.answers import Governance, RunAnswer, RunRequest
 from plugind.api import batches
 from plugind.api.calls import PLAN_ID, RUN_ID, STAGE, matching, plugin_name, version_text
 from plugind.api.messages import printable, reason_message
 from plugind.errors import InvalidRequestError
 from plugind.model import SENSITIVITIES, Caller
+from plugind.sandbox.protocol import InstanceUse
 from plugind_proto.v1 import common_pb2, governance_pb2, runtime_pb2
 
 MOST_TIMEOUT_MS: Final = 24 * 3600 * 1000
@@ -114,6 +116,27 @@ def answer_message(answer: RunAnswer) -> runtime_pb2.RunResponse:
             )
         )
     return response
+
+
+def running_message(run: InFlight, use: InstanceUse | None) -> runtime_pb2.RunningRun:
+    """A run in flight. `use`: what its instance has now; what is not known is absent."""
+    told = {
+        name: value
+        for name in ("memory_bytes", "cpu_ms", "pids", "refused_calls")
+        if use is not None and (value := getattr(use, name)) >= 0
+    }
+    return runtime_pb2.RunningRun(
+        run_id=run.run_id,
+        plugin_id=run.plugin_id,
+        plugin=run.plugin,
+        version=run.version,
+        tier=max(run.tier, 0),
+        stage=run.stage,
+        started_unix_ms=run.started_unix_ms,
+        caller_uid=run.caller.uid,
+        state="running" if run.running else "starting",
+        **told,
+    )
 
 
 def governance_message(governance: Governance) -> common_pb2.GovernanceRecord:

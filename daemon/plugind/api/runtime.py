@@ -20,12 +20,20 @@ from plugind.api.calls import RUN_ID, Refusals, admitted, call, call_until, dead
 from plugind.api.errors import Context, abort
 from plugind.api.messages import reason_message
 from plugind.api.roles import Role
-from plugind.api.runs import answer_message, governance_message, map_request, run_request, session_request
+from plugind.api.runs import (
+    answer_message,
+    governance_message,
+    map_request,
+    run_request,
+    running_message,
+    session_request,
+)
 from plugind.config import log
 from plugind.errors import InvalidRequestError, NotFoundError, PlugindError
 from plugind.model import Caller
 from plugind.repeats import Repeats
 from plugind.run import Runner
+from plugind.sampling import Sampling
 from plugind.session import Conversation
 from plugind_proto.v1 import runtime_pb2, runtime_pb2_grpc
 
@@ -41,10 +49,11 @@ _Responses = AsyncIterator[runtime_pb2.SessionResponse]
 class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
     """Open to every caller; what is somebody else's only to operators."""
 
-    def __init__(self, callers: Callers, refusals: Refusals, runner: Runner) -> None:
+    def __init__(self, callers: Callers, refusals: Refusals, runner: Runner, sampling: Sampling) -> None:
         self.callers = callers
         self.refusals = refusals
         self._runner = runner
+        self._sampling = sampling
         self._repeats = Repeats(runner)
         self._streams = Streams()
 
@@ -107,23 +116,11 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
     async def ListRuns(  # noqa: N802
         self, request: runtime_pb2.ListRunsRequest, caller: Caller
     ) -> runtime_pb2.ListRunsResponse:
-        """The runs in flight."""
+        """The runs in flight, and what they use."""
         del request
-        runs = [
-            runtime_pb2.RunningRun(
-                run_id=run.run_id,
-                plugin_id=run.plugin_id,
-                plugin=run.plugin,
-                version=run.version,
-                tier=max(run.tier, 0),
-                stage=run.stage,
-                started_unix_ms=run.started_unix_ms,
-                caller_uid=run.caller.uid,
-                state="running" if run.running else "starting",
-            )
-            for run in self._runner.flights.visible(self._scope(caller))
-        ]
-        return runtime_pb2.ListRunsResponse(runs=runs)
+        uses = await self._sampling.fresh() if self._runner.flights.visible(self._scope(caller)) else {}
+        runs = self._runner.flights.visible(self._scope(caller))
+        return runtime_pb2.ListRunsResponse(runs=[running_message(run, uses.get(run.run_id)) for run in runs])
 
     @call(Role.CALLER)
     async def Why(self, request: runtime_pb2.WhyRequest, caller: Caller) -> runtime_pb2.WhyResponse:  # noqa: N802

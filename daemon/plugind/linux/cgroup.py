@@ -51,6 +51,15 @@ class GroupStats:
     pids_refused: int
 
 
+@dataclass(frozen=True, slots=True)
+class GroupUse:
+    """What a group has at this moment: processor time so far, memory, processes and threads. -1: it cannot be read."""
+
+    cpu_ns: int
+    memory_bytes: int
+    pids: int
+
+
 class Group:
     """The directories of one group, one per hierarchy, by the hierarchy's name.
 
@@ -128,6 +137,19 @@ class Group:
         """How many processes and threads there are, also below. Raises OSError."""
         return int(cgroupfs.read(f"{self._folders.get('pids', self._places[0])}/pids.current"))
 
+    def use(self) -> GroupUse:
+        """What it has now."""
+        memory = lambda: int(cgroupfs.read(self._memory_file()))  # noqa: E731
+        return GroupUse(cgroupfs.figure(self._cpu_ns), cgroupfs.figure(memory), cgroupfs.figure(self.tasks))
+
+    def _cpu_ns(self) -> int:
+        """Processor time of all its processes. Raises OSError, ValueError."""
+        return cgroupfs.usage_ns(self._look("unified", "cpu.stat"))
+
+    def _memory_file(self) -> str:
+        """The file that says how much memory it has."""
+        raise NotImplementedError
+
     def remove(self) -> None:
         """Remove the group, which has no living process. Raises OSError when it stays busy for two seconds."""
         while self._open:
@@ -176,16 +198,18 @@ class V1Group(Group):
 
     def stats(self) -> GroupStats:
         """See Group."""
-        if "cpuacct" in self._folders:
-            cpu_ns = int(self._look("cpuacct", "cpuacct.usage"))
-        else:
-            cpu_ns = cgroupfs.usage_ns(self._look("unified", "cpu.stat"))
         return GroupStats(
-            cpu_ns=cpu_ns,
+            cpu_ns=self._cpu_ns(),
             memory_peak_bytes=int(self._look("memory", "memory.max_usage_in_bytes")),
             oom_kills=cgroupfs.field(self._look("memory", "memory.oom_control"), "oom_kill"),
             pids_refused=cgroupfs.field(self._look("pids", "pids.events"), "max"),
         )
+
+    def _cpu_ns(self) -> int:
+        return int(self._look("cpuacct", "cpuacct.usage")) if "cpuacct" in self._folders else super()._cpu_ns()
+
+    def _memory_file(self) -> str:
+        return f"{self._folders['memory']}/memory.usage_in_bytes"
 
 
 class UnifiedGroup(Group):
@@ -207,11 +231,14 @@ class UnifiedGroup(Group):
         with contextlib.suppress(FileNotFoundError):  # it is there since Linux 5.19
             peak = self._look("unified", "memory.peak")
         return GroupStats(
-            cpu_ns=cgroupfs.usage_ns(self._look("unified", "cpu.stat")),
+            cpu_ns=self._cpu_ns(),
             memory_peak_bytes=int(peak),
             oom_kills=cgroupfs.field(self._look("unified", "memory.events"), "oom_kill"),
             pids_refused=cgroupfs.field(self._look("unified", "pids.events"), "max"),
         )
+
+    def _memory_file(self) -> str:
+        return f"{self._folders['unified']}/memory.current"
 
     def child(self, name: str) -> Group:
         """See Group; a parent has to hand its controllers down first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 REMOVE_TIMEOUT_S = 2.0
@@ -66,6 +67,14 @@ def field(text: str, name: str) -> int:
     """The number in the line that begins with that word; 0 where there is none."""
     _, found, rest = f"\n{text}".partition(f"\n{name} ")
     return int(rest.partition("\n")[0]) if found else 0
+
+
+def figure(read: Callable[[], int]) -> int:
+    """What is read, or -1: a figure that cannot be read is not told, and never guessed."""
+    try:
+        return read()
+    except (OSError, ValueError):
+        return -1
 
 
 def usage_ns(text: str) -> int:

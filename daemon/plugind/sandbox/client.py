@@ -6,14 +6,16 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Protocol
 
 from plugind.errors import InvalidRequestError, IsolationUnavailableError, LauncherGoneError
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.frames import Frames
 from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.protocol import InstanceUse
 from plugind.sandbox.running import HANG_UP_S, InstanceRequest, InstanceResult, Running
+from plugind.sandbox.samples import MOST_AGE_S, Samples
 
 READY_TIMEOUT_S = 60.0
 RECENT_S = 1.0
@@ -42,6 +44,7 @@ class LauncherClient:
         """The same by the names that the launcher knows them by."""
         self._kill_descriptor = -1
         self._sending = asyncio.Lock()
+        self.samples = Samples(lambda message: self._send(message, []))
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> protocol.Ready:
@@ -91,6 +94,16 @@ class LauncherClient:
         """How many runs there are that began within the last RECENT_S; what imports ahead is none."""
         since = time.monotonic() - RECENT_S
         return sum(run.request.mode != "import" and run.began_s > since for run in self._runs.values())
+
+    def has_long(self) -> bool:
+        """Whether there is a run that began before that."""
+        since = time.monotonic() - RECENT_S
+        return any(run.request.mode != "import" and run.began_s <= since for run in self._runs.values())
+
+    def uses(self) -> Mapping[str, InstanceUse]:
+        """What runs use, as it was told last, by the names that they have here. Old news is left out."""
+        since = time.monotonic() - MOST_AGE_S
+        return {name: run.use for name, run in self._runs.items() if run.use and run.sampled_s > since}
 
     def is_parked(self, name: str) -> bool:
         """Whether an instance of that name waits for its run."""
@@ -270,6 +283,8 @@ class LauncherClient:
                 self._loaded(message)
             case protocol.Imported():
                 self._imported(message)
+            case protocol.Sampled():
+                self._sampled(message)
             case protocol.Placed() | protocol.Parked() | protocol.Started() | protocol.Refused() | protocol.Ended():
                 if run := self._named.get(message.run):
                     self._hear_of(run, message, descriptors)
@@ -294,6 +309,13 @@ class LauncherClient:
                 if run.parked is not None:
                     self._forget(run)  # it waited, and nobody waits for it
 
+    def _sampled(self, message: protocol.Sampled) -> None:
+        for use in message.instances:
+            if run := self._named.get(use.run):
+                run.note_use(use)
+        if self.samples.heard(message):
+            self._send_now(protocol.Sample())
+
     def _loaded(self, message: protocol.Loaded) -> None:
         pending = self._loads.get(message.digest)
         if pending is None:
@@ -313,6 +335,7 @@ class LauncherClient:
             os.close(self._kill_descriptor)
             self._kill_descriptor = -1
         error = LauncherGoneError(f"the launcher is gone: {why}")
+        self.samples.fail(error)
         pending: list[asyncio.Future[Any]] = [self._ready, *self._loads.values()]
         for future in [*pending, *(run.ended for run in self._runs.values())]:
             if not future.done():

@@ -28,6 +28,7 @@ from plugind.sandbox.loop import Loop
 from plugind.sandbox.network.networks import Means, Networks, with_network
 from plugind.sandbox.preparing import Preparing
 from plugind.sandbox.queue import StartQueue, kind_of
+from plugind.sandbox.sampler import Sampler
 from plugind.sandbox.starter import Build, Starter
 from plugind.sandbox.supervisor import FOREVER_NS, Instance
 from plugind.sandbox.templates import Templates
@@ -69,6 +70,7 @@ class Launcher:
         self._waiting = StartQueue()
         self._complaints = Complaints(log)
         self._loop = Loop()
+        self._sampler = Sampler(self._instances, tries, self._tell)
         self._hearing = Hearing(self._loop, profiles, templates, tries, self._instances, self._tell)
         self._networks = Networks(self._loop, profiles, means, self._init_of, self._lose_networks)
         self._starter = Starter(base, templates, code, build, tries, self._instances, self._hearing, self._networks)
@@ -114,12 +116,14 @@ class Launcher:
         self._check_latch()
         self._check_limits()
         self._check_templates()
+        self._sampler.answer()
         if self._waiting:
             self._start_waiting()
 
     def _patience_s(self) -> float | None:
         soonest = min((instance.next_check_ns for instance in self._instances.all()), default=FOREVER_NS)
         soonest = min(soonest, self._templates.next_check_ns(), self._networks.next_check_ns())
+        soonest = min(soonest, self._sampler.next_check_ns())
         return None if soonest == FOREVER_NS else max(0.0, (soonest - time.monotonic_ns()) / 10**9)
 
     def _check_latch(self) -> None:
@@ -294,6 +298,8 @@ class Launcher:
                 self._try(self._take, message, descriptors)
             case protocol.Kill():
                 self._kill(message)
+            case protocol.Sample():
+                self._sampler.ask()
             case protocol.Stop():
                 self._loop.stopping = True
             case _:

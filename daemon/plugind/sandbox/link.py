@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
 from plugind.errors import IsolationUnavailableError, LauncherGoneError
 from plugind.sandbox.client import LauncherClient, Talk
-from plugind.sandbox.protocol import Imported, Ready
+from plugind.sandbox.protocol import Imported, InstanceUse, ParkedUse, ProcessUse, Ready
 from plugind.sandbox.running import InstanceRequest, InstanceResult
 
 RETRY_S: Final = 0.2
@@ -142,6 +142,30 @@ class Link:
     def is_gone(self, run: str) -> bool:
         """Whether no process of a run is left."""
         return self._client is None or self._client.is_gone(run)
+
+    # -- what is used now (plugind.sampling)
+
+    async def sample(self) -> None:
+        """See Samples. Raises IsolationUnavailableError, LauncherGoneError."""
+        await self._there().samples.ask()
+
+    def has_long(self) -> bool:
+        """Whether there is a run that did not begin of late."""
+        return self._client is not None and self._client.has_long()
+
+    def uses(self) -> Mapping[str, InstanceUse]:
+        """What runs used at the last sample."""
+        return self._client.uses() if self._client is not None else {}
+
+    @property
+    def parked(self) -> tuple[ParkedUse, ...]:
+        """What instances that wait used at the last sample."""
+        return self._client.samples.parked if self._client is not None else ()
+
+    @property
+    def launcher(self) -> ProcessUse | None:
+        """What the launcher used at the last sample."""
+        return self._client.samples.launcher if self._client is not None else None
 
     def _there(self) -> LauncherClient:
         if self._client is None or self._client.gone.done():

@@ -1,8 +1,8 @@
 """What the front and the launcher say to each other: one JSON object per SOCK_SEQPACKET message, size-checked.
 
 Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors), Open (with five), Park (with
-three), Use (with four), Kill, Stop.
-Launcher to front: Ready, Loaded, Imported, Placed, Parked, Started, Ended, Refused.
+three), Use (with four), Kill, Sample, Stop.
+Launcher to front: Ready, Loaded, Imported, Placed, Parked, Started, Ended, Refused, Sampled.
 The launcher trusts none of it: every field is checked here when it is parsed, and against profiles later.
 """
 
@@ -91,6 +91,14 @@ class Kill:
     descriptors: ClassVar[int] = 0
     run: str
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Tell what instances use now. Answered with one Sampled, however often it was asked meanwhile (sampler.py)."""
+
+    op: ClassVar[str] = "sample"
+    descriptors: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +214,58 @@ class Ended:
     network: NetworkUse = field(default_factory=NetworkUse)
 
 
-ToLauncher = Load | Start | Open | Park | Use | Kill | Stop
+@dataclass(frozen=True, slots=True)
+class InstanceUse:
+    """What one run's instance has now. -1: it cannot be read."""
+
+    run: str
+    cpu_ms: int
+    """Processor time of all its processes since its run began."""
+    memory_bytes: int
+    """What is charged to its group: with the files of its scratch, and without what it shares with its template."""
+    pids: int
+    """Processes and threads."""
+    refused_calls: int
+    """System calls that were refused so far; one that is refused just now may be missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedUse:
+    """What the instances of a tier have together that import ahead, or wait for a run. -1: one cannot be read."""
+
+    tier: int
+    instances: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUse:
+    """What one process of the daemon itself has now. -1: it cannot be read."""
+
+    pid: int
+    cpu_ms: int
+    memory_bytes: int
+    open_files: int
+    """Descriptors of any kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What is used now by instances of runs. Whoever asks until `left_out` is 0 has been told of each once."""
+
+    op: ClassVar[str] = "sampled"
+    descriptors: ClassVar[int] = 0
+    instances: tuple[InstanceUse, ...]
+    parked: tuple[ParkedUse, ...]
+    """Of the tiers that have some."""
+    launcher: ProcessUse
+    left_out: int
+    """Instances that the next one tells of."""
+
+
+ToLauncher = Load | Start | Open | Park | Use | Kill | Sample | Stop
 OfARun = Placed | Parked | Started | Refused | Ended
-ToFront = Ready | Loaded | Imported | OfARun
+ToFront = Ready | Loaded | Imported | OfARun | Sampled
 Message = ToLauncher | ToFront
 _KINDS: dict[str, type[Message]] = {
     kind.op: kind
@@ -219,6 +276,7 @@ _KINDS: dict[str, type[Message]] = {
         Park,
         Use,
         Kill,
+        Sample,
         Stop,
         Ready,
         Loaded,
@@ -228,6 +286,7 @@ _KINDS: dict[str, type[Message]] = {
         Started,
         Refused,
         Ended,
+        Sampled,
     )
 }
 
@@ -260,19 +319,25 @@ def _fields(kind: type[Any]) -> dict[str, Any]:
 
 
 _FIELDS: dict[type[Any], dict[str, Any]] = {
-    kind: _fields(kind) for kind in (*_KINDS.values(), Limits, NetworkUse, Violation, Wanted)
+    kind: _fields(kind)
+    for kind in (*_KINDS.values(), Limits, NetworkUse, Violation, Wanted, InstanceUse, ParkedUse, ProcessUse)
 }
 """Name → type of what each kind carries. To find it out for a message takes longer than all the rest."""
 
 
 _encoder = json.JSONEncoder(separators=(",", ":"))
-_OBJECTS = (Limits, NetworkUse)
-_LISTS: dict[Any, type[Any]] = {tuple[Violation, ...]: Violation, tuple[Wanted, ...]: Wanted}
+_OBJECTS = (Limits, NetworkUse, ProcessUse)
+_LISTS: dict[Any, type[Any]] = {
+    tuple[Violation, ...]: Violation,
+    tuple[Wanted, ...]: Wanted,
+    tuple[InstanceUse, ...]: InstanceUse,
+    tuple[ParkedUse, ...]: ParkedUse,
+}
 _TEXTS = dict[str, str]
 
 
 def _plain(message: Any) -> dict[str, Any]:
-    # Not dataclasses.asdict, which copies whatever it meets: what messages carry is flat but for these two.
+    # Not dataclasses.asdict, which copies whatever it meets: what messages carry is flat but for these.
     fields = {name: getattr(message, name) for name in _FIELDS[type(message)]}
     for name, hint in _FIELDS[type(message)].items():
         if hint in _OBJECTS:

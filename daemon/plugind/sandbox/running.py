@@ -100,6 +100,13 @@ class Running:
         self.began_s = time.monotonic()
         self._reins = parked.give_reins() if parked else None
         self._cause = ""
+        self.use: protocol.InstanceUse | None = None
+        """What it used when that was told last, which was at sampled_s (time.monotonic())."""
+        self.sampled_s = 0.0
+
+    def note_use(self, use: protocol.InstanceUse) -> None:
+        """What it uses now."""
+        self.use, self.sampled_s = use, time.monotonic()
 
     def begin(self) -> None:
         """Plugin code runs from here on."""

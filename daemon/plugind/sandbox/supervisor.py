@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from plugind.linux.cgroup import GroupStats
+from plugind.linux.cgroup import GroupStats, GroupUse
 from plugind.model import Limits, Violation
 from plugind.sandbox import channel
 from plugind.sandbox.protocol import Ended, Parked
@@ -54,6 +54,10 @@ class InstanceGroup(Protocol):
 
     def stats(self) -> GroupStats:
         """What they have used and refused so far."""
+        ...
+
+    def use(self) -> GroupUse:
+        """What they have now."""
         ...
 
     def remove(self) -> None:

@@ -38,6 +38,10 @@ class Tries:
         found, others = self._table.of(owner)
         return refusals.violations(found, others, self._rules), any(each.dangerous for each in found)
 
+    def so_far(self, owner: int) -> int:
+        """How many calls an instance was refused until now."""
+        return self._table.so_far(owner)
+
     def end(self) -> None:
         """End the notifier. Raises OSError."""
         if self._notifier is not None:
