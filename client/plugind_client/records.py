@@ -249,6 +249,8 @@ class RunningRun:
     """Processes and threads."""
     refused_calls: int | None = None
     """System calls that the jail refused so far."""
+    sampled_unix_ms: int = 0
+    """When that was so; 0: it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

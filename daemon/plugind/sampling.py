@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from plugind.errors import IsolationUnavailableError, LauncherGoneError
-from plugind.sandbox.protocol import InstanceUse, ParkedUse, ProcessUse
+from plugind.sandbox.protocol import ParkedUse, ProcessUse
+from plugind.sandbox.samples import Seen
 
 EVERY_S: Final = 1.0
 PATIENCE_S: Final = 0.3
@@ -31,7 +32,7 @@ class Source(Protocol):
         """Whether a run is longer than a second."""
         ...
 
-    def uses(self) -> Mapping[str, InstanceUse]:
+    def uses(self) -> Mapping[str, Seen]:
         """What it said last of each run, by its id; what is too old is left out."""
         ...
 
@@ -64,7 +65,7 @@ class Sampling:
         self._asked_at = -math.inf
         self._asking: asyncio.Task[None] | None = None
 
-    async def fresh(self) -> Mapping[str, InstanceUse]:
+    async def fresh(self) -> Mapping[str, Seen]:
         """What runs use, by their ids, about a second old at most where the launcher answers in time."""
         now = self._clock()
         if now - self._asked_at >= self._every_s and (self._asking is None or self._asking.done()):
@@ -82,7 +83,7 @@ class Sampling:
             if self._source.has_long():
                 await self.fresh()
 
-    def last(self) -> Mapping[str, InstanceUse]:
+    def last(self) -> Mapping[str, Seen]:
         """The same without asking."""
         return self._source.uses()
 

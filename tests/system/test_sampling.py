@@ -50,7 +50,7 @@ async def running(box: Jail, code: str, name: str):
 
 async def sample(box: Jail, name: str) -> InstanceUse:
     await box.client.samples.ask()
-    return box.client.uses()[name]
+    return box.client.uses()[name].use
 
 
 def of_processes(box: Jail) -> tuple[int, float, int]:

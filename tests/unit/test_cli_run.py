@@ -341,6 +341,7 @@ def test_ps_as_json(daemon):
             "cpu_ms": None,
             "pids": None,
             "refused_calls": None,
+            "sampled_unix_ms": 0,
         }
     ]
 

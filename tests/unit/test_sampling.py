@@ -13,7 +13,7 @@ from plugind.errors import LauncherGoneError
 from plugind.model import Caller
 from plugind.sampling import EVERY_S, Sampling
 from plugind.sandbox.protocol import InstanceUse, ProcessUse, Sample, Sampled
-from plugind.sandbox.samples import Samples
+from plugind.sandbox.samples import Samples, Seen
 
 OWN = ProcessUse(7, 1, 2, 3)
 
@@ -40,7 +40,7 @@ class FakeSource:
         return self.long
 
     def uses(self):
-        return {"r1": InstanceUse("r1", self.asked, 0, 0, 0)}
+        return {"r1": Seen(InstanceUse("r1", self.asked, 0, 0, 0))}
 
 
 class Clock:
@@ -56,7 +56,7 @@ async def test_many_lookers_ask_once_a_second() -> None:
     made = Sampling(source, clock)
     for _ in range(3):
         told = await asyncio.gather(*(made.fresh() for _ in range(20)))
-        assert all(each["r1"].cpu_ms == source.asked for each in told)
+        assert all(each["r1"].use.cpu_ms == source.asked for each in told)
         clock.now += EVERY_S / 2
     assert source.asked == 2
 
@@ -154,7 +154,8 @@ def test_what_is_not_known_is_absent() -> None:
     run = InFlight("r1", Caller(1000, 1000, 1), "", 5)
     nothing = running_message(run, None)
     assert not any(nothing.HasField(name) for name in ("memory_bytes", "cpu_ms", "pids", "refused_calls"))
-    some = running_message(run, InstanceUse("x", -1, 4096, 0, 0))
+    some = running_message(run, Seen(InstanceUse("x", -1, 4096, 0, 0), at_unix_ms=9))
     assert not some.HasField("cpu_ms")
+    assert (nothing.sampled_unix_ms, some.sampled_unix_ms) == (0, 9)
     assert (some.memory_bytes, some.pids, some.refused_calls) == (4096, 0, 0)
     assert all(some.HasField(name) for name in ("memory_bytes", "pids", "refused_calls"))

@@ -13,7 +13,7 @@ from plugind.api.calls import PLAN_ID, RUN_ID, STAGE, matching, plugin_name, ver
 from plugind.api.messages import printable, reason_message
 from plugind.errors import InvalidRequestError
 from plugind.model import SENSITIVITIES, Caller
-from plugind.sandbox.protocol import InstanceUse
+from plugind.sandbox.samples import Seen
 from plugind_proto.v1 import common_pb2, governance_pb2, runtime_pb2
 
 MOST_TIMEOUT_MS: Final = 24 * 3600 * 1000
@@ -118,12 +118,12 @@ def answer_message(answer: RunAnswer) -> runtime_pb2.RunResponse:
     return response
 
 
-def running_message(run: InFlight, use: InstanceUse | None) -> runtime_pb2.RunningRun:
-    """A run in flight. `use`: what its instance has now; what is not known is absent."""
+def running_message(run: InFlight, seen: Seen | None) -> runtime_pb2.RunningRun:
+    """A run in flight. `seen`: what its instance has; what is not known is absent."""
     told = {
         name: value
         for name in ("memory_bytes", "cpu_ms", "pids", "refused_calls")
-        if use is not None and (value := getattr(use, name)) >= 0
+        if seen is not None and (value := getattr(seen.use, name)) >= 0
     }
     return runtime_pb2.RunningRun(
         run_id=run.run_id,
@@ -135,6 +135,7 @@ def running_message(run: InFlight, use: InstanceUse | None) -> runtime_pb2.Runni
         started_unix_ms=run.started_unix_ms,
         caller_uid=run.caller.uid,
         state="running" if run.running else "starting",
+        sampled_unix_ms=seen.at_unix_ms if seen else 0,
         **told,
     )
 

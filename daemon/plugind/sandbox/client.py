@@ -13,9 +13,8 @@ from plugind.errors import InvalidRequestError, IsolationUnavailableError, Launc
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.frames import Frames
 from plugind.sandbox.pipes import sealed_memfd
-from plugind.sandbox.protocol import InstanceUse
 from plugind.sandbox.running import HANG_UP_S, InstanceRequest, InstanceResult, Running
-from plugind.sandbox.samples import MOST_AGE_S, Samples
+from plugind.sandbox.samples import MOST_AGE_S, Samples, Seen
 
 READY_TIMEOUT_S = 60.0
 RECENT_S = 1.0
@@ -100,10 +99,10 @@ class LauncherClient:
         since = time.monotonic() - RECENT_S
         return any(run.request.mode != "import" and run.began_s <= since for run in self._runs.values())
 
-    def uses(self) -> Mapping[str, InstanceUse]:
+    def uses(self) -> Mapping[str, Seen]:
         """What runs use, as it was told last, by the names that they have here. Old news is left out."""
         since = time.monotonic() - MOST_AGE_S
-        return {name: run.use for name, run in self._runs.items() if run.use and run.sampled_s > since}
+        return {name: run.seen for name, run in self._runs.items() if run.seen and run.seen.at_s > since}
 
     def is_parked(self, name: str) -> bool:
         """Whether an instance of that name waits for its run."""
@@ -312,7 +311,7 @@ class LauncherClient:
     def _sampled(self, message: protocol.Sampled) -> None:
         for use in message.instances:
             if run := self._named.get(use.run):
-                run.note_use(use)
+                run.seen = Seen(use)
         if self.samples.heard(message):
             self._send_now(protocol.Sample())
 

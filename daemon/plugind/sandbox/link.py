@@ -14,8 +14,9 @@ from typing import Final
 
 from plugind.errors import IsolationUnavailableError, LauncherGoneError
 from plugind.sandbox.client import LauncherClient, Talk
-from plugind.sandbox.protocol import Imported, InstanceUse, ParkedUse, ProcessUse, Ready
+from plugind.sandbox.protocol import Imported, ParkedUse, ProcessUse, Ready
 from plugind.sandbox.running import InstanceRequest, InstanceResult
+from plugind.sandbox.samples import Seen
 
 RETRY_S: Final = 0.2
 """Until the first new attempt, and twice as long until each further one, up to:"""
@@ -153,7 +154,7 @@ class Link:
         """Whether there is a run that did not begin of late."""
         return self._client is not None and self._client.has_long()
 
-    def uses(self) -> Mapping[str, InstanceUse]:
+    def uses(self) -> Mapping[str, Seen]:
         """What runs used at the last sample."""
         return self._client.uses() if self._client is not None else {}
 

@@ -20,6 +20,7 @@ from plugind.sandbox.frames import Frames
 from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES
 from plugind.sandbox.outcome import Verdict, judge, judge_import, judge_session
 from plugind.sandbox.pipes import Capture, sealed_memfd
+from plugind.sandbox.samples import Seen
 
 HANG_UP_S = 2.0
 """So long an instance may go on when its session is over."""
@@ -100,13 +101,8 @@ class Running:
         self.began_s = time.monotonic()
         self._reins = parked.give_reins() if parked else None
         self._cause = ""
-        self.use: protocol.InstanceUse | None = None
-        """What it used when that was told last, which was at sampled_s (time.monotonic())."""
-        self.sampled_s = 0.0
-
-    def note_use(self, use: protocol.InstanceUse) -> None:
-        """What it uses now."""
-        self.use, self.sampled_s = use, time.monotonic()
+        self.seen: Seen | None = None
+        """What it used when that was told last."""
 
     def begin(self) -> None:
         """Plugin code runs from here on."""

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from plugind.errors import LauncherGoneError
-from plugind.sandbox.protocol import ParkedUse, ProcessUse, Sample, Sampled
+from plugind.sandbox.protocol import InstanceUse, ParkedUse, ProcessUse, Sample, Sampled
 
 MOST_AGE_S: Final = 5.0
 """A figure that is older is not told any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an instance used, and when that was heard: by the clock of the day, and by one that never jumps."""
+
+    use: InstanceUse
+    at_unix_ms: int = field(default_factory=lambda: time.time_ns() // 10**6)
+    at_s: float = field(default_factory=time.monotonic)
 
 
 class Samples:
