@@ -31,6 +31,7 @@ from plugind_client.cli import (
 )
 from plugind_client.cli.problems import CommandError, Exit, explained, tell
 from plugind_client.cli.settings import AdminSocketPath, JsonFlag, Settings, SocketPath, examples, settled
+from plugind_client.cli.top import command as top
 from plugind_client.errors import PlugindError
 
 EXIT_CODES = """\b
@@ -122,7 +123,7 @@ def main_options(
 # In the order of the help: an author's way, running, what there is, decisions, and the machine.
 for module in (
     *(authoring, signing, trying, running, gate, catalogue, holding, incident, condition, metrics, policy, audit),
-    *(doctor, jail, drill, environment),
+    *(doctor, jail, drill, environment, top),
 ):
     module.register(app)
 
