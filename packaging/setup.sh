@@ -64,6 +64,10 @@ check_system() {
         optional="$optional systemd-container"
         say "missing: systemd-container (\`make test-systemd\` boots a container with it)"
     fi
+    if ! command -v tmux >/dev/null; then
+        optional="$optional tmux"
+        say "missing: tmux (\`make test\` looks at \`plugindctl top\` in a terminal of it)"
+    fi
     check_vm
 }
 

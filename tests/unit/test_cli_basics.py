@@ -10,7 +10,7 @@ import pytest
 from plugind_client import cli
 from tests.support.fake_daemon import FakeDaemon, plugindctl, plugindctl_process
 
-RUNNING = "new build try run list show ps cancel doctor jail history status why sign".split()
+RUNNING = "new build try run list show ps top cancel doctor jail history status why sign".split()
 ADMINISTRATION = "submit approve reject activate rollback suspend resume kill metrics drill".split()
 COMMANDS = RUNNING + ADMINISTRATION
 GROUPS = "keys policy audit environment incident".split()
