@@ -33,7 +33,7 @@ def top(
     socket: SocketPath = None,
     admin_socket: AdminSocketPath = None,
 ) -> None:
-    """Watch what runs, who waits, how fast, what was refused and what is held; stop it with a key.
+    """Watch what runs, waits and is held, and stop it with a key.
 
     ? shows the keys. Needs the role operator for what others run and for stopping it; with less it shows what it may.
     --once looks twice, an interval apart, so that there are speeds.
