@@ -43,7 +43,7 @@ def test_help_of_each_command_has_examples_of_it_and_the_options_of_all(command)
     assert [line for line in lines if not line.startswith(f"plugindctl {command}")] == []
     assert "--json" in done.out
     assert "--socket PATH" in done.out
-    assert ("--admin-socket PATH" in done.out) is (command in (*ADMINISTRATION, "ps", "cancel"))
+    assert ("--admin-socket PATH" in done.out) is (command in (*ADMINISTRATION, "ps", "cancel", "top"))
     assert plugindctl(command, "-h") == done
 
 
