@@ -44,6 +44,7 @@ _KEYS: Final[Mapping[str, type]] = {
     "policy": str,
     "trust": str,
     "connections_per_uid": int,
+    "monitor": str,
     "nameservers": str,
     "network_range": str,
     "metrics": str,
@@ -93,6 +94,8 @@ class ServeConfig:
     """Whom the names are asked for that plugins may talk to; none: those of /etc/resolv.conf."""
     network_range: str
     """IPv4 range, CIDR, whose addresses stand for instances with a network, within this machine alone."""
+    monitor: str
+    """ "observe": what the monitor finds is reported, and nothing comes of it; empty: what the profiles say."""
     metrics: Path | Loopback | None
     """Where metrics can be read: a Unix socket or loopback; None: nowhere but through the API."""
 
@@ -122,6 +125,7 @@ def load(flags: Flags, environment: Mapping[str, str]) -> ServeConfig:
         connections_per_uid=connections,
         nameservers=_nameservers(stored.get("nameservers", "")),
         network_range=_range(stored.get("network_range", DEFAULT_NETWORK_RANGE)),
+        monitor=_monitor(environment.get("PLUGIND_MONITOR") or stored.get("monitor", "")),
         metrics=_metrics(stored.get("metrics"), None if flags.dev else admin_socket.with_name(METRICS_SOCKET)),
     )
 
@@ -133,6 +137,12 @@ def _nameservers(text: str) -> tuple[str, ...]:
         except ValueError:
             raise ConfigError(f"nameservers: expected addresses with spaces between, got {each!r}") from None
     return tuple(text.split())
+
+
+def _monitor(text: str) -> str:
+    if text not in ("", "observe"):
+        raise ConfigError(f'monitor: expected "observe", or nothing for what the profiles say, got {text!r}')
+    return text
 
 
 def _range(text: str) -> str:

@@ -35,10 +35,12 @@ from plugind.garbage import search_seldom
 from plugind.governance.database import Database
 from plugind.governance.incidents import Incidents
 from plugind.governance.killswitch import KillSwitch
-from plugind.model import POLICY_UID, Profile
+from plugind.governance.monitor import Monitor
+from plugind.governance.quarantine import Quarantine
 from plugind.metrics.counts import Metrics
 from plugind.metrics.parts import Gauges, Parts
 from plugind.metrics.processes import Processes
+from plugind.model import POLICY_UID, Anomaly, MonitorMode, Profile
 from plugind.parking import Parking
 from plugind.policy.rules import Policy
 from plugind.policyfile import load_policy
@@ -54,6 +56,7 @@ from plugind.service import Notifier
 from plugind.state import State
 from plugind.trail import Trail
 from plugind.trustfile import load_trust
+from plugind.watch import Actions, Watch, thresholds
 from plugind_proto.v1 import governance_pb2
 
 EXIT_LAUNCHER_GONE: Final = 6
@@ -118,9 +121,12 @@ class Front:
         parts = (self._catalog, self._ledger, self._link, self._prepared.profiles, lambda: self.policy)
         # An author is to see what a first run does, and not that an import before it had the version suspended.
         self._parking = Parking(*parts, at_activation=not self._prepared.config.dev)
-        self._runner = Runner(*parts, self._shelf.in_force, parking=self._parking)
-        keepers = [asyncio.create_task(self._parking.keep()), asyncio.create_task(self._sampling.keep())]
-        await self._open_incidents()
+        self._open_monitor()
+        self._runner = Runner(*parts, self._shelf.in_force, parking=self._parking, guard=self._watch)
+        await self._start_watching()
+        keepers = [
+            asyncio.create_task(each) for each in (self._parking.keep(), self._sampling.keep(), self._watch.keep())
+        ]
         server = await self._open_server()
         await self._open_metrics()
         search_seldom()
@@ -169,15 +175,38 @@ class Front:
             development=config.dev,
         )
 
-    async def _open_incidents(self) -> None:
+    def _open_monitor(self) -> None:
+        """Two connections: what is said of an incident must not make a run wait for what is known of its version."""
         state, profiles = self._prepared.state, self._prepared.profiles
-        self._monitor = Database(state.monitor)
-        self._incidents = Incidents(self._monitor, self._trail.incident, log)
-        # Nothing finds anomalies yet.
+        self._databases = (Database(state.monitor), Database(state.monitor))
+        only_observe = self._prepared.config.monitor == "observe"
+        held_to = thresholds(profiles, self._catalog.quarantines.probation, only_observe=only_observe)
+        self._monitor = Monitor(self._databases[0], held_to)
+        self._incidents = Incidents(self._databases[1], self._trail.incident, log)
+        self._watch = Watch(self._monitor, self._ledger, state.ledger, self._catalog, profiles)
+        self._metrics = Metrics()
+
+    async def _start_watching(self) -> None:
+        """From here on what versions do has consequences; what no monitor has seen yet is looked at first."""
+        flights = self._runner.flights
+        self._kill_switch = KillSwitch(self._catalog.holds.set, flights, self._parking)
+        self._quarantine = Quarantine(KillSwitch(self._catalog.quarantines.put, flights, self._parking))
         self._casefile = Casefile(
-            self._catalog, state.ledger, lambda: self._ledger.size, self._incidents, lambda _digest, _limit: ()
+            *(self._catalog, self._prepared.state.ledger, lambda: self._ledger.size, self._incidents),
+            lambda digest, limit: self._monitor.anomalies(digest=digest, limit=limit),
         )
-        mode = profiles[2].monitor.mode
+        actions = Actions(self._quarantine.put, self._note_anomaly, self._metrics.quarantined, self._metrics.committed)
+        await self._watch.start(actions)
+        await self._open_drill()
+
+    async def _note_anomaly(self, anomaly: Anomaly) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        await asyncio.to_thread(self._incidents.about_quarantine, anomaly, now_ms)
+        self._metrics.anomaly(anomaly)
+
+    async def _open_drill(self) -> None:
+        monitor = self._prepared.profiles[2].monitor
+        mode: MonitorMode = "observe" if self._prepared.config.monitor else monitor.mode
         self._drill = Drill(self._catalog, self._runner, self._incidents, self._release_drill, lambda: mode)
         try:
             await self._drill.sweep()
@@ -192,14 +221,13 @@ class Front:
     async def _open_server(self) -> ApiServer:
         callers = Callers()
         server = ApiServer(self._prepared.state.run, self._prepared.profiles)
-        kill_switch = KillSwitch(self._catalog.holds.set, self._runner.flights, self._parking)
-        self._metrics = Metrics()
         await server.start(
             RuntimeService(callers, self._trail, self._runner, self._sampling),
             RegistryService(callers, self._trail, self._catalog, lambda: self.policy),
             GovernanceService(
-                *(callers, self._trail, self._catalog, self._runner, kill_switch, self),
+                *(callers, self._trail, self._catalog, self._runner, self._kill_switch, self),
                 *(self._incidents, self._casefile, self._drill, self._metrics),
+                *(self._quarantine, self._monitor, self._watch),
             ),
             AuditService(callers, self._trail, self._ledger, self._prepared.state.ledger),
         )
@@ -325,7 +353,8 @@ class Front:
         again.cancel()
         await asyncio.wait([stop, again])
         self._catalog.close()
-        self._monitor.close()
+        for database in self._databases:
+            database.close()
         await asyncio.to_thread(self._journal.close)
 
     async def _stop_in_order(self, why: str, server: ApiServer) -> None:

@@ -49,12 +49,14 @@ MOST_AT_ONCE: Final = 500
 class Actions:
     """What a finding leads to."""
 
-    quarantine: Callable[[Hold], Awaitable[int]]
-    """Puts a version there and ends what runs of it; how many runs that were. Raises PlugindError."""
+    quarantine: Callable[[Hold], Awaitable[object]]
+    """Puts a version there and ends what runs of it. Raises PlugindError."""
     incident: Callable[[Anomaly], Awaitable[None]]
     """Opens an incident, or adds to the open one."""
-    contained: Callable[[float], None]
+    quarantined: Callable[[float], None]
     """It took so many seconds from the record of the event to a durable hold."""
+    committed: Callable[[Record], None]
+    """Counts a record."""
 
 
 class Watch:
@@ -121,6 +123,9 @@ class Watch:
         await self._catch_up()
 
     def _hear(self, entries: Sequence[tuple[int, int, Record]]) -> None:
+        assert self._actions is not None  # noqa: S101 - it was started
+        for _, _, record in entries:
+            self._actions.committed(record)
         if self.lost or entries[0][0] > self._monitor.next_index:
             return  # whoever catches up reads these too
         try:
@@ -170,7 +175,7 @@ class Watch:
             if found.quarantine and not self._is_quarantined(seen.digest):
                 hold = _hold(seen, found.anomalies)
                 await self._actions.quarantine(hold)
-                self._actions.contained(max(0.0, (time.time_ns() // 1_000_000 - seen.at_unix_ms) / 1000))
+                self._actions.quarantined(max(0.0, (time.time_ns() // 1_000_000 - seen.at_unix_ms) / 1000))
                 log(f"{seen.plugin}@{seen.version} is in quarantine: {hold.reason}")
             for anomaly in found.anomalies:
                 await self._record(anomaly)

@@ -13,7 +13,7 @@ from plugind.api.calls import Refusals, call, matching, plugin_name, version_tex
 from plugind.api.incidents import IncidentCalls
 from plugind.api.messages import hold_message, limits_of, permissions_of, reason_message, version_message
 from plugind.api.metrics import MetricsCalls
-from plugind.api.pending import PendingCalls
+from plugind.api.quarantine import QuarantineCalls
 from plugind.api.roles import Role
 from plugind.api.runs import explained_request
 from plugind.casefile import Casefile
@@ -22,11 +22,14 @@ from plugind.drill import Drill
 from plugind.errors import ConflictError, InvalidRequestError
 from plugind.governance.incidents import Incidents
 from plugind.governance.killswitch import KillSwitch
+from plugind.governance.monitor import Monitor
+from plugind.governance.quarantine import Quarantine
 from plugind.metrics.counts import Metrics
 from plugind.model import TIERS, Approval, Caller, Hold, HoldKind, PluginVersion
-from plugind.policy.rules import Policy
+from plugind.policy.rules import Policy, QuarantineRule
 from plugind.registry import approvals
 from plugind.run import Runner
+from plugind.watch import Watch
 from plugind_proto.v1 import governance_pb2, governance_pb2_grpc, registry_pb2
 
 P = ParamSpec("P")
@@ -50,7 +53,7 @@ class Daemon(Protocol):
         ...
 
 
-class GovernanceService(IncidentCalls, MetricsCalls, PendingCalls, governance_pb2_grpc.GovernanceServicer):
+class GovernanceService(IncidentCalls, MetricsCalls, QuarantineCalls, governance_pb2_grpc.GovernanceServicer):
     """Approving, activating, holding, killing."""
 
     def __init__(
@@ -65,6 +68,9 @@ class GovernanceService(IncidentCalls, MetricsCalls, PendingCalls, governance_pb
         casefile: Casefile,
         drill: Drill,
         metrics: Metrics,
+        quarantine: Quarantine,
+        monitor: Monitor,
+        watch: Watch,
     ) -> None:
         self.callers = callers
         self.refusals = refusals
@@ -76,6 +82,9 @@ class GovernanceService(IncidentCalls, MetricsCalls, PendingCalls, governance_pb
         self._casefile = casefile
         self._drill = drill
         self.metrics = metrics
+        self._quarantine = quarantine
+        self._monitor = monitor
+        self._watch = watch
 
     @call(Role.APPROVER)
     async def Approve(self, request: governance_pb2.ApproveRequest, caller: Caller) -> registry_pb2.PluginVersion:  # noqa: N802
@@ -145,6 +154,9 @@ class GovernanceService(IncidentCalls, MetricsCalls, PendingCalls, governance_pb
             self._runner.activated(version)
         return await asyncio.to_thread(version_message, version, self._catalog)
 
+    def _rule(self) -> QuarantineRule:
+        return self._daemon.policy.quarantine
+
     # -- holds
 
     @call(Role.OPERATOR)
@@ -164,6 +176,7 @@ class GovernanceService(IncidentCalls, MetricsCalls, PendingCalls, governance_pb
     async def Kill(self, request: governance_pb2.HoldRequest, caller: Caller) -> governance_pb2.KillResponse:  # noqa: N802
         """The kill switch: one person is enough."""
         killed = await self._kill_switch.kill(await self._hold("killed", request, caller))
+        await self.note_kill(killed)
         return governance_pb2.KillResponse(
             hold=hold_message(killed.hold),
             ended_runs=killed.ended_runs,

@@ -230,7 +230,8 @@ def _sentence(record: Record) -> str:  # noqa: PLR0911 - one for each kind
         case Noticed():
             subject = f"{record.plugin or record.plugin_id} {record.version}"
             only = ", only observed" if record.observed else ""
-            return f"{record.trigger} ({record.severity}{only}) of {subject}: expected {record.expected}, got {record.actual}"
+            found = f"expected {record.expected}, got {record.actual}"
+            return f"{record.trigger} ({record.severity}{only}) of {subject}: {found}"
         case Started():
             return f"plugind started ({record.mode}); {record.closed_as_unknown} open runs closed as unknown"
         case Stopped():

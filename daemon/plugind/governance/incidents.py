@@ -211,6 +211,18 @@ class Incidents:
             _add(connection, there.number, anomaly_event(anomaly), None if anomaly.observed else anomaly.severity)
             return _get(connection, there.number)
 
+    def about_quarantine(self, anomaly: Anomaly, now: int) -> Incident:
+        """The same for what a version is in quarantine for: one that failed its breaker's probes opens one too."""
+        there = self.about_anomaly(anomaly, now)
+        if there is not None:
+            return there
+        seen = anomaly.seen
+        about = About(seen.plugin_id, seen.plugin, seen.version, seen.digest)
+        title = f"{about.label or 'a run'}: {anomaly.trigger}"
+        severity, uid = anomaly.severity, POLICY_UID
+        self.open(title, severity, by_uid=uid, now=now, cause="breaker", about=about, unrecorded=True)
+        return self.about_anomaly(anomaly, now) or self.list()[0]
+
     def about_kill(self, hold: Hold, ended_runs: int, now: int, about: About | None = None) -> Incident:
         """Add a kill to the open incident about what it means; without one it opens one.
 

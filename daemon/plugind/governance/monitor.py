@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from plugind.errors import StateError
 from plugind.governance import triggers
 from plugind.governance.breaker import Breaker
 from plugind.governance.database import Database
 from plugind.governance.statistics import Statistics
-from plugind.errors import StateError
 from plugind.model import Anomaly, Monitoring, Observation, Outcome, Usage, Violation
 
 MOST_IN_MEMORY: Final = 1024
@@ -146,9 +146,7 @@ class Monitor:
 
     def forget_written(self, written: Unwritten) -> None:
         """It is written. What was learned meanwhile of the same versions is written again with the next."""
-        self._dirty -= {
-            digest for digest, body in written.statistics if self._known[digest].to_json() == body
-        }
+        self._dirty -= {digest for digest, body in written.statistics if self._known[digest].to_json() == body}
         self._anomalies = self._anomalies[len(written.anomalies) :]
         self._evict()
 
@@ -167,7 +165,8 @@ class Monitor:
 
     def anomalies(self, *, digest: str = "", plugin: str = "", limit: int = 100) -> list[Anomaly]:
         """Those of a version, of a plugin (by name), or of all; newest first. Blocks. Raises StateError."""
-        where, values = "", []
+        where = ""
+        values: list[str] = []
         if digest or plugin:
             where, values = ("WHERE digest = ?", [digest]) if digest else ("WHERE plugin = ?", [plugin])
         with self._database.reading() as connection:
@@ -184,12 +183,12 @@ def encode(anomaly: Anomaly) -> str:
 def decode(text: str) -> Anomaly:
     """The same back, as this module has written it."""
     fields = json.loads(text)
-    seen = fields.pop("seen")
-    lists = {"codes": tuple(seen.pop("codes")), "usage": Usage(**seen.pop("usage"))}
-    violations = tuple(Violation(**each) for each in seen.pop("violations"))
-    outcome = seen.pop("outcome")
-    known = Outcome(outcome) if outcome else None
-    return Anomaly(**fields, seen=Observation(**seen, **lists, violations=violations, outcome=known))
+    seen: dict[str, Any] = fields.pop("seen")
+    seen["codes"] = tuple(seen["codes"])
+    seen["usage"] = Usage(**seen["usage"])
+    seen["violations"] = tuple(Violation(**each) for each in seen["violations"])
+    seen["outcome"] = Outcome(seen["outcome"]) if seen["outcome"] else None
+    return Anomaly(**fields, seen=Observation(**seen))
 
 
 def _plain(value: Any) -> dict[str, object]:

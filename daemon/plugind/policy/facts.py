@@ -6,7 +6,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from plugind.model import Caller, Hold, Limits, Permission, PluginVersion, Probation, Profile, Reason, State, Tier, Wanted
+from plugind.model import (
+    Caller,
+    Hold,
+    Limits,
+    Permission,
+    PluginVersion,
+    Probation,
+    Profile,
+    Reason,
+    State,
+    Tier,
+    Wanted,
+)
 from plugind.policy.rules import Policy
 
 

@@ -21,7 +21,10 @@ STARTS_IN_QUARANTINE: Final = "generated code starts in quarantine"
 _OF_HOLD: Final[dict[HoldKind, tuple[Code, str]]] = {
     "killed": (Code.KILLED, "plugindctl kill --lift {target} --reason TEXT"),
     "suspended": (Code.SUSPENDED, "plugindctl resume {target} --reason TEXT"),
-    "quarantined": (Code.QUARANTINED, "plugindctl quarantine show {label}; then submit a mended version: plugindctl submit FILE"),
+    "quarantined": (
+        Code.QUARANTINED,
+        "plugindctl quarantine show {label}; then submit a mended version: plugindctl submit FILE",
+    ),
     "revalidation_required": (
         Code.REVALIDATION_REQUIRED,
         "have {label} vetted again: plugindctl sign FILE --key KEY, then: plugindctl submit FILE",
@@ -134,7 +137,6 @@ def holds(facts: RunFacts) -> Iterator[Objection]:
             _said(hold),
             remedy.format(target=hold.target, label=label),
         )
-
 
     yield from _probation(facts, label)
     yield from map(Objection, facts.monitor_reasons)

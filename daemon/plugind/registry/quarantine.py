@@ -76,8 +76,12 @@ class Quarantines:
         wanted = json.dumps(_checked(version, stages))
         with self._database.changing() as connection:
             if self.hold(version.digest) is None:
-                raise ConflictError(f"{version.plugin_id} {version.label}: expected one in quarantine, got {_how(self, version)}")
-            connection.execute("INSERT OR REPLACE INTO release_votes VALUES (?, ?, ?)", (version.digest, by_uid, wanted))
+                raise ConflictError(
+                    f"{version.plugin_id} {version.label}: expected one in quarantine, got {_how(self, version)}"
+                )
+            connection.execute(
+                "INSERT OR REPLACE INTO release_votes VALUES (?, ?, ?)", (version.digest, by_uid, wanted)
+            )
             query = "SELECT count(*) FROM release_votes WHERE digest = ? AND stages = ?"
             voices: int = connection.execute(query, (version.digest, wanted)).fetchone()[0]
             released = voices >= approvers
