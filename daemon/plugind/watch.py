@@ -1,8 +1,8 @@
 """The monitor at work: it hears every record of the ledger, and acts on what it finds.
 
-One direction: a run writes its record; the ledger tells of it once it is durable; the monitor judges it; what it finds is
-a record too, and may be a hold. No run waits for any of this. After a crash, or when the monitor was lost, it goes on
-where it was by reading the ledger.
+One direction: a run writes its record; the ledger tells of it once it is durable; the monitor judges it; what it finds
+is a record too, and may be a hold. No run waits for any of this. After a crash, or when the monitor was lost, it goes
+on where it was by reading the ledger.
 """
 
 from __future__ import annotations

@@ -41,9 +41,19 @@ class Daemon:
     """Started by `with`, and certain to be gone afterwards. `state`: a folder that another daemon has left."""
 
     def __init__(
-        self, *arguments: str, state: Path | None = None, production: bool = False, namespace: Path | None = None
+        self,
+        *arguments: str,
+        state: Path | None = None,
+        production: bool = False,
+        namespace: Path | None = None,
+        enforce: bool = False,
     ) -> None:
-        """`namespace`: of the network that it is to live in, by its file."""
+        """`namespace`: of the network that it is to live in, by its file.
+
+        `enforce`: what the monitor finds has consequences, as in a daemon that is shipped. Without it one plugin can
+        misbehave a hundred times, which is what most tests are about.
+        """
+        self._environment = os.environ | {"PLUGIND_MONITOR": "" if enforce else "observe"}
         self._enter = ["nsenter", f"--net={namespace}"] if namespace else []
         self._folder = Path(tempfile.mkdtemp(prefix="plugind-test-"))
         self._folder.chmod(0o755)
@@ -81,6 +91,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                env=self._environment,
                 start_new_session=True,
             )
         try:

@@ -58,7 +58,7 @@ class RunFacts:
     of_plan: bool = False
     """Whether it names a plan."""
     trial: bool = False
-    """Whether this is a trial of generated code that starts in quarantine: by an operator, with input made up for it."""
+    """Whether this is a trial of generated code that starts in quarantine: by an operator, with made-up input."""
     monitor_reasons: tuple[Reason, ...] = ()
     """Why the monitor lets nothing of it start at this moment."""
     bundle_reasons: tuple[Reason, ...] = ()
