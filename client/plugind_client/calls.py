@@ -13,6 +13,7 @@ from typing import Final
 from plugind_client import running, wire
 from plugind_client.incidents import IncidentCalls
 from plugind_client.method import Call, Method
+from plugind_client.quarantine import QuarantineCalls
 from plugind_client.records import (
     Change,
     Check,
@@ -250,7 +251,7 @@ def metrics() -> Call[MetricsReport]:
     return Call("governance.Metrics", monitor_pb2.MetricsRequest(), wire.metrics)
 
 
-class Calls(IncidentCalls):
+class Calls(IncidentCalls, QuarantineCalls):
     """The methods that both clients have. What each does is told by the function of its name."""
 
     run = Method(running.run)

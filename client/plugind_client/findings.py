@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from plugind_client.records import Change, Hold
+
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
@@ -31,6 +33,54 @@ class Anomaly:
     numbers: Mapping[str, float]
     observed: bool
     """Whether nothing came of it, because the profile only observes."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedVersion:
+    """A version in quarantine, or on probation after it."""
+
+    hold: Hold | None
+    """None: it is on probation."""
+    plugin_id: str
+    plugin: str
+    version: str
+    digest: str
+    state: str
+    """quarantined or probation."""
+    incident: str
+    """The open incident about it; empty: there is none."""
+    released_by_uids: tuple[int, ...]
+    """Who wants it released so far."""
+    approvers_needed: int
+    probation_stages: tuple[str, ...]
+    probation_runs_left: int
+    ended_runs: int
+    """Runs that were ended when it was put there."""
+
+    @property
+    def label(self) -> str:
+        """Name and version: "cost_breakdown@1.2.0"."""
+        return f"{self.plugin}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineCase:
+    """The same with its evidence: what was found, and the records about it, newest first; its history."""
+
+    version: QuarantinedVersion
+    anomalies: tuple[Anomaly, ...]
+    statistics_json: str
+    records_json: tuple[str, ...]
+    history: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What one approver's word came to."""
+
+    version: QuarantinedVersion
+    released: bool
+    """Whether it is out; else another approver has to say the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,10 +74,13 @@ def execute(
     sensitivity: str | None = None,
     timeout_ms: int | None = None,
     idempotency_key: str | None = None,
+    trial: bool = False,
 ) -> Call[RunResult]:
     """Like `run`, but denials and every outcome are given back and not raised.
 
     `input_json` takes the place of `payload` where the input already is JSON text; it is sent as it is.
+
+    `trial`: generated code that starts in quarantine, tried by an operator with input made up for it, for no plan.
     """
     request = _run_request(
         name,
@@ -88,6 +91,7 @@ def execute(
         sensitivity=sensitivity,
         timeout_ms=timeout_ms,
         idempotency_key=idempotency_key,
+        trial=trial or None,
     )
     return Call("runtime.Run", request, wire.run_result, **_patience(request))
 

@@ -25,6 +25,7 @@ from plugind_client.cli import (
     jail,
     metrics,
     policy,
+    quarantine,
     running,
     signing,
     trying,
@@ -122,8 +123,8 @@ def main_options(
 
 # In the order of the help: an author's way, running, what there is, decisions, and the machine.
 for module in (
-    *(authoring, signing, trying, running, gate, catalogue, holding, incident, condition, metrics, policy, audit),
-    *(doctor, jail, drill, environment, top),
+    *(authoring, signing, trying, running, gate, catalogue, holding, quarantine, incident, condition, metrics),
+    *(policy, audit, doctor, jail, drill, environment, top),
 ):
     module.register(app)
 

@@ -52,17 +52,22 @@ def run(
         int | None,
         typer.Option(metavar="MS", min=1, help="Wall limit, below what was approved.", show_default=False),
     ] = None,
+    trial: Annotated[
+        bool,
+        typer.Option("--trial", help="As an operator: try generated code that is in quarantine from its start."),
+    ] = False,
     as_json: JsonFlag = False,
     socket: SocketPath = None,
+    admin_socket: AdminSocketPath = None,
 ) -> None:
     """Run a plugin once and print its output.
 
     The output goes to standard output, all else to standard error. Without --input the input is {}. Ctrl-C ends the
     run.
     """
-    settings = settled(context, as_json, socket)
+    settings = settled(context, as_json, socket, admin_socket)
     text = read_input(input_file)
-    with settings.client() as client:
+    with settings.admin_client() if trial else settings.client() as client:
         result = client.execute(
             plugin,
             input_json=text,
@@ -70,6 +75,7 @@ def run(
             plan_id=plan,
             sensitivity=sensitivity,
             timeout_ms=timeout_ms,
+            trial=trial,
         )
     report.show(plugin.partition("@")[0], result, as_json=settings.as_json)
     raise typer.Exit(exit_of(result))

@@ -82,7 +82,7 @@ class QuarantineCalls:
         held = [each.target for each in self._catalog.holds.all() if each.kind == "quarantined"]
         digests = [target.removeprefix("sha256:") for target in held]
         digests += [each.digest for each in self._catalog.quarantines.probations()]
-        return [self._message(self._catalog.of_digest(digest)) for digest in digests[:MOST_LISTED]]
+        return [self._message(self._catalog.of_digest(digest)) for digest in list(dict.fromkeys(digests))[:MOST_LISTED]]
 
     @call(Role.OPERATOR)
     async def GetQuarantine(  # noqa: N802

@@ -79,6 +79,7 @@ def _common(request: runtime_pb2.RunRequest, caller: Caller) -> RunRequest:
         and matching("plan_id", request.plan_id, PLAN_ID, "1 to 256 characters without control characters"),
         sensitivity=sensitivity,
         timeout_ms=request.timeout_ms,
+        trial=request.trial,
         run_id=request.run_id and matching("run_id", request.run_id, RUN_ID, "1 to 64 of [A-Za-z0-9_-]"),
     )
 

@@ -16,6 +16,8 @@ from typing import Final
 from plugind.errors import StateError
 
 SCHEMA_VERSION: Final = 1
+WAIT_S: Final = 1.0
+"""So long a change waits for another one of this daemon's."""
 APPLICATION_ID: Final = 0x706C676D  # "plgm"
 TABLES: Final = """
 CREATE TABLE progress (
@@ -75,7 +77,7 @@ class Database:
         self._path = path
         self._lock = threading.RLock()
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, WAIT_S, isolation_level=None, check_same_thread=False)
             self._connection.row_factory = sqlite3.Row
             self._prepare()
         except sqlite3.Error as error:
