@@ -314,6 +314,7 @@ class Status:
     ledger_size: int
     ledger_root: str
     ledger_problem: str
+    monitor_problem: str
     journal: str
     policy_sha256: str
     policy_path: str

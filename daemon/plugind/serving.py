@@ -227,7 +227,7 @@ class Front:
             GovernanceService(
                 *(callers, self._trail, self._catalog, self._runner, self._kill_switch, self),
                 *(self._incidents, self._casefile, self._drill, self._metrics),
-                *(self._quarantine, self._monitor, self._watch),
+                *(self._quarantine, self._monitor),
             ),
             AuditService(callers, self._trail, self._ledger, self._prepared.state.ledger),
         )
@@ -252,6 +252,8 @@ class Front:
             self._ledger,
             self._journal,
             self._link,
+            monitor_up=lambda: not self._watch.lost,
+            sandbox_memory_bytes=self._sandbox_memory,
         )
         pids = {"front": os.getpid()} | ({"launcher": prepared.launcher_pid} if prepared.launcher_pid else {})
         registry.register(Gauges(parts))
@@ -259,6 +261,11 @@ class Front:
         self._exposition = Exposition(prepared.metrics, self._metrics.text) if prepared.metrics else None
         if self._exposition is not None:
             await self._exposition.open()
+
+    def _sandbox_memory(self) -> int:
+        """Of running instances, as they were sampled last."""
+        uses = [seen.use.memory_bytes for seen in self._sampling.last().values()]
+        return sum(max(0, each) for each in uses)
 
     def _admissions(self) -> tuple[Admission, ...]:
         if self._prepared.config.dev:
@@ -332,6 +339,7 @@ class Front:
             ledger_size=self._ledger.size,
             ledger_root=self._ledger.root().hex(),
             ledger_problem=self._ledger.failure,
+            monitor_problem=self._watch.lost,
             journal=self._journal.state or f"{self._journal.sent} records sent",
             policy_sha256=self.policy.digest,
             policy_path=str(self._prepared.policy_path),

@@ -18,6 +18,7 @@ from plugind.audit.records import (
     Denied,
     Ended,
     Intent,
+    Noticed,
     Refused,
     Started,
     Stopped,
@@ -42,6 +43,10 @@ RECORDS = [
     Denied(SUBJECT, (REASON,), 4),
     Changed("kill", "plug_1", "demo", "", "", 0, "it misbehaves"),
     Refused("Approve", 1000, "approver"),
+    Noticed(
+        *("failures", False, "medium", "plug_1", "demo", "1.0.0", "cd" * 32, "r1", "plan", 4, 5),
+        *("fewer than 10", "12 of the last 20", {"failures": 12.0}),
+    ),
 ]
 
 

@@ -55,7 +55,8 @@ class Counter(Desk):
         )
         drill = Drill(self.catalog, self.runner, self.incidents, self.release, lambda: "observe")
         self.service = GovernanceService(
-            *(callers, self, self.catalog, self.runner, self.kills, self, self.incidents, casefile, drill)
+            *(callers, self, self.catalog, self.runner, self.kills, self, self.incidents, casefile, drill),
+            *(None, None, None),  # metrics, quarantine, monitor: not what this is about
         )
 
     async def refused(self, caller, call, role):

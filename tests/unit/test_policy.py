@@ -179,6 +179,7 @@ COMMANDS = {
     "policy check",
     "run",
     "doctor",
+    "quarantine show",
 }
 
 

@@ -100,7 +100,7 @@ def test_line_ends_of_another_system_are_understood():
         ("", "p.toml:1:1: schema: expected a value, got nothing"),
         ("schema = 2", "p.toml:1:10: schema: expected 1, got 2"),
         ("schema = true", "p.toml:1:10: schema: expected 1, got True"),
-        ("schema = 1\ntiers = 1", "p.toml:2:1: tiers: expected one of schema, tier, stage, sensitivity, network, settings, synthesized, got an unknown key; did you mean tier?"),
+        ("schema = 1\ntiers = 1", "p.toml:2:1: tiers: expected one of schema, tier, stage, sensitivity, network, settings, synthesized, quarantine, got an unknown key; did you mean tier?"),
         ("schema = 1\ntier = 3", "p.toml:2:8: tier: expected a table, got 3"),
         ("schema = 1\n[tier]\n3 = {}", "p.toml:3:1: tier.3: expected one of 0, 1, 2, got an unknown key"),
         ("schema = 1\n[tier.01]\npermissions = []", "p.toml:2:7: tier.01: expected one of 0, 1, 2, got an unknown key; did you mean 1?"),
@@ -141,7 +141,7 @@ def test_line_ends_of_another_system_are_understood():
         ("schema = 1\n[network.'*.a.org']\nhosts = ['b.a.org', 'b.a.org']", "p.toml:3:21: network.\"*.a.org\".hosts: expected each once, got 'b.a.org' again"),
         ("schema = 1\n[network.'*.a.org']\nhosts = ['b.a.org']\nports = [1]", 'p.toml:4:1: network."*.a.org".ports: expected one of hosts, got an unknown key; did you mean hosts?'),
         ("schema = 1\n[synthesized]\nrun = true", "p.toml:3:1: synthesized.run: expected one of run_unapproved_tier2, got an unknown key"),
-        ("schema = 1\n[[exception]]\nowner = 'x'", "p.toml:2:3: exception: expected one of schema, tier, stage, sensitivity, network, settings, synthesized, got an unknown key"),
+        ("schema = 1\n[[exception]]\nowner = 'x'", "p.toml:2:3: exception: expected one of schema, tier, stage, sensitivity, network, settings, synthesized, quarantine, got an unknown key"),
         ("schema = 1\ntier = ", "p.toml:2:8: expected TOML: Invalid value"),
         ("schema = 1\nschema = 1", "p.toml:2:11: expected TOML: Cannot overwrite a value"),
         ("schema = [1", "p.toml:1:12: expected TOML: Unclosed array"),
@@ -271,7 +271,7 @@ def test_shipped_policy_names_every_stage_of_planexe_and_is_for_one_person():
 def test_every_table_and_setting_of_the_shipped_policy_is_explained():
     lines = shipped_policy().read_text().splitlines()
     settings = [line for line in lines[lines.index("[settings]") + 1 :] if "=" in line and not line.startswith("#")]
-    assert len(settings) == 3
+    assert len(settings) == 5
     for line in settings:
         explained = "#" in line or lines[lines.index(line) - 1].startswith("#")
         assert explained, line

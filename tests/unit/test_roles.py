@@ -170,7 +170,7 @@ def test_the_table_names_every_call_there_is():
 async def test_each_call_needs_its_role_and_a_refusal_is_recorded(service, name, needed, role):
     callers, refusals = Callers(), Refusals()
     callers.enter("plugind-x", Caller(77, 77, 1, frozenset({role})))
-    behind = [Untouched() for _ in range(9)][: service.__init__.__code__.co_argcount - 3]
+    behind = [Untouched() for _ in range(12)][: service.__init__.__code__.co_argcount - 3]
     made = service(callers, refusals, *behind)
     method = next(each for each in SERVICES[service].methods if each.name == name)
     request = method.input_type._concrete_class()

@@ -84,7 +84,7 @@ def test_a_daemon_without_a_monitor(tmp_path) -> None:
     with FakeDaemon(str(tmp_path / "old.sock")) as old, Client(old.socket) as client:
         found = Source(client).look()
         assert found.error is None
-        assert found.metrics.why.startswith("This plugind does not offer the call")
+        assert found.anomalies.why.startswith("This plugind does not offer the call")
         assert isinstance(found.anomalies, Lack)
 
 

@@ -39,7 +39,7 @@ def status(context: typer.Context, as_json: JsonFlag = False, socket: SocketPath
 
 def problems(found: Status) -> list[str]:
     """What is wrong, one sentence each."""
-    said = [("launcher", found.launcher_problem), ("ledger", found.ledger_problem)]
+    said = [("launcher", found.launcher_problem), ("ledger", found.ledger_problem), ("monitor", found.monitor_problem)]
     tiers = [(f"Tier {tier}", why) for tier, why in found.unavailable_tiers.items()]
     return [f"{what}: {problem}" for what, problem in (*said, *tiers) if problem]
 
@@ -52,6 +52,7 @@ def _rows(found: Status) -> list[tuple[str, str]]:
         ("launcher", found.launcher_problem or f"there, cgroups {found.cgroup_driver}"),
         *((f"tier {tier}", f"cannot run here: {why}") for tier, why in found.unavailable_tiers.items()),
         ("ledger", f"{found.ledger_problem or 'writable'}, {found.ledger_size} records, root {found.ledger_root}"),
+        ("monitor", found.monitor_problem or "sees what runs"),
         ("journal", found.journal),
         ("policy", f"{found.policy_path}, sha256 {found.policy_sha256}"),
         *((hold.kind, words.hold(hold)) for hold in found.holds),

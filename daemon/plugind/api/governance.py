@@ -29,7 +29,6 @@ from plugind.model import TIERS, Approval, Caller, Hold, HoldKind, PluginVersion
 from plugind.policy.rules import Policy, QuarantineRule
 from plugind.registry import approvals
 from plugind.run import Runner
-from plugind.watch import Watch
 from plugind_proto.v1 import governance_pb2, governance_pb2_grpc, registry_pb2
 
 P = ParamSpec("P")
@@ -70,7 +69,6 @@ class GovernanceService(IncidentCalls, MetricsCalls, QuarantineCalls, governance
         metrics: Metrics,
         quarantine: Quarantine,
         monitor: Monitor,
-        watch: Watch,
     ) -> None:
         self.callers = callers
         self.refusals = refusals
@@ -84,7 +82,6 @@ class GovernanceService(IncidentCalls, MetricsCalls, QuarantineCalls, governance
         self.metrics = metrics
         self._quarantine = quarantine
         self._monitor = monitor
-        self._watch = watch
 
     @call(Role.APPROVER)
     async def Approve(self, request: governance_pb2.ApproveRequest, caller: Caller) -> registry_pb2.PluginVersion:  # noqa: N802

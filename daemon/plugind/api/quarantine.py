@@ -21,7 +21,6 @@ from plugind.governance.monitor import Monitor
 from plugind.governance.quarantine import Quarantine
 from plugind.model import Caller, Hold, PluginVersion
 from plugind.policy.rules import QuarantineRule
-from plugind.watch import Watch
 from plugind_proto.v1 import governance_pb2, monitor_pb2
 
 LINE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,500}")
@@ -40,7 +39,6 @@ class QuarantineCalls:
     _casefile: Casefile
     _quarantine: Quarantine
     _monitor: Monitor
-    _watch: Watch
 
     def _rule(self) -> QuarantineRule:
         """Of the policy in force."""
