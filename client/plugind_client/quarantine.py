@@ -56,6 +56,16 @@ def release(target: str, reason: str, stages: Sequence[str]) -> Call[Release]:
     return Call("governance.Release", request, wire_findings.release)
 
 
+def begin_anew(target: str, reason: str) -> Call[Release]:
+    """For an author who tries his own plugin on a development daemon: it begins as if it had never run.
+
+    Raises:
+        NotFound, InvalidRequest, NotAllowed (this is no development daemon): as the words say.
+    """
+    request = message(monitor_pb2.ReleaseRequest, target=target, reason=reason, trying=True)
+    return Call("governance.Release", request, wire_findings.release)
+
+
 def anomalies(plugin: str | None = None, *, limit: int = 100) -> Call[list[Anomaly]]:
     """What the monitor found out of the ordinary, newest first: of one plugin, or of all.
 
@@ -73,4 +83,5 @@ class QuarantineCalls:
     quarantined = Method(quarantined)
     quarantine_case = Method(quarantine_case)
     release = Method(release)
+    begin_anew = Method(begin_anew)
     anomalies = Method(anomalies)

@@ -76,6 +76,8 @@ class Catalog:
         self._development = development
         self._now_ms = now_ms
         self._trust = self._trusted()
+        self.development = development
+        """Whether one person does everything here."""
         self.holds = registry.holds
         self.quarantines = registry.quarantines
         self._found: dict[tuple[str, str], Found] = {}
