@@ -6,8 +6,8 @@ half_open  `probes` runs are let through, one at a time. If they fail it is for 
 
 A breaker that has closed is on trial for two windows of runs, in which less evidence opens it again. It opens for
 
-failures  `failures_percent` of the last `window` runs; or a CUSUM against the version's own rate of failures
-          (sequential.py), which finds a jump to that rate in half of the time.
+failures  `failures_percent` of the last `window` runs; or, of a version with `warm_up` runs, a CUSUM against its own
+          rate of failures (sequential.py), which finds a jump to that percentage in half of the time.
 schema_failures  So many results in a row that are none.
 wall_ms, memory_peak_bytes, output_bytes  Again and again (a CUSUM too) beyond median + deviations x MAD of its own last
           good runs (Hampel 1974). Before there are `warm_up` of them its limits hold alone: a run that hits one counts
@@ -32,9 +32,9 @@ FAILURE_LIMIT: Final = 5.6
 """Of the CUSUM of failures. Every second run of a version that fails in one of ten comes to it in nine runs."""
 FEWEST: Final = 3
 """Failures, at the least; two of a breaker on trial. A version that hardly ever fails may do so twice in a row."""
-LEVEL_LIMIT: Final = 10.3
-"""Of the CUSUMs of duration, memory and output: the fourth in a row of a version that hardly ever is beyond."""
-LEVEL_RISEN: Final = 0.6
+LEVEL_LIMIT: Final = 8.0
+"""Of the CUSUMs of duration, memory and output: the third in a row of a version that hardly ever is beyond."""
+LEVEL_RISEN: Final = 0.7
 """So often a version is beyond what was usual once that has changed: p1."""
 ON_TRIAL: Final = 0.7
 """So much of these limits is enough for a breaker that has just closed."""
@@ -170,8 +170,10 @@ class Breaker:
         failures, thresholds = self._statistics.failures, self._thresholds
         usual = failures.usual
         risen = min(0.95, max(thresholds.failures_percent / 100, 1.5 * usual))
-        score = failures.add(seen.outcome in FAILURES, thresholds.window, risen)
-        limit = FAILURE_LIMIT * self._sooner()
+        failures.add(seen.outcome in FAILURES, thresholds.window, risen)
+        if not self._has_a_past():
+            failures.score = 0.0
+        score, limit = failures.score, FAILURE_LIMIT * self._sooner()
         count, runs = sum(failures.recent), len(failures.recent)
         most = -(-thresholds.window * thresholds.failures_percent // 100)
         if count < most and (score < limit or count < FEWEST - bool(self._own.trial)):
@@ -184,6 +186,11 @@ class Breaker:
             f"{count} of the last {runs} runs failed",
             numbers,
         )
+
+    def _has_a_past(self) -> bool:
+        """Whether there is something to hold its failures against: who begins to write a plugin fails often."""
+        failures = self._statistics.failures
+        return self._own.trial > 0 or failures.runs + len(failures.recent) >= self._thresholds.warm_up
 
     def _schema_failures(self, seen: Observation) -> Anomaly | None:
         statistics, most = self._statistics, self._thresholds.schema_failures
