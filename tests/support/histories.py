@@ -153,3 +153,70 @@ _KEPT = [
 
 def _usage(wall_ms, memory):
     return type(BASE.usage)(wall_ms, wall_ms, memory)
+
+
+@dataclass
+class Found:
+    """What became of many histories."""
+
+    histories: int = 0
+    runs: int = 0
+    quarantined: list[int] = field(default_factory=list)
+    """Their seeds."""
+    openings: int = 0
+    found: int = 0
+    latest: int = 0
+    """Most runs that it took to find one."""
+
+
+def benign(seeds, runs):
+    """Versions that nobody should put into quarantine."""
+    result = Found()
+    for seed in seeds:
+        history = History(Version.benign(seed))
+        told = history.go(runs)
+        result.histories += 1
+        result.runs += history.runs
+        result.openings += len(told.opened)
+        if told.quarantined >= 0:
+            result.quarantined.append(seed)
+    return result
+
+
+def gone_bad(seeds, change, **fixed):
+    """The same that change after 80 runs, or as soon as their breaker is closed and trusted: found within ten?"""
+    result = Found()
+    for seed in seeds:
+        version = Version.benign(seed)
+        version.drift = 0.0
+        for name, value in fixed.items():
+            setattr(version, name, value)
+        history = History(version)
+        history.go(80)
+        while history.told.quarantined < 0 and (history.breaker.state != "closed" or history.statistics.breaker.trial):
+            history.go(1)
+        if history.told.quarantined >= 0:
+            continue
+        history.told, before = Told(), history.runs
+        change(version)
+        history.go(10, until_opened=True)
+        result.histories += 1
+        result.found += bool(history.told.opened)
+        if history.told.opened:
+            result.latest = max(result.latest, history.runs - before)
+    return result
+
+
+def ten_times_as_slow(version):
+    """A tenfold slowdown."""
+    version.wall_ms *= 10
+
+
+def half_of_it_fails(version):
+    """A jump to failures in 50 % of its runs, at random."""
+    version.failing = 0.5
+
+
+def every_second_fails(version):
+    """The same in turn."""
+    version.alternate, version._runs = True, 0

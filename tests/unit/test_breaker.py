@@ -81,7 +81,7 @@ def test_failures_in_a_row_open_it_with_the_numbers(outcome):
 def test_of_a_version_that_often_fails_half_of_the_window_opens_it():
     desk = Desk(warm_up=100)
     assert desk.runs(*[FAILED, OK, OK] * 100) == (None, 300)
-    judgement, count = desk.runs(*[FAILED, OK] * 20)
+    judgement, count = desk.runs(*[FAILED, FAILED, OK, OK] * 10)
     assert (judgement.verdict, judgement.anomalies[0].numbers["failures"]) == ("opened", 10)
     assert count < 20
 

@@ -21,6 +21,7 @@ quarantine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -32,6 +33,8 @@ FAILURE_LIMIT: Final = 5.6
 """Of the CUSUM of failures. Every second run of a version that fails in one of ten comes to it in nine runs."""
 FEWEST: Final = 3
 """Failures, at the least; two of a breaker on trial. A version that hardly ever fails may do so twice in a row."""
+ALTERNATING: Final = 9
+"""Runs of which every second failed and no other. That is chance once in 150,000 runs of one that fails in ten."""
 LEVEL_LIMIT: Final = 8.0
 """Of the CUSUMs of duration, memory and output: the third in a row of a version that hardly ever is beyond."""
 LEVEL_RISEN: Final = 0.7
@@ -77,6 +80,10 @@ def closer(thresholds: Monitoring) -> Monitoring:
         deviations=max(1, thresholds.deviations * 2 // 3),
         schema_failures=max(1, thresholds.schema_failures - 1),
     )
+
+
+def _alternates(recent: Sequence[bool]) -> bool:
+    return len(recent) >= ALTERNATING and all(recent[-1 - back] == (back % 2 == 0) for back in range(ALTERNATING))
 
 
 class Breaker:
@@ -176,7 +183,8 @@ class Breaker:
         score, limit = failures.score, FAILURE_LIMIT * self._sooner()
         count, runs = sum(failures.recent), len(failures.recent)
         most = -(-thresholds.window * thresholds.failures_percent // 100)
-        if count < most and (score < limit or count < FEWEST - bool(self._own.trial)):
+        risen_so = score >= limit and count >= FEWEST - bool(self._own.trial)
+        if count < most and not risen_so and not (self._has_a_past() and _alternates(failures.recent)):
             return None
         numbers = {"failures": count, "runs": runs, "usual_percent": 100 * usual, "score": score, "limit": limit}
         return self._anomaly(
