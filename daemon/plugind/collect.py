@@ -16,6 +16,7 @@ from plugind.sandbox.running import InstanceResult
 from plugind.session import Conversation
 
 _MOST_REASONS = 10
+_LARGE_BYTES: Final = 1024 * 1024
 _NOT_ITS_DOING: Final = frozenset({Outcome.KILLED, Outcome.CANCELED, Outcome.FAULT, Outcome.UNKNOWN})
 
 
@@ -47,6 +48,11 @@ def run_result(
     if not problem:
         return result
     return replace(result, outcome=Outcome.OUTPUT_INVALID, detail=problem, output_json=None)
+
+
+def is_large(result: InstanceResult) -> bool:
+    """Whether to look at it takes so long that nobody else may wait for it."""
+    return len(result.output_json or b"") + len(result.stdout) + len(result.stderr) > _LARGE_BYTES
 
 
 def map_result(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 import time
 import traceback
@@ -371,7 +372,10 @@ class Runner:
         if run.request.mode == "map":
             request = run.request
             return await asyncio.to_thread(collect.map_result, contract, request.items, checked, result, request.input)
-        return collect.run_result(contract, checked, result, grant.limits.output_bytes, run.request.input), ()
+        believe = functools.partial(
+            collect.run_result, contract, checked, result, grant.limits.output_bytes, run.request.input
+        )
+        return (await asyncio.to_thread(believe) if collect.is_large(result) else believe()), ()
 
     async def _start(self, run: Underway, contract: Contract, grant: Grant) -> InstanceResult:
         """Load and run. Raises IsolationUnavailableError, LauncherGoneError."""

@@ -231,6 +231,15 @@ async def test_what_the_caller_gave_may_come_back(desk):
     assert (answer.outcome, answer.output_json) == (Outcome.OK, IN_JSON)
 
 
+@pytest.mark.parametrize("size", [0, 2 * 1024 * 1024])
+async def test_a_large_result_is_looked_at_too(desk, size):
+    desk.install()
+    behaves(desk, result(output=json.dumps(["x " * (size // 2), SECRET]).encode()))
+    assert (await desk.run(1)).outcome is Outcome.VIOLATION
+    behaves(desk, result(output=json.dumps("x " * (size // 2)).encode()))
+    assert (await desk.run(1)).outcome is Outcome.OK
+
+
 async def test_of_a_map_one_item_with_a_secret_withholds_all(desk):
     desk.install()
     items = (b"1", b"2")
