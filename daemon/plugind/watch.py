@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from plugind.audit import reading
 from plugind.audit.ledger import Ledger
-from plugind.audit.records import Changed, Denied, Ended, Noticed, Record, Subject, subject_of
+from plugind.audit.records import Changed, Denied, Ended, Intent, Noticed, Record, Subject, subject_of
 from plugind.catalog import Catalog
 from plugind.config import log
 from plugind.errors import AuditUnavailableError, PlugindError
@@ -73,6 +73,8 @@ class Watch:
         self._profiles = profiles
         self._actions: Actions | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._networked: set[int] = set()
+        """INTENTs of runs under way that were granted a network."""
         self.lost = ""
         """Why the monitor sees nothing at this moment; empty: it does."""
 
@@ -131,12 +133,22 @@ class Watch:
         try:
             for index, at_unix_ms, record in entries:
                 if index >= self._monitor.next_index:
-                    if isinstance(record, Ended | Denied):
-                        self._look_at(_observed(index, at_unix_ms, record))
+                    self._hear_one(index, at_unix_ms, record)
                     self._monitor.passed(index + 1)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not look like a monitor that sees nothing
             log(f"fault in the monitor:\n{traceback.format_exc()}")
             self._lose(f"{type(error).__name__}: {error}")
+
+    def _hear_one(self, index: int, at_unix_ms: int, record: Record) -> None:
+        match record:
+            case Intent():
+                self._begun(index, record.permissions)
+            case Ended() | Denied():
+                self._look_at(_observed(index, at_unix_ms, record))
+
+    def _begun(self, index: int, permissions: Collection[str]) -> None:
+        if "network" in permissions:
+            self._networked.add(index)
 
     async def _catch_up(self) -> None:
         """Read what was not heard, to the end of the ledger as it is. Raises PlugindError, OSError."""
@@ -150,11 +162,16 @@ class Watch:
             for entry in entries:
                 if entry.index < self._monitor.next_index:
                     continue
-                if entry.fields["event"] in ("OUTCOME", "DENIED"):
+                if entry.fields["event"] == "INTENT":
+                    self._begun(entry.index, entry.fields["permissions"])
+                elif entry.fields["event"] in ("OUTCOME", "DENIED"):
                     self._look_at(_read(entry.fields), known)
                 self._monitor.passed(entry.index + 1)
 
     def _look_at(self, seen: Observation, known: Collection[tuple[int, str]] = ()) -> None:
+        if seen.intent in self._networked:
+            self._networked.discard(seen.intent)
+            seen = replace(seen, network=True)
         found = self._monitor.observe(seen)
         if seen.outcome is Outcome.OK and seen.mode != "import":
             self._count_for_probation(seen)

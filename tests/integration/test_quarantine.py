@@ -155,8 +155,10 @@ def test_a_lost_monitor_is_an_event_and_comes_back(tmp_path):
         daemon.install(folder(tmp_path, "good", code="def run(p, c): return p"))
         assert client.execute("good", 0).ok
         with Locked(daemon.state / "monitor.db"):
-            assert client.execute("good", 0).ok, "tier 2 does not require a monitor"
+            assert client.execute("good", 0).ok, "it is not known yet"
             waited(lambda: "the monitor is lost" in daemon.log.read_text())
+            assert reasons(client, "good") == [("ISOLATION_UNAVAILABLE", "tier.2.monitor.required")]
+            assert daemon.command("status").returncode == 7
         waited(lambda: "the monitor is back" in daemon.log.read_text())
         actions = [each["action"] for each in recorded(client, "CHANGE")]
         assert {"monitor_lost", "monitor_back"} <= set(actions)
