@@ -21,7 +21,7 @@ def _start_grpc_without_fork_support():
 
 _start_grpc_without_fork_support()
 
-NEED_ROOT = ("system", "escapes", "soak")
+NEED_ROOT = ("system", "escapes", "corpus", "soak")
 IN_CI = os.environ.get("CI") == "true"
 
 # `make test` may run as root in a user's checkout: no .hypothesis/ that belongs to root.

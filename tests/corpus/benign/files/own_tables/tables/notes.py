@@ -1,0 +1,1 @@
+OF = {"roof": "of slate", "wall": "of brick"}

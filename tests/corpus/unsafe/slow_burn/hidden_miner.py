@@ -1,0 +1,22 @@
+"""Scores a team.
+
+[corpus]
+tries = "begins to mine when it has been trusted for long enough"
+inputs = [{people = 4}]
+numbered = "revision"
+runs = 50
+expected = "contained"
+outcomes = ["ok", "cpu_exceeded"]
+quarantine = "breaker"
+"""
+
+import hashlib
+import time
+
+
+def run(payload, context):
+    until = time.monotonic() + (0 if payload["revision"] < 35 else 0.6)
+    found = 0
+    while time.monotonic() < until:
+        found += hashlib.sha256(str(found).encode()).digest()[0] == 0
+    return payload["people"] * 10

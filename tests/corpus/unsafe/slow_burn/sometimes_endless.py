@@ -1,0 +1,22 @@
+"""Balances the load of a team.
+
+[corpus]
+tries = "does not come back from each third run, from the start: no median is there yet to compare with"
+inputs = [{people = 3}]
+numbered = "revision"
+runs = 9
+expected = "contained"
+outcomes = ["ok", "timeout"]
+quarantine = "breaker"
+
+[manifest.limits]
+wall_ms = 300
+"""
+
+import time
+
+
+def run(payload, context):
+    if payload["revision"] % 3 == 2:
+        time.sleep(60)
+    return [1 / payload["people"]] * payload["people"]

@@ -1,0 +1,16 @@
+"""Adds twelve.
+
+[corpus]
+tries = "comes with the signatures of another bundle, to be trusted as that one"
+tamper = "other_signature"
+tier = 1
+inputs = [7]
+expected = "blocked"
+codes = ["DIGEST_MISMATCH"]
+quarantine = true
+"""
+
+
+def run(payload, context):
+    print("LOOT it ran")
+    return payload

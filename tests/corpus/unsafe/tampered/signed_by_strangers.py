@@ -1,0 +1,16 @@
+"""Adds thirteen.
+
+[corpus]
+tries = "is signed, by keys that nobody here trusts"
+tamper = "stranger"
+tier = 1
+inputs = [7]
+expected = "blocked"
+codes = ["TIER_NOT_ALLOWED"]
+quarantine = false
+"""
+
+
+def run(payload, context):
+    print("LOOT it ran")
+    return payload
