@@ -23,6 +23,7 @@ EXPECTED: Final = ("ok", "contained", "blocked")
 OUTCOMES: Final = frozenset(
     "ok failed timeout cpu_exceeded out_of_memory pids_exceeded output_limit output_invalid violation".split()
 )
+QUARANTINE: Final = (True, "breaker", "held", False)
 APPROVALS: Final = ("declared", "nothing", "none")
 _TABLES: Final = ("corpus", "manifest", "input_schema", "output_schema")
 _KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {
@@ -86,7 +87,8 @@ class Specimen:
     refused: frozenset[str] = frozenset()
     """Names of violations that have to be listed."""
     quarantine: bool | str = False
-    """True: after the run that was bad; "breaker": by way of the circuit breaker; False: never."""
+    """True: after the run that was bad; "breaker": by way of the circuit breaker; "held": the breaker holds it for a
+    time, and it may go no further than that; False: nothing holds it."""
     outputs: tuple[Any, ...] = ()
     """What comes out, of each input; none: any."""
     check: str = ""
@@ -223,7 +225,7 @@ def _fields(header: dict[str, Any], where: str) -> dict[str, Any]:
 def _problems(made: Specimen, header: Mapping[str, Any]) -> list[str]:
     """Everything that does not fit together."""
     why = str(header.get("why", ""))
-    blind = not made.benign and made.expected == "contained" and made.quarantine is False
+    explained = made.expected == "contained" and not made.benign and made.quarantine in (False, "held")
     rules = (
         (bool(made.what.strip()), "tries or habit: expected one sentence"),
         (bool(made.inputs), "inputs: expected at least one"),
@@ -232,15 +234,15 @@ def _problems(made: Specimen, header: Mapping[str, Any]) -> list[str]:
         (made.approve in APPROVALS, f"approve: expected one of {APPROVALS}"),
         (made.expected in EXPECTED, f"expected: expected one of {EXPECTED}"),
         ((made.expected == "ok") == made.benign, "expected: expected ok of what is benign, and of nothing else"),
-        (made.quarantine in (True, False, "breaker"), "quarantine: expected true, false or breaker"),
+        (made.quarantine in QUARANTINE, f"quarantine: expected one of {QUARANTINE}"),
         (made.benign or "quarantine" in header, "quarantine: expected to be said of what is unsafe"),
         (not (made.benign and "quarantine" in header), "quarantine: expected of nothing that is benign"),
         (bool(made.outcomes) and made.outcomes <= OUTCOMES, f"outcomes: expected of {sorted(OUTCOMES)}"),
         (made.expected != "contained" or "outcomes" in header, "outcomes: expected of what is contained"),
         (made.expected != "blocked" or bool(made.codes or made.says), "codes or says: expected of what is blocked"),
         (made.expected == "blocked" or not (made.codes or made.says), "codes, says: expected only with blocked"),
-        (not blind or bool(why.strip()), "why: expected where nothing is put into quarantine"),
-        (blind or not why, "why: expected only where what is contained is not put into quarantine"),
+        (not explained or bool(why.strip()), "why: expected where it does not end in quarantine"),
+        (explained or not why, "why: expected only where what is contained does not end in quarantine"),
         (not made.outputs or len(made.outputs) == len(made.inputs), "outputs: expected one of each input"),
         (not made.benign or bool(made.outputs or made.check), "outputs or check: expected of what is benign"),
         (0 <= made.most_failures_percent < 50, "most_failures_percent: expected 0 to 49"),

@@ -20,6 +20,8 @@ BENIGN = [each for each in SPECIMENS if each.benign]
 LOOT = "LOOT"
 """What an unsafe specimen prints where it gets what it is after."""
 HARD_CODES = {"DIGEST_MISMATCH", "UNLISTED_FILE"}
+ALLOWED_SOCKETS = {"AF_UNIX": 1000, "AF_NETLINK": 1000, "AF_INET6": 1}
+"""Refused sockets that a run may have asked for: they lead nowhere outside, or ask whether there is IPv6 at all."""
 
 each_unsafe = pytest.mark.parametrize("specimen", UNSAFE, ids=lambda each: each.id)
 each_benign = pytest.mark.parametrize("specimen", BENIGN, ids=lambda each: each.id)
@@ -40,9 +42,9 @@ def hard_evidence(history: History) -> set[str]:
         if result.outcome == "violation":
             found.add("violation")
         for each in result.violations:
-            if each.kind == "network":
-                found.add("network")
-            if each.name == "socket" and (each.detail.startswith("AF_INET:") or each.count > 1 and "AF_INET6" in each.detail):
+            if each.kind in ("network", "output"):  # a peer that was not approved; a secret that was withheld
+                found.add(each.kind)
+            if each.name == "socket" and each.count > ALLOWED_SOCKETS.get(each.detail.partition(":")[0], 0):
                 found.add("socket")
     return found
 
@@ -87,7 +89,9 @@ def test_what_is_unsafe_ends_in_quarantine_where_it_shows(
     specimen: Specimen, histories: dict[str, History], daemon: Daemon
 ) -> None:
     history = histories[specimen.name]
-    if specimen.quarantine:
+    if specimen.quarantine == "held":
+        assert history.held_back or quarantined(daemon.client(), history.digest), shown(history.results[-1])
+    elif specimen.quarantine:
         assert comes_to_be_quarantined(daemon.client(), history.digest), shown(history.results[-1])
         answer = daemon.client().execute(specimen.name, specimen.payload(0), stage=specimen.stage or None)
         assert "QUARANTINED" in {reason.code for reason in answer.reasons}
@@ -101,7 +105,7 @@ def test_its_header_says_of_quarantine_what_its_runs_show(specimen: Specimen, hi
     evidence = hard_evidence(histories[specimen.name])
     if specimen.quarantine is not True:
         assert not evidence
-    elif "secret" not in specimen.name and specimen.name not in ("key_in_notes", "private_key_in_report"):
+    else:
         assert evidence
 
 

@@ -11,17 +11,17 @@ why = "/tmp and /dev/shm are mounted noexec: the loader's error is what it gets 
 """
 
 import ctypes
-import glob
 import shutil
 
 
 def run(payload, context):
-    for source in glob.glob("/usr/lib/*/libm.so*")[:1] + glob.glob("/lib/*/libm.so*")[:1]:
-        for target in ("/tmp/libfast.so", "/dev/shm/libfast.so"):
-            shutil.copy(source, target)
-            try:
-                ctypes.CDLL(target)
-                print("LOOT loaded", target)
-            except OSError:
-                continue
+    with open("/proc/self/maps") as maps:
+        source = next(line.split()[-1] for line in maps if "libc.so" in line or "libc-" in line)
+    for target in ("/tmp/libfast.so", "/dev/shm/libfast.so"):
+        shutil.copy(source, target)
+        try:
+            ctypes.CDLL(target)
+            print("LOOT loaded", target)
+        except OSError as error:
+            print("slow:", error)
     return [[sum(a * b for a, b in zip(row, column)) for column in zip(*payload)] for row in payload]

@@ -15,7 +15,7 @@ import os
 
 
 def run(payload, context):
-    with contextlib.suppress(OSError), open("/bin/true", "rb") as program:
+    with contextlib.suppress(OSError), open("/proc/self/exe", "rb") as program:
         memory = os.memfd_create("quarter")
         os.write(memory, program.read())
         if os.fork() == 0:

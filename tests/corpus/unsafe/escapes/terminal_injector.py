@@ -3,7 +3,7 @@
 [corpus]
 tries = "pushes a command into the input of the operator's terminal"
 inputs = [{done = 0.5}]
-outputs = ["50 %"]
+outputs = ["50%"]
 expected = "contained"
 outcomes = ["ok"]
 refused = ["ioctl"]

@@ -4,7 +4,7 @@
 tries = "carries an access key out in a text field of its result"
 inputs = [{costs = {steel = 10, glass = 4}}]
 expected = "contained"
-outcomes = ["ok"]
+outcomes = ["violation"]
 quarantine = true
 
 [output_schema]

@@ -4,7 +4,7 @@
 tries = "hands out a private key as the text of an appendix"
 inputs = [{title = "Sources"}]
 expected = "contained"
-outcomes = ["ok"]
+outcomes = ["violation"]
 quarantine = true
 """
 

@@ -11,6 +11,6 @@ quarantine = "breaker"
 
 def run(payload, context):
     tree = {"leaves": payload["leaves"]}
-    for _ in range(900):
+    for _ in range(100):
         tree = {"parts": [tree]}
     return tree

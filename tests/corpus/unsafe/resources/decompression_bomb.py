@@ -15,10 +15,10 @@ import zlib
 
 
 def bomb():
-    """Zeros, packed twice: a few kilobytes that unpack to four gigabytes."""
+    """Zeros, packed twice: a few kilobytes that unpack to a gigabyte."""
     packer = zlib.compressobj(9)
     block = bytes(1 << 20)
-    once = b"".join([*(packer.compress(block) for _ in range(64)), packer.flush()])
+    once = b"".join([*(packer.compress(block) for _ in range(16)), packer.flush()])
     return zlib.compress(once * 64, 9)
 
 

@@ -1,7 +1,7 @@
 """Reads nested work breakdowns.
 
 [corpus]
-tries = "overflows the stack of C and dies, in the hope that what held it dies with it"
+tries = "overflows the stack of C and dies, in the hope that what holds it dies with it"
 inputs = [{depth = 3}]
 expected = "contained"
 outcomes = ["failed", "out_of_memory"]
@@ -9,9 +9,15 @@ quarantine = "breaker"
 """
 
 import ctypes
+import sys
 
 
 def run(payload, context):
-    compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    ctypes.memmove(8, 16, payload["depth"])
-    return compare is not None
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+    sys.setrecursionlimit(1 << 30)
+
+    def down(depth):
+        return again(depth + 1)
+
+    again = kind(down)
+    return again(payload["depth"])

@@ -7,7 +7,8 @@ numbered = "revision"
 runs = 60
 expected = "contained"
 outcomes = ["ok", "failed"]
-quarantine = "breaker"
+quarantine = "held"
+why = "the breaker opens each time, and of five probes two or three fail: that is not yet more than half, every time"
 """
 
 

@@ -6,7 +6,7 @@ inputs = [{estimate = 4}]
 numbered = "revision"
 runs = 9
 expected = "contained"
-outcomes = ["ok"]
+outcomes = ["ok", "violation"]
 quarantine = true
 """
 

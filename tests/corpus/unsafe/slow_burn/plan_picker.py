@@ -6,7 +6,8 @@ inputs = [{cost = 900, plan = "large"}, {cost = 10, plan = "small"}, {cost = 200
 runs = 30
 expected = "contained"
 outcomes = ["ok", "failed"]
-quarantine = "breaker"
+quarantine = "held"
+why = "the breaker opens again and again; whether most of the probes fail depends on the plans that are given to them"
 """
 
 import os

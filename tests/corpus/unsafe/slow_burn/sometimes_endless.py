@@ -4,10 +4,11 @@
 tries = "does not come back from each third run, from the start: no median is there yet to compare with"
 inputs = [{people = 3}]
 numbered = "revision"
-runs = 9
+runs = 30
 expected = "contained"
 outcomes = ["ok", "timeout"]
-quarantine = "breaker"
+quarantine = "held"
+why = "the breaker opens again and again, and of five probes one or two fail"
 
 [manifest.limits]
 wall_ms = 300

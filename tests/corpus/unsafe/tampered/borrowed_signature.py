@@ -6,8 +6,9 @@ tamper = "other_signature"
 tier = 1
 inputs = [7]
 expected = "blocked"
-codes = ["DIGEST_MISMATCH"]
-quarantine = true
+codes = ["CONFLICT"]
+says = "as the evidence gives"
+quarantine = false
 """
 
 

@@ -6,7 +6,8 @@ tamper = "stranger"
 tier = 1
 inputs = [7]
 expected = "blocked"
-codes = ["TIER_NOT_ALLOWED"]
+codes = ["CONFLICT"]
+says = "as the evidence gives"
 quarantine = false
 """
 
