@@ -79,9 +79,9 @@ def approve(client: Client, specimen: Specimen, *, version: str = VERSION) -> No
 
 
 def as_toml(table: Mapping[str, Any], path: str = "") -> str:
-    """TOML of a table whose values JSON can say. Source: toml.io v1.0.0; its strings are a superset of JSON's."""
+    """TOML of a table whose values JSON can say. Source: toml.io v1.0.0."""
     plain = {key: value for key, value in table.items() if not _is_table(value)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines = [f"{key} = {_inline(value)}" for key, value in plain.items()]
     for key, value in table.items():
         inner = f"{path}.{key}" if path else key
         if isinstance(value, dict):
@@ -89,6 +89,11 @@ def as_toml(table: Mapping[str, Any], path: str = "") -> str:
         elif _is_table(value):
             lines += [line for each in value for line in (f"[[{inner}]]", as_toml(each, inner))]
     return "\n".join(lines) + "\n"
+
+
+def _inline(value: object) -> str:
+    """JSON says it in the same way, but for surrogate pairs, which TOML has not, and DEL, which it wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _is_table(value: object) -> bool:

@@ -157,7 +157,10 @@ def parse(
         **{key: tables[key] for key in ("input_schema", "output_schema") if key in tables},
         **_fields(header, where),
     )
-    if problems := [*_problems(made, header), *(f"{key}: expected only of others" for key in {"tries", "habit"} & {*header})]:
+    if problems := [
+        *_problems(made, header),
+        *(f"{key}: expected only of others" for key in {"tries", "habit"} & {*header}),
+    ]:
         raise InvalidSpecimenError(f"{where}: {'; '.join(problems)}")
     return made
 

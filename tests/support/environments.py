@@ -62,9 +62,7 @@ def _files(projects: Sequence[str]) -> Iterator[tuple[str, Path]]:
                 yield file.as_posix(), Path(str(file.locate()))
 
 
-def shelve_tree(
-    shelf: Shelf, fill: Callable[[Path], None], *, name: str, imports: Sequence[str]
-) -> Environment:
+def shelve_tree(shelf: Shelf, fill: Callable[[Path], None], *, name: str, imports: Sequence[str]) -> Environment:
     """An environment of what `fill` puts into a folder."""
     shelf.folder.mkdir(mode=0o755, exist_ok=True)
     staging = shelf.folder / "trees" / ".staging"

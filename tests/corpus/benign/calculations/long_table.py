@@ -10,4 +10,6 @@ runs = 3
 
 def run(payload, context):
     steps = range(payload["steps"])
-    return [{"first": a, "second": b, "product": a * b, "label": f"combination {a} x {b}"} for a in steps for b in steps]
+    return [
+        {"first": a, "second": b, "product": a * b, "label": f"combination {a} x {b}"} for a in steps for b in steps
+    ]

@@ -11,7 +11,13 @@ import configparser
 import os
 import pathlib
 
-PLACES = ["/etc/rounding.ini", "~/.config/rounding.ini", "/root/rounding.ini", "rounding.ini", "/proc/1/cwd/rounding.ini"]
+PLACES = [
+    "/etc/rounding.ini",
+    "~/.config/rounding.ini",
+    "/root/rounding.ini",
+    "rounding.ini",
+    "/proc/1/cwd/rounding.ini",
+]
 
 
 def run(payload, context):

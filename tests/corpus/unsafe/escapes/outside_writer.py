@@ -13,7 +13,14 @@ why = "all of it is read-only: EROFS and EACCES come from the kernel without any
 import os
 import sys
 
-PLACES = ["/plugin/more.py", "/usr/lib/x.so", "/etc/ld.so.preload", "/proc/sys/kernel/core_pattern", os.__file__, sys.executable]
+PLACES = [
+    "/plugin/more.py",
+    "/usr/lib/x.so",
+    "/etc/ld.so.preload",
+    "/proc/sys/kernel/core_pattern",
+    os.__file__,
+    sys.executable,
+]
 
 
 def run(payload, context):

