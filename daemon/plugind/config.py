@@ -140,9 +140,9 @@ def _nameservers(text: str) -> tuple[str, ...]:
 
 
 def _monitor(text: str) -> str:
-    if text not in ("", "observe"):
-        raise ConfigError(f'monitor: expected "observe", or nothing for what the profiles say, got {text!r}')
-    return text
+    if text not in ("", "enforce", "observe"):
+        raise ConfigError(f'monitor: expected "observe", or "enforce" for what the profiles say, got {text!r}')
+    return "" if text == "enforce" else text
 
 
 def _range(text: str) -> str:

@@ -53,7 +53,9 @@ class Daemon:
         `enforce`: what the monitor finds has consequences, as in a daemon that is shipped. Without it one plugin can
         misbehave a hundred times, which is what most tests are about.
         """
-        self._environment = os.environ | {"PLUGIND_MONITOR": "" if enforce else "observe"}
+        self._environment = {"PLUGIND_MONITOR": "observe", **os.environ} | (
+            {"PLUGIND_MONITOR": "enforce"} if enforce else {}
+        )
         self._enter = ["nsenter", f"--net={namespace}"] if namespace else []
         self._folder = Path(tempfile.mkdtemp(prefix="plugind-test-"))
         self._folder.chmod(0o755)
