@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from plugind.admission import wait_gone
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Ended, Intent, Subject
 from plugind.catalog import Catalog
@@ -201,10 +202,7 @@ class Parking:
 
     async def wait_gone(self, names: list[str], timeout_s: float) -> list[str]:
         """The names of those whose processes are not seen to be gone in time."""
-        deadline = time.monotonic() + timeout_s
-        while (names := [name for name in names if not self._sandbox.is_gone(name)]) and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        return names
+        return await wait_gone(self._sandbox.is_gone, names, timeout_s)
 
     # -- beginning and end
 
