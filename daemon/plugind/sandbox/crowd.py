@@ -13,7 +13,7 @@ from plugind.sandbox.supervisor import FOREVER_NS, Instance
 
 FEW: Final = 8
 """So many are no crowd."""
-WAIT_NS: Final = 100_000_000
+WAIT_NS: Final = 200_000_000
 """So long what has ended waits for the rest: whoever has called it waits too."""
 
 

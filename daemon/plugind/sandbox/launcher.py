@@ -69,6 +69,8 @@ class Launcher:
         self._gate = Gate(profiles, builtin, latch, code, self._instances)
         self._waiting = StartQueue()
         self._crowd = Crowd()
+        self._due_ns = 0
+        """When something was to be looked at, as of the last wait."""
         self._complaints = Complaints(log)
         self._loop = Loop()
         self._hearing = Hearing(self._loop, profiles, templates, tries, self._instances, self._tell)
@@ -114,7 +116,8 @@ class Launcher:
 
     def _after_messages(self) -> None:
         self._check_latch()
-        self._check_limits()
+        if time.monotonic_ns() >= self._due_ns:  # messages alone make nothing due
+            self._check_limits()
         self._check_templates()
         for instance, exit_code in self._crowd.over(time.monotonic_ns()):
             self._finish(instance, exit_code)
@@ -124,7 +127,7 @@ class Launcher:
     def _patience_s(self) -> float | None:
         soonest = min((instance.next_check_ns for instance in self._instances.all()), default=FOREVER_NS)
         soonest = min(soonest, self._templates.next_check_ns(), self._networks.next_check_ns())
-        soonest = min(soonest, self._crowd.next_check_ns)
+        soonest = self._due_ns = min(soonest, self._crowd.next_check_ns)
         return None if soonest == FOREVER_NS else max(0.0, (soonest - time.monotonic_ns()) / 10**9)
 
     def _check_latch(self) -> None:
