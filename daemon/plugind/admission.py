@@ -7,7 +7,7 @@ import contextlib
 import functools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -114,7 +114,7 @@ class InFlight:
     plugin_id: str = ""
     plugin: str = ""
     version: str = ""
-    targets: frozenset[str] = frozenset()
+    targets: Container[str] = frozenset()
     """The targets of kills that mean this run."""
     tier: int = -1
     in_sandbox: bool = False

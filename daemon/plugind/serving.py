@@ -150,12 +150,14 @@ class Front:
             trust=load_trust(config.trust, self._started_unix_ms),
             built_in=builtin_digests(config.profiles or profiles_dir()),
             development=config.dev,
+            environments=self._shelf,
         )
 
     async def _open_server(self) -> ApiServer:
         callers = Callers()
         server = ApiServer(self._prepared.state.run, self._prepared.profiles)
-        kill_switch = KillSwitch(self._catalog.holds.set, self._runner.flights, self._parking)
+        holds = self._catalog.holds
+        kill_switch = KillSwitch(holds.set, self._runner.flights, self._parking, holds.announce)
         await server.start(
             RuntimeService(callers, self._trail, self._runner),
             RegistryService(callers, self._trail, self._catalog, lambda: self.policy),

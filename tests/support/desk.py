@@ -35,11 +35,12 @@ class Desk:
         self.policy = load_policy(shipped_policy(), PROFILES)
         self.ledger, self.tail = Ledger.open(folder / "ledger", "dev")
         self.registry = Registry(folder / "registry.db", lambda change: None, print)
-        self.catalog = Catalog(self.registry, Store(folder / "store"), trust=Trust())
         self.shelf = Shelf(folder / "environments")
+        store = Store(folder / "store")
+        self.catalog = Catalog(self.registry, store, trust=Trust(), environments=self.shelf)
         parts = (self.catalog, self.ledger, self.sandbox, PROFILES)
         self.runner = Runner(*parts, lambda: self.policy, self.shelf.in_force)
-        self.kills = KillSwitch(self.catalog.holds.set, self.runner.flights)
+        self.kills = KillSwitch(self.catalog.holds.set, self.runner.flights, announce=self.catalog.holds.announce)
 
     def install(self, name="echo", version="1.0.0", **named):
         data = built(self.folder / "plugins", name, version, **named)

@@ -186,11 +186,11 @@ def test_a_hold_is_on_what_it_names_until_it_is_lifted(registry, submit, book, t
     other = submit("2.0.0")
     kept = registry.holds.target(version.digest if target == "digest" else target)
     registry.holds.set(hold(target=kept))
-    assert [each.target for each in registry.holds.on(version)] == [kept]
-    assert bool(registry.holds.on(other)) is (target in ("all", "echo"))
+    assert [each.target for each in registry.holds.on(version.targets)] == [kept]
+    assert bool(registry.holds.on(other.targets)) is (target in ("all", "echo"))
     lifted = registry.holds.lift("killed", kept, by_uid=4, at_unix_ms=40, why="it was somebody else")
     assert lifted.by_uid == 4
-    assert registry.holds.on(version) == ()
+    assert registry.holds.on(version.targets) == ()
     assert book.actions[-2:] == ["kill", "kill_lift"]
     assert json.loads(book.changes[-1].detail) == {"target": kept}
 
@@ -208,7 +208,7 @@ def test_a_kill_takes_effect_when_the_audit_is_full(registry, submit, book):
     version = submit()
     book.full = True
     registry.holds.set(hold())
-    assert registry.holds.on(version)
+    assert registry.holds.on(version.targets)
     assert "takes effect" in book.warnings[0]
     assert registry.history("echo")[-1].action == "kill"
 
