@@ -203,7 +203,8 @@ class Shelf:
             except OSError as error:
                 problems[path.stem] = f"{path}: cannot be read: {error.strerror}"
         by_digest = {each.digest: each for each in by_name.values()}
-        self._purls |= {digest: _purls_of(each) for digest, each in by_digest.items()}
+        for each in by_name.values():
+            self._purls[each.digest] = self.purls(each.digest) | _purls_of(each)
         return _Seen(by_name, by_digest, problems)
 
 

@@ -38,6 +38,8 @@ from plugind.sandbox.words import is_exit_code, log, parse, short
 MOST_IN_SETUP: Final = min(16, 2 * (os.cpu_count() or 1))
 """Jails of a template that are built at one time: with more each takes longer, and none is sooner ready. More than 16
 orders do not fit into a zygote's socket buffer."""
+LATCH_S: Final = 1.0
+"""So often the latch is looked at while there are instances, if nothing else happens."""
 KILL_CAUSES: Final = frozenset({"canceled", "killed", "output_limit", "timeout"})
 """Why the front may end an instance; all else is for the launcher to find. `timeout`: of one input of a session."""
 
@@ -125,15 +127,19 @@ class Launcher:
             self._start_waiting()
 
     def _patience_s(self) -> float | None:
-        soonest = min((instance.next_check_ns for instance in self._instances.all()), default=FOREVER_NS)
+        instances = self._instances.all()
+        soonest = min((instance.next_check_ns for instance in instances), default=FOREVER_NS)
         soonest = min(soonest, self._templates.next_check_ns(), self._networks.next_check_ns())
         soonest = self._due_ns = min(soonest, self._crowd.next_check_ns)
-        return None if soonest == FOREVER_NS else max(0.0, (soonest - time.monotonic_ns()) / 10**9)
+        patience_s = max(0.0, (soonest - time.monotonic_ns()) / 10**9)
+        if instances:  # also where all of them wait, and nobody says anything
+            return min(LATCH_S, patience_s)
+        return None if soonest == FOREVER_NS else patience_s
 
     def _check_latch(self) -> None:
         if self._latch.look():
             for instance in self._instances:
-                if self._latch.reason(instance.digest):
+                if self._latch.reason(instance.digest, instance.tier):
                     instance.kill("killed")
 
     def _check_limits(self) -> None:
@@ -304,9 +310,10 @@ class Launcher:
             case protocol.Kill():
                 self._kill(message.run, message.cause)
             case protocol.KillMany():
-                self._crowd.begin(message.runs, time.monotonic_ns())
+                there = [run for run in message.runs if run in self._instances]
                 for run in message.runs:
                     self._kill(run, message.cause)
+                self._crowd.begin(there, time.monotonic_ns())
             case protocol.Stop():
                 self._loop.stopping = True
             case _:
