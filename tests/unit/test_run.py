@@ -14,12 +14,11 @@ from plugind.api.messages import version_message
 from plugind.audit import segments
 from plugind.errors import ConflictError, IsolationUnavailableError, LauncherGoneError, NotFoundError
 from plugind.model import Hold, Outcome, PluginError, Violation
-from plugind.provenance import bundle, dsse, intoto
 from plugind.provenance.evidence import RoleKeys, Trust, TrustedKey
 from plugind.provenance.keys import PrivateKey
 from tests.support.desk import PROFILES, Desk, codes, until
 from tests.support.fake_launcher import FakeLauncher, forever, result
-from tests.support.plugins import CALLER
+from tests.support.plugins import CALLER, attested
 
 
 async def test_a_run_has_its_intent_before_and_its_outcome_after(desk):
@@ -212,12 +211,7 @@ async def laboratory(tmp_path):
     made = Desk(tmp_path, environments, Trust({"publisher": RoleKeys((TrustedKey(key.public),), 1)}))
     made.environments, made.key = environments, key.public.keyid
 
-    def signed(data):
-        read = bundle.read(data)
-        text = intoto.provenance(read.manifest, "f", read.digest, builder_id="urn:b", now_unix_ms=1)
-        return dsse.to_lines([dsse.sign(text, [key])])
-
-    made.install(environment="science", attestations=signed)
+    made.install(environment="science", attestations=lambda data: attested(data, key))
     made.install("other")
     yield made
     await made.ledger.close()
