@@ -7,7 +7,7 @@ import contextlib
 import functools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -118,7 +118,7 @@ class InFlight:
     plugin_id: str = ""
     plugin: str = ""
     version: str = ""
-    targets: frozenset[str] = frozenset()
+    targets: Container[str] = frozenset()
     """The targets of kills that mean this run."""
     tier: int = -1
     in_sandbox: bool = False
@@ -145,6 +145,18 @@ class Reach(Protocol):
     def is_gone(self, run: str) -> bool:
         """Whether no process of it is left; a run that has no instance has none."""
         ...
+
+
+async def wait_gone(is_gone: Callable[[str], bool], names: Sequence[str], timeout_s: float) -> list[str]:
+    """The names of those that are not seen to be gone in time."""
+    deadline, left = time.monotonic() + timeout_s, list(names)
+    # Of an end in another process the kernel tells nobody who does not look.
+    while left and time.monotonic() < deadline:
+        if is_gone(left[-1]):
+            left.pop()
+        else:  # and the others need not be looked at: all are waited for
+            await asyncio.sleep(_LOOK_S)
+    return [name for name in left if not is_gone(name)]
 
 
 class Flights:
@@ -201,11 +213,7 @@ class Flights:
 
     async def wait_gone(self, runs: list[str], timeout_s: float) -> list[str]:
         """The ids of those whose processes are not seen to be gone in time."""
-        deadline = time.monotonic() + timeout_s
-        # Of an end in another process the kernel tells nobody who does not look.
-        while (runs := [run_id for run_id in runs if not self._reach.is_gone(run_id)]) and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_S)
-        return runs
+        return await wait_gone(self._reach.is_gone, runs, timeout_s)
 
     def end_all(self, cause: str) -> None:
         """End every run."""

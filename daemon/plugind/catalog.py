@@ -6,14 +6,17 @@ is what the launcher gets. Everything found is kept until the registry changes.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
+from plugind import targets
 from plugind.errors import (
     ConflictError,
     InvalidBundleError,
+    InvalidEnvironmentError,
     InvalidRequestError,
     NotAllowedError,
     NotFoundError,
@@ -32,11 +35,24 @@ from plugind.registry.connection import Change
 from plugind.registry.database import Act, Registry, Submission
 from plugind.registry.rows import Plugin
 from plugind.registry.store import Store
+from plugind.targets import Targets
 
 _HANDED_IN: Final = ("submit", "attest")
 """Changes that decide nothing."""
 MOST_KEPT: Final = 4096
 """Versions whose verification is remembered."""
+
+
+class Environments(Protocol):
+    """What is asked of plugind.environments.shelf.Shelf."""
+
+    def in_force(self, name: str) -> str:
+        """Digest of what a name stands for now. Raises InvalidEnvironmentError."""
+        ...
+
+    def purls(self, digest: str) -> frozenset[str]:
+        """Package URLs that mean an environment."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +66,11 @@ class Found:
     contract: Contract | None = None
     bundle_reasons: tuple[Reason, ...] = ()
     """Why the stored bytes may not run."""
+
+    @property
+    def tier(self) -> int:
+        """The one it runs in: that was approved, or else that the evidence gives."""
+        return self.record.approval.tier if self.record and self.record.approval else self.evidence.tier
 
 
 def _now_ms() -> int:
@@ -68,6 +89,7 @@ class Catalog:
         built_in: Collection[str] = (),
         development: bool = False,
         now_ms: Callable[[], int] = _now_ms,
+        environments: Environments | None = None,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -82,6 +104,9 @@ class Catalog:
         self.quarantines = registry.quarantines
         self._found: dict[tuple[str, str], Found] = {}
         self._found_at = -1
+        self._environments = environments
+        self._keys: dict[str, frozenset[str]] = {}
+        """Targets of the keys that have signed, by digest; as old as `_found`."""
 
     def close(self) -> None:
         """Release the files."""
@@ -96,13 +121,40 @@ class Catalog:
 
     def find(self, plugin: str, version: str) -> Found:
         """The version asked for, or else the active one, verified. Raises StateError."""
-        if self._found_at != self._registry.revision or len(self._found) > MOST_KEPT:
-            self._found.clear()
-            self._found_at = self._registry.revision
+        self._forget_what_is_old()
         key = (plugin, version)
         found = self._found.get(key)
         if found is None or self._lapsed(found.evidence):
             found = self._found[key] = self._look_up(plugin, version)
+        return found
+
+    def _forget_what_is_old(self) -> None:
+        if self._found_at != self._registry.revision or max(len(self._found), len(self._keys)) > MOST_KEPT:
+            self._found.clear()
+            self._keys.clear()
+            self._found_at = self._registry.revision
+
+    def targets(self, record: PluginVersion, environment: str | None = None) -> Targets:
+        """The holds that mean a version, with the packages of an environment (digest); None: of the one in force."""
+        if environment is None:
+            environment = self._in_force(record)
+        packages = self._environments.purls(environment) if self._environments and environment else frozenset()
+        return Targets((record.targets, self._signed(record), packages))
+
+    def _in_force(self, record: PluginVersion) -> str:
+        if self._environments is not None:
+            with contextlib.suppress(InvalidEnvironmentError):  # then nothing runs in it
+                return self._environments.in_force(record.manifest.environment)
+        return ""
+
+    def _signed(self, record: PluginVersion) -> frozenset[str]:
+        if not record.attestations:
+            return frozenset()
+        self._forget_what_is_old()
+        found = self._keys.get(record.digest)
+        if found is None:
+            ids = evidence.signers(record.digest, dsse.parse_lines(record.attestations), self._trust)
+            found = self._keys[record.digest] = frozenset(f"key:{keyid}" for keyid in ids)
         return found
 
     def bundle(self, digest: str) -> bytes:
@@ -146,6 +198,27 @@ class Catalog:
         )
 
     # -- for people
+
+    def target(self, text: str) -> str:
+        """A hold's target as it is kept. May block. Raises NotFoundError, InvalidRequestError, ConflictError."""
+        if known := targets.canonical(text):
+            return known
+        prefix = targets.key_prefix(text)
+        return self._key(prefix) if prefix else self.holds.target(text)
+
+    def _key(self, prefix: str) -> str:
+        """The one key whose id begins so: of all that are trusted, that have signed, or that a hold is on."""
+        known = {f"key:{each.key.keyid}" for role in evidence.ROLES for each in self._trust.keys_of(role)}
+        known.update(*(self._signed(each) for plugin in self.plugins() for each in plugin.versions))
+        known.update(hold.target for hold in self.holds.all())
+        found = sorted(each for each in known if each.startswith(f"key:{prefix}") and targets.key_prefix(each))
+        if not found:
+            raise NotFoundError(
+                f"key:{prefix}: expected the beginning of a known key's id, got another; give all of it"
+            )
+        if len(found) > 1:
+            raise ConflictError(f"key:{prefix}: expected one key, got {len(found)}: {', '.join(found)}; give all of it")
+        return found[0]
 
     def plugins(self) -> list[Plugin]:
         """All plugins, by id."""

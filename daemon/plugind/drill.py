@@ -218,7 +218,7 @@ class Drill:
         return Step("quarantined", True, f"its digest is held; {incident.id} is open"), held_ns
 
     def _is_held(self, record: PluginVersion) -> bool:
-        return any(hold.kind == "quarantined" for hold in self._catalog.holds.on(record))
+        return any(hold.kind == "quarantined" for hold in self._catalog.holds.on(record.targets))
 
     # -- before and after
 

@@ -171,7 +171,8 @@ class Approval:
 class Hold:
     """Something that keeps a version from running, whatever its state: independent of it, and reversible.
 
-    `target` is "sha256:HEX", "NAME@VERSION" or "NAME" (a name, never an id), or "all".
+    `target` is as plugind.targets keeps it: "all", "sha256:HEX", "NAME@VERSION" or "NAME" (a name, never an id), or a
+    key's, package's, plan's, caller's or tier's.
     """
 
     kind: HoldKind

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from plugind import targets
+from plugind.admission import wait_gone
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Ended, Intent, Subject
 from plugind.catalog import Catalog
@@ -27,6 +29,7 @@ from plugind.policy.facts import Grant
 from plugind.policy.rules import Policy
 from plugind.sandbox.protocol import NO_FREEZER
 from plugind.sandbox.running import InstanceRequest, InstanceResult
+from plugind.targets import Targets
 
 AT_ONCE: Final = 2
 """Imports at one time: they are to keep up with the runs, not to take the CPUs from them."""
@@ -197,7 +200,7 @@ class Parking:
 
     def end_matching(self, target: str, cause: str) -> list[str]:
         """End all that a target means; their names."""
-        met = [lot for lot in self._lots.values() if target in lot.record.targets]
+        met = [lot for lot in self._lots.values() if target in self._targets(lot)]
         names = [name for lot in met for name in (*lot.importing, *(each.name for each in lot.waiting))]
         for lot in met:
             self._drop(lot, cause)
@@ -205,10 +208,7 @@ class Parking:
 
     async def wait_gone(self, names: list[str], timeout_s: float) -> list[str]:
         """The names of those whose processes are not seen to be gone in time."""
-        deadline = time.monotonic() + timeout_s
-        while (names := [name for name in names if not self._sandbox.is_gone(name)]) and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        return names
+        return await wait_gone(self._sandbox.is_gone, names, timeout_s)
 
     # -- beginning and end
 
@@ -231,13 +231,17 @@ class Parking:
     # -- how many
 
     def _look_after(self, lot: _Lot) -> None:
-        if time.monotonic() - lot.used_s > IDLE_S or self._catalog.holds.on(lot.record):
+        if time.monotonic() - lot.used_s > IDLE_S or self._catalog.holds.on(self._targets(lot)):
             self._drop(lot, "canceled")
             return
         if time.monotonic() - lot.missed_s > FEWER_S and lot.wanted > 1:
             lot.wanted, lot.missed_s = lot.wanted - 1, time.monotonic()
             while lot.size > lot.wanted and lot.waiting:
                 self._sandbox.kill(lot.waiting.popleft().name, "canceled")
+
+    def _targets(self, lot: _Lot) -> Targets:
+        meant = self._catalog.targets(lot.record, lot.kind.environment)
+        return Targets((*meant.parts, frozenset({targets.of_tier(lot.kind.tier)})))
 
     def _refresh(self) -> None:
         """What waits was decided by this policy, and for the registry as it is; else it goes."""

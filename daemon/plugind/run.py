@@ -21,11 +21,11 @@ import functools
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from plugind import batch, collect
+from plugind import batch, collect, targets
 from plugind.admission import Flights, InFlight, Patience, Places
 from plugind.answers import (
     STOPPING,
@@ -69,6 +69,7 @@ from plugind.sandbox.client import Talk
 from plugind.sandbox.protocol import NOT_LOADED, NOT_PARKED
 from plugind.sandbox.running import InstanceRequest, InstanceResult
 from plugind.session import Conversation, Terms
+from plugind.targets import Targets
 from plugind.underway import Underway
 
 
@@ -185,7 +186,7 @@ class Runner:
     def explain(self, request: RunRequest) -> tuple[Explained, ...]:
         """Every check of the policy for a request, those that hold too. Nothing is run or recorded."""
         found = self._catalog.find(request.plugin, request.version)
-        return explain(self._facts(request, found))
+        return explain(self._facts(request, found, self._targets(request, found)))
 
     def activated(self, record: PluginVersion) -> None:
         """A version is active, since now or on new terms: one is to wait for its first caller, if it may run."""
@@ -196,7 +197,7 @@ class Runner:
         for stage in ("" if stage == "*" else stage for stage in manifest.stages):
             request = RunRequest(caller, manifest.name, manifest.version, b"", stage=stage)
             found = self._catalog.find(request.plugin, request.version)
-            decision = decide_safely(self._facts(request, found))
+            decision = decide_safely(self._facts(request, found, self._targets(request, found)))
             if found.record and decision.grant:
                 with contextlib.suppress(InvalidEnvironmentError):  # it is built later: then a run comes first
                     self._parking.ran(found.record, decision.grant, self._environment(manifest.environment))
@@ -220,14 +221,15 @@ class Runner:
             # 2. and 3.
             found = self._catalog.find(run.request.plugin, run.request.version)
             self._note(run, found)
+            lacks = self._find_environment(run)
+            run.flight.targets = self._targets(run.request, found, run.environment)
             # 4.
-            decision = decide_safely(self._facts(run.request, found))
+            decision = decide_safely(self._facts(run.request, found, run.flight.targets))
             run.decision = decision
             # 6. Also of a run that is denied already: a denial tells all its reasons.
             checked = await self._check_input(run, found.contract)
             if run.request.mode == "map":
                 run.stored_input = self._ledger.keep(run.request.input)
-            lacks = self._find_environment(run)
             if reasons := (*decision.reasons, *checked.reasons, *lacks, *self._stopping_reason()):
                 return await self._deny(run, reasons)
             # The policy allows nothing without both.
@@ -242,14 +244,20 @@ class Runner:
         if found.record is None:
             return
         record = run.record = found.record
-        run.tier = run.flight.tier = record.approval.tier if record.approval else found.evidence.tier
+        run.tier = run.flight.tier = found.tier
         run.flight.plugin_id = record.plugin_id
         run.flight.plugin, run.flight.version = record.manifest.name, record.manifest.version
-        run.flight.targets = record.targets
 
-    def _facts(self, request: RunRequest, found: Found) -> RunFacts:
+    def _targets(self, request: RunRequest, found: Found, environment: str | None = None) -> Targets:
+        """What holds can name of a run, in an environment (digest); None: the one in force."""
+        if found.record is None:
+            return Targets()
+        meant = self._catalog.targets(found.record, environment)
+        of_run = targets.of_run(found.tier, plan_id=request.plan_id, caller_uid=request.caller.uid)
+        return Targets((*meant.parts, of_run))
+
+    def _facts(self, request: RunRequest, found: Found, meant: Container[str]) -> RunFacts:
         record = found.record
-        tier = record.approval.tier if record and record.approval else found.evidence.tier
         return RunFacts(
             caller=request.caller,
             roles=request.caller.roles,
@@ -261,11 +269,11 @@ class Runner:
             profiles=self._profiles,
             policy=self._policy(),
             now_unix_ms=time.time_ns() // 1_000_000,
-            holds=self._catalog.holds.on(found.record) if found.record else (),
+            holds=self._catalog.holds.on(meant),
             probation=self._catalog.quarantines.probation(record.digest) if record else None,
             of_plan=bool(request.plan_id),
             trial=request.trial,
-            monitor_reasons=self._guard.reasons(record, tier) if self._guard and record else (),
+            monitor_reasons=self._guard.reasons(record, found.tier) if self._guard and record else (),
             record=found.record,
             other_versions=found.other_versions,
             evidence_tier=found.evidence.tier,
@@ -430,15 +438,16 @@ class Runner:
             found = self._catalog.find(run.request.plugin, run.request.version)
             same = found.record is not None and run.record is not None and found.record.digest == run.record.digest
             revision = self._catalog.revision
-            return same and decide_safely(self._facts(run.request, found)).grant == grant
+            meant = self._targets(run.request, found, run.environment)
+            return same and decide_safely(self._facts(run.request, found, meant)).grant == grant
 
         return Terms(contract, grant, profile, holds, idle_ms)
 
     def _look_for_kills(self, run: Underway) -> None:
         """A kill since the decision has marked the run; this holds even if it had not."""
-        if run.flight.cause or run.record is None:
+        if run.flight.cause:
             return
-        if is_stopped(self._catalog.holds.on(run.record), trial=run.request.trial):
+        if is_stopped(self._catalog.holds.on(run.flight.targets), trial=run.request.trial):
             run.flight.cause = "killed"
 
     async def _in_sandbox(self, run: Underway, request: InstanceRequest) -> InstanceResult:

@@ -173,6 +173,7 @@ class Front:
             trust=load_trust(config.trust, self._started_unix_ms),
             built_in=builtin_digests(config.profiles or profiles_dir()),
             development=config.dev,
+            environments=self._shelf,
         )
 
     def _open_monitor(self) -> None:
@@ -189,7 +190,8 @@ class Front:
     async def _start_watching(self) -> None:
         """From here on what versions do has consequences; what no monitor has seen yet is looked at first."""
         flights = self._runner.flights
-        self._kill_switch = KillSwitch(self._catalog.holds.set, flights, self._parking)
+        holds = self._catalog.holds
+        self._kill_switch = KillSwitch(holds.set, flights, self._parking, holds.announce)
         self._quarantine = Quarantine(KillSwitch(self._catalog.quarantines.put, flights, self._parking))
         self._casefile = Casefile(
             *(self._catalog, self._prepared.state.ledger, lambda: self._ledger.size, self._incidents),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Refused
 from plugind_client import Client
 from plugind_proto.v1 import governance_pb2
+from tests.bench.figures import spread
 from tests.bench.plugins import SLEEP, write_plugin
 from tests.support.daemon import Daemon
 
@@ -31,32 +34,48 @@ def wall_overshoot(client: Client, rounds: int) -> dict[str, list[float]]:
     return late
 
 
-def kill_many(count: int) -> dict[str, float]:
-    """From the call of the kill switch to its return, with so many instances of one plugin asleep."""
+def kill_many(count: int, rounds: int) -> dict[str, float]:
+    """With so many instances of one plugin asleep: from the kill's call until the last process was gone, and until it
+    returned, milliseconds."""
+    gone: list[float] = []
+    called: list[float] = []
     with tempfile.TemporaryDirectory(prefix="plugind-bench-") as name:
         folder = Path(name)
         config = wide_config(folder, instances=count + 8, connections=1024)
         with Daemon("--config", str(config)) as daemon:
             daemon.install(write_plugin(folder, "bench_sleep", SLEEP, "[limits]\nwall_ms = 60000\n"))
-            client = daemon.client()
-            callers = [
-                threading.Thread(target=client.execute, args=("bench_sleep", 1), daemon=True) for _ in range(count)
-            ]
-            for caller in callers:
-                caller.start()
-            deadline = time.monotonic() + 40
-            while sum(run.state == "running" for run in client.runs()) < count:
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{count} instances did not start within 40 s")
-                time.sleep(0.05)
-            began = time.perf_counter()
-            killed = daemon.governance().Kill(governance_pb2.HoldRequest(target="bench_sleep", reason="bench"))
-            took_ms = (time.perf_counter() - began) * 1000
-            for caller in callers:
-                caller.join(10)
-        if (killed.ended_runs, killed.unconfirmed_runs) != (count, 0):
-            raise RuntimeError(f"expected {count} runs to be ended, got {killed}")
-        return {"instances": count, "call_ms": took_ms, "last_process_gone_ms": killed.took_us / 1000}
+            client, governance = daemon.client(), daemon.governance()
+            for _ in range(rounds):
+                with asleep(client, count):
+                    began = time.perf_counter()
+                    killed = governance.Kill(governance_pb2.HoldRequest(target="bench_sleep", reason="bench"))
+                    called.append((time.perf_counter() - began) * 1000)
+                if (killed.ended_runs, killed.unconfirmed_runs) != (count, 0):
+                    raise RuntimeError(f"expected {count} runs to be ended, got {killed}")
+                gone.append(killed.took_us / 1000)
+                governance.LiftKill(governance_pb2.HoldRequest(target="bench_sleep", reason="bench"))
+    return {
+        "instances": count,
+        "rounds": rounds,
+        **{f"gone_{key}": value for key, value in (spread(gone) | {"max_ms": max(gone)}).items()},
+        **{f"call_{key}": value for key, value in (spread(called) | {"max_ms": max(called)}).items()},
+    }
+
+
+@contextlib.contextmanager
+def asleep(client: Client, count: int) -> Iterator[None]:
+    """So many runs that sleep, all with plugin code running. They are to end in the block."""
+    callers = [threading.Thread(target=client.execute, args=("bench_sleep", 1), daemon=True) for _ in range(count)]
+    for caller in callers:
+        caller.start()
+    deadline = time.monotonic() + 40
+    while sum(run.state == "running" for run in client.runs()) < count:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{count} instances did not start within 40 s")
+        time.sleep(0.05)
+    yield
+    for caller in callers:
+        caller.join(10)
 
 
 def records_per_second(daemon: Daemon, callers: int, seconds: float) -> dict[str, float]:

@@ -28,22 +28,25 @@ PROFILES = load_profiles(profiles_dir())
 class Desk:
     """A runner with everything around it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, environments=None, trust=None):
+        """`environments`: in the place of a shelf, as the catalog asks it."""
         self.folder = folder
         (folder / "ledger").mkdir(exist_ok=True)
         self.sandbox = FakeLauncher()
         self.policy = load_policy(shipped_policy(), PROFILES)
         self.ledger, self.tail = Ledger.open(folder / "ledger", "dev")
         self.registry = Registry(folder / "registry.db", lambda change: None, print)
-        self.catalog = Catalog(self.registry, Store(folder / "store"), trust=Trust())
         self.shelf = Shelf(folder / "environments")
+        store = Store(folder / "store")
+        environments = environments or self.shelf
+        self.catalog = Catalog(self.registry, store, trust=trust or Trust(), environments=environments)
         parts = (self.catalog, self.ledger, self.sandbox, PROFILES)
-        self.runner = Runner(*parts, lambda: self.policy, self.shelf.in_force)
-        self.kills = KillSwitch(self.catalog.holds.set, self.runner.flights)
+        self.runner = Runner(*parts, lambda: self.policy, environments.in_force)
+        self.kills = KillSwitch(self.catalog.holds.set, self.runner.flights, announce=self.catalog.holds.announce)
 
-    def install(self, name="echo", version="1.0.0", **named):
+    def install(self, name="echo", version="1.0.0", attestations=lambda data: b"", **named):
         data = built(self.folder / "plugins", name, version, **named)
-        self.catalog.submit(data, b"", [], by_uid=1)
+        self.catalog.submit(data, attestations(data), [], by_uid=1)
         stages = named.get("stages", ("*",))
         self.catalog.approve(name, version, approval(stages=stages), approvers=1)
         return self.catalog.activate(name, version, by_uid=1)

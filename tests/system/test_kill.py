@@ -32,17 +32,19 @@ def instances(daemon: Daemon) -> list[int]:
 class Sleepers:
     """So many runs that sleep, each with two processes."""
 
-    def __init__(self, daemon: Daemon, count: int, name: str = "sleeper") -> None:
+    def __init__(self, daemon: Daemon, count: int, name: str = "sleeper", plan_id: str = "") -> None:
         self.outcomes: list[str] = []
         before = len(instances(daemon))
-        self._threads = [threading.Thread(target=self._run, args=(daemon, name), daemon=True) for _ in range(count)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(daemon, name, plan_id), daemon=True) for _ in range(count)
+        ]
         for thread in self._threads:
             thread.start()
         until(lambda: len(instances(daemon)) >= before + 2 * count)
 
-    def _run(self, daemon: Daemon, name: str) -> None:
+    def _run(self, daemon: Daemon, name: str, plan_id: str) -> None:
         try:
-            result = daemon.client().execute(name, 1)
+            result = daemon.client().execute(name, 1, plan_id=plan_id)
             self.outcomes.append(result.outcome or result.reasons[0].code)
         except PlugindError as error:
             self.outcomes.append(error.code)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from plugind.model import Code
 from plugind.provenance import dsse, intoto, manifest
 from plugind.provenance.dsse import Envelope, Signature
-from plugind.provenance.evidence import RoleKeys, Trust, TrustedKey, tier_of
+from plugind.provenance.evidence import RoleKeys, Trust, TrustedKey, signers, tier_of
 from plugind.provenance.keys import PrivateKey
 
 PUBLISHER, VETTER, VETTER_2, STRANGER = (
@@ -246,6 +246,35 @@ def test_tier_1_always_has_both_roles_and_an_end_that_is_not_over(attestations):
         assert evidence.not_after_unix_ms > NOW
     else:
         assert {reason.code for reason in evidence.reasons} & {Code.THRESHOLD_NOT_MET}
+
+
+# --- who has signed, for holds ----------------------------------------------------------------------------------
+
+
+def test_signers_are_all_who_signed_about_the_bundle_also_when_it_has_lapsed():
+    lapsed = vsa(until=NOW - DAY)
+    found = signers(DIGEST, [provenance(), lapsed, vsa(OTHER_DIGEST, VETTER_2)], trust(vetters=(VETTER, VETTER_2)))
+    assert found == {PUBLISHER.public.keyid, VETTER.public.keyid}
+
+
+def test_a_trusted_key_is_no_signer_of_what_only_says_so():
+    good = provenance()
+    lie = Envelope(good.payload_type, good.payload, (Signature(PUBLISHER.public.keyid, b"x" * 64),))
+    assert signers(DIGEST, [lie], trust()) == frozenset()
+
+
+def test_a_trusted_key_is_a_signer_whatever_it_is_called_there():
+    good = provenance()
+    hidden = Envelope(good.payload_type, good.payload, (replace(good.signatures[0], keyid="somebody"),))
+    assert signers(DIGEST, [hidden], trust()) == {PUBLISHER.public.keyid, "somebody"}
+
+
+def test_of_a_key_that_nobody_trusts_its_name_counts():
+    assert signers(DIGEST, [provenance(key=STRANGER)], Trust()) == {STRANGER.public.keyid}
+
+
+def test_what_is_no_statement_has_no_signers():
+    assert signers(DIGEST, [dsse.sign(b"{", [PUBLISHER]), dsse.sign(b"[1]", [STRANGER])], trust()) == frozenset()
 
 
 def test_a_threshold_below_one_is_a_fault():

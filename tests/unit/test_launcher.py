@@ -27,6 +27,7 @@ from plugind.model import Limits, Violation
 from plugind.profiles import load_profiles
 from plugind.sandbox import channel, jailspec, notifier, protocol
 from plugind.sandbox.codestore import CodeStore
+from plugind.sandbox.crowd import FEW
 from plugind.sandbox.importing import Imported
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.launcher import MOST_IN_SETUP, Launcher
@@ -613,6 +614,19 @@ def test_a_kill_comes_back_with_its_cause(world, cause) -> None:
     assert "kill" in world.base.groups["r1"].calls
     world.exited(exit_code=-9)
     assert world.hear(protocol.Ended).cause == cause
+
+
+def test_a_crowd_is_killed_with_one_message_and_told_of_when_the_last_one_has_ended(world) -> None:
+    assert world.load().error == ""
+    crowd = [f"c{number}" for number in range(FEW + 1)]
+    for run in crowd:
+        world.run(run)
+    world.say(protocol.KillMany((*crowd, "nobody"), "killed"))
+    for run in crowd:
+        world.exited(run, exit_code=-9)
+    ended = [world.hear(protocol.Ended) for _ in crowd]
+    assert ([each.run for each in ended], {each.cause for each in ended}) == (crowd, {"killed"})
+    assert all(world.base.groups[run].calls[-1] == "remove" for run in crowd)
 
 
 def test_who_was_killed_before_its_greeting_gets_no_further(world) -> None:

@@ -13,6 +13,7 @@ from plugind import parking
 from plugind.errors import IsolationUnavailableError
 from plugind.model import Limits, Outcome, Usage
 from plugind.sandbox.running import InstanceResult
+from plugind.targets import Targets
 
 LIMITS = Limits(5000, 2000, 1 << 28, 32, 1 << 22, 1 << 24)
 MIB = 1 << 20
@@ -77,7 +78,10 @@ class Known:
         self.revision = 1
         self.set = []
         self.there = {}
-        self.holds = SimpleNamespace(on=lambda record: (), set=self.set.append)
+        self.holds = SimpleNamespace(on=lambda meant: (), set=self.set.append)
+
+    def targets(self, record, environment):
+        return Targets((record.targets, frozenset({f"pkg:pypi/{environment}"})))
 
     def find(self, name, version):
         return SimpleNamespace(record=self.there.get(name))
@@ -258,11 +262,25 @@ async def test_a_kill_names_them_and_waits_for_them():
     plugin, other = desk.version("a"), desk.version("b")
     await desk.run(plugin)
     await desk.run(other)
+    for unmet in ("c", "pkg:pypi/c", "tier:1", "plan:p", "caller:0"):
+        assert desk.parking.end_matching(unmet, "killed") == []
     names = desk.parking.end_matching("a", "killed")
     assert names == desk.box.killed
     assert len(names) == 1
     assert await desk.parking.wait_gone(names, 1) == []
     assert len(desk.box.waiting) == 1
+
+
+@pytest.mark.parametrize("target", ["tier:2", "pkg:pypi/numbers"])
+async def test_a_kill_of_a_tier_or_of_a_package_ends_them(target):
+    desk = Desk()
+    plugin, grant = desk.version("a"), SimpleNamespace(tier=2, limits=LIMITS, network=())
+    desk.parking.ran(plugin, grant, "numbers")
+    await desk.settle()
+    (waiting,) = desk.box.waiting
+    assert desk.parking.end_matching(target, "killed") == [waiting]
+    assert desk.box.killed == [waiting]
+    assert desk.parking.take(plugin, grant, "numbers") is None
 
 
 @pytest.mark.parametrize("outcome", sorted(parking.MISBEHAVED))

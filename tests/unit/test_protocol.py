@@ -23,6 +23,7 @@ messages = st.one_of(
     st.builds(protocol.Load, digests),
     st.builds(protocol.Start, runs, digests, numbers, st.builds(Limits, *[numbers] * 6)),
     st.builds(protocol.Kill, runs, texts),
+    st.builds(protocol.KillMany, st.lists(runs, max_size=5).map(tuple), texts),
     st.just(protocol.Stop()),
     st.just(protocol.Sample()),
     st.builds(
@@ -74,6 +75,10 @@ def test_a_changed_field_is_refused_or_still_typed(message: protocol.Message, da
         b'{"op":"started","run":"../x"}',
         b'{"op":"kill","run":"a","cause":"' + b"x" * 5000 + b'"}',
         b'{"op":"kill","run":true,"cause":""}',
+        b'{"op":"kill_many","runs":"a","cause":""}',
+        b'{"op":"kill_many","runs":["a","../b"],"cause":""}',
+        b'{"op":"kill_many","runs":[["a"]],"cause":""}',
+        b'{"op":"kill_many","runs":[' + b",".join([b'"a"'] * (protocol.MOST_KILLED + 1)) + b'],"cause":""}',
         b'{"op":"exec"}',
         b'{"op":"sample","run":"r1"}',
         b'{"op":"sampled","instances":[],"parked":[],"launcher":{},"left_out":0}',
@@ -95,6 +100,12 @@ def test_a_full_sample_with_the_longest_names_and_numbers_fits() -> None:
         most,
     )
     assert protocol.decode(protocol.encode(told)) == told
+
+
+def test_as_many_as_may_be_killed_with_one_message_fit_into_it() -> None:
+    runs = tuple(f"{number:064}" for number in range(protocol.MOST_KILLED))
+    message = protocol.KillMany(runs, "killed")
+    assert protocol.decode(protocol.encode(message)) == message
 
 
 def test_too_long_is_not_sent() -> None:

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from plugind.errors import AuditUnavailableError, ConflictError, InvalidRequestError, NotFoundError, StateError
 from plugind.model import Hold, Limits, Permission
 from plugind.provenance import bundle
+from plugind.registry.connection import RESERVE_BYTES
 from plugind.registry.database import Act, Registry, Submission
 from tests.support.plugins import approval, built
 
@@ -186,11 +187,11 @@ def test_a_hold_is_on_what_it_names_until_it_is_lifted(registry, submit, book, t
     other = submit("2.0.0")
     kept = registry.holds.target(version.digest if target == "digest" else target)
     registry.holds.set(hold(target=kept))
-    assert [each.target for each in registry.holds.on(version)] == [kept]
-    assert bool(registry.holds.on(other)) is (target in ("all", "echo"))
+    assert [each.target for each in registry.holds.on(version.targets)] == [kept]
+    assert bool(registry.holds.on(other.targets)) is (target in ("all", "echo"))
     lifted = registry.holds.lift("killed", kept, by_uid=4, at_unix_ms=40, why="it was somebody else")
     assert lifted.by_uid == 4
-    assert registry.holds.on(version) == ()
+    assert registry.holds.on(version.targets) == ()
     assert book.actions[-2:] == ["kill", "kill_lift"]
     assert json.loads(book.changes[-1].detail) == {"target": kept}
 
@@ -208,9 +209,76 @@ def test_a_kill_takes_effect_when_the_audit_is_full(registry, submit, book):
     version = submit()
     book.full = True
     registry.holds.set(hold())
-    assert registry.holds.on(version)
+    assert registry.holds.on(version.targets)
     assert "takes effect" in book.warnings[0]
     assert registry.history("echo")[-1].action == "kill"
+
+
+OF_NO_PLUGIN = (f"key:{'ab' * 32}", "pkg:pypi/numpy@1.26.4", "plan:a@b", "caller:1000", "tier:2")
+
+
+@pytest.mark.parametrize("target", OF_NO_PLUGIN)
+def test_a_hold_on_no_plugin_is_in_the_history_with_its_target_and_under_no_name(registry, submit, book, target):
+    version = submit()
+    assert registry.holds.target(target) == target
+    registry.holds.set(hold(target=target))
+    assert registry.holds.on(version.targets) == ()
+    assert [each.target for each in registry.holds.on({target})] == [target]
+    change = book.changes[-1]
+    assert (change.plugin, change.version, change.digest, json.loads(change.detail)) == ("", "", "", {"target": target})
+    assert registry.history()[-1].action == "kill"
+    assert "kill" not in [each.action for each in registry.history("echo")]
+    registry.holds.lift("killed", target, by_uid=4, at_unix_ms=40, why="over")
+    assert registry.holds.all() == ()
+
+
+def test_an_announced_hold_is_in_force_before_it_is_durable_and_once_afterwards(registry, submit, book):
+    version = submit()
+    registry.holds.announce(hold())
+    registry.holds.announce(hold(reason="again"))
+    assert [each.reason for each in registry.holds.on(version.targets)] == ["it hurts"]
+    assert "kill" not in book.actions
+    registry.holds.set(hold())
+    registry.holds.announce(hold())
+    assert registry.holds.all() == (hold(),)
+    with pytest.raises(InvalidRequestError):
+        registry.holds.announce(hold(target="other", reason=""))
+
+
+def test_an_announced_hold_that_cannot_be_made_durable_stays_until_it_is_lifted(registry, submit):
+    version = submit()
+    with sqlite3.connect(registry_path(registry), timeout=0) as other:
+        other.execute("BEGIN IMMEDIATE")
+        registry.holds.announce(hold())
+        registry._database._writer.execute("PRAGMA busy_timeout = 0")
+        with pytest.raises(StateError, match="locked"):
+            registry.holds.set(hold())
+        other.rollback()
+    other.close()
+    assert registry.holds.on(version.targets) == (hold(),)
+    registry.holds.lift("killed", "echo", by_uid=1, at_unix_ms=2, why="over")
+    assert registry.holds.on(version.targets) == ()
+
+
+def registry_path(registry):
+    return registry._database._path
+
+
+def test_a_kill_has_room_that_was_set_aside_for_a_full_disk_and_nothing_else_has(tmp_path, registry, submit):
+    """The file may not grow: SQLite says that the disk is full (SQLITE_FULL)."""
+    submit()
+    reserve = tmp_path / "registry.db-reserve"
+    assert reserve.stat().st_blocks * 512 >= RESERVE_BYTES
+    writer = registry._database._writer
+    pages = writer.execute("PRAGMA page_count").fetchone()[0]
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    long = "x" * 100_000
+    with pytest.raises(StateError, match="full"):
+        registry.holds.set(hold("suspended", reason=long))
+    assert reserve.exists()
+    with pytest.raises(StateError, match="full"):
+        registry.holds.set(hold(reason=long))
+    assert not reserve.exists(), "it was given back, which this limit does not see"
 
 
 def test_holds_need_a_reason_and_a_target_that_is_there(registry, submit):
@@ -220,7 +288,7 @@ def test_holds_need_a_reason_and_a_target_that_is_there(registry, submit):
     for unknown in ("nothing", "echo@9.9.9", "plug_2"):
         with pytest.raises(NotFoundError):
             registry.holds.target(unknown)
-    for wrong in ("", "@1", "echo@"):
+    for wrong in ("", "@1", "echo@", "tier:9", "caller:me"):
         with pytest.raises((InvalidRequestError, NotFoundError)):
             registry.holds.target(wrong)
     assert registry.holds.target("plug_1@1.0.0") == "echo@1.0.0"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import shlex
 
 import pytest
 
 from plugind import batch
+from plugind.api.messages import version_message
 from plugind.audit import segments
-from plugind.errors import ConflictError, IsolationUnavailableError, LauncherGoneError
+from plugind.errors import ConflictError, IsolationUnavailableError, LauncherGoneError, NotFoundError
 from plugind.model import Hold, Outcome, PluginError, Violation
-from tests.support.desk import PROFILES, codes, until
+from plugind.provenance.evidence import RoleKeys, Trust, TrustedKey
+from plugind.provenance.keys import PrivateKey
+from tests.support.desk import PROFILES, Desk, codes, until
 from tests.support.fake_launcher import FakeLauncher, forever, result
-from tests.support.plugins import CALLER
+from tests.support.plugins import CALLER, attested
 
 
 async def test_a_run_has_its_intent_before_and_its_outcome_after(desk):
@@ -185,6 +189,144 @@ async def test_a_kill_ends_what_runs_and_denies_what_comes(desk, target):
     desk.catalog.holds.lift("killed", killed.hold.target, by_uid=1, at_unix_ms=2, why="over")
     desk.sandbox.behaviour = FakeLauncher().behaviour
     assert (await desk.run()).outcome is Outcome.OK
+
+
+class Environments:
+    """Two environments; what `science` stands for can be built anew."""
+
+    def __init__(self):
+        self.science = "ab" * 32
+
+    def in_force(self, name):
+        return self.science if name == "science" else ""
+
+    def purls(self, digest):
+        return frozenset({"pkg:pypi/numpy", "pkg:pypi/numpy@1.26.4"} if digest == "ab" * 32 else ())
+
+
+@pytest.fixture
+async def laboratory(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    environments, key = Environments(), PrivateKey.generate()
+    made = Desk(tmp_path, environments, Trust({"publisher": RoleKeys((TrustedKey(key.public),), 1)}))
+    made.environments, made.key = environments, key.public.keyid
+
+    made.install(environment="science", attestations=lambda data: attested(data, key))
+    made.install("other")
+    yield made
+    await made.ledger.close()
+    made.catalog.close()
+
+
+OF_ONE = {"plan_id": "garden: roof", "plugin": "echo"}
+OF_OTHER = {"plan_id": "cellar", "plugin": "other", "caller": dataclasses.replace(CALLER, uid=7)}
+TARGETS = ("key:{key}", "pkg:pypi/numpy", "pkg:pypi/numpy@1.26.4", "plan:garden: roof", f"caller:{CALLER.uid}")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_a_kill_by_what_a_run_is_of_ends_and_denies_that_and_nothing_else(laboratory, target):
+    desk, target = laboratory, target.format(key=laboratory.key)
+    desk.sandbox.behaviour = forever
+    one, other = (asyncio.create_task(desk.run(**fields)) for fields in (OF_ONE, OF_OTHER))
+    await until(lambda: desk.sandbox.running == 2)
+    assert (await desk.kill(desk.catalog.target(target))).ended_runs == 1
+    assert (await one).outcome is Outcome.KILLED
+    assert not other.done()
+    denied = await desk.run(**OF_ONE)
+    assert [(reason.code, reason.rule) for reason in denied.reasons] == [("KILLED", "hold.killed")]
+    assert denied.reasons[0].expected == f"no hold on {target}"
+    assert denied.reasons[0].remedy == f"plugindctl kill --lift {shlex.quote(target)} --reason TEXT"
+    assert (await desk.kill("tier:2")).ended_runs == 1
+    assert (await other).outcome is Outcome.KILLED
+    desk.sandbox.behaviour = FakeLauncher().behaviour
+    desk.catalog.holds.lift("killed", "tier:2", by_uid=1, at_unix_ms=2, why="over")
+    assert (await desk.run(**OF_OTHER)).outcome is Outcome.OK
+    desk.catalog.holds.lift("killed", target, by_uid=1, at_unix_ms=2, why="over")
+    assert (await desk.run(**OF_ONE)).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    "target", ["plan:another", "caller:2001", "tier:1", "pkg:pypi/numpy@1.26.3", f"key:{'0' * 64}"]
+)
+async def test_a_kill_of_what_nothing_is_of_is_kept_and_ends_nothing(laboratory, target):
+    assert (await laboratory.kill(laboratory.catalog.target(target))).ended_runs == 0
+    assert [hold.target for hold in laboratory.catalog.holds.all()] == [target]
+    assert (await laboratory.run(**OF_ONE)).outcome is Outcome.OK
+
+
+async def test_a_package_is_looked_for_in_the_environment_that_a_run_has_and_not_in_what_it_is_by_now(laboratory):
+    desk = laboratory
+    desk.sandbox.behaviour = forever
+    old = asyncio.create_task(desk.run(**OF_ONE))
+    await until(lambda: desk.sandbox.running)
+    desk.environments.science = "cd" * 32
+    new = asyncio.create_task(desk.run(**OF_ONE))
+    await until(lambda: desk.sandbox.running == 2)
+    assert (await desk.kill("pkg:pypi/numpy")).ended_runs == 1
+    assert (await old).outcome is Outcome.KILLED
+    assert not new.done()
+    await desk.kill("all")
+    await new
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "tier:2"])
+@pytest.mark.parametrize("when", ["before its instance starts", "before its result is returned"])
+async def test_a_hold_that_comes_between_decision_and_result_is_seen_also_without_a_mark(laboratory, target, when):
+    desk = laboratory
+    target = desk.catalog.target(target.format(key=desk.key))
+    hold = Hold("killed", target, "test", 1, 1)
+    load = desk.sandbox.load
+
+    async def kill_then_load(digest, read):
+        desk.catalog.holds.announce(hold)
+        await load(digest, read)
+
+    async def kill_then_answer(request):
+        desk.catalog.holds.announce(hold)
+        return result(output=b"42")
+
+    if when == "before its instance starts":
+        desk.sandbox.load = kill_then_load
+    else:
+        desk.sandbox.behaviour = kill_then_answer
+    answer = await desk.run(**OF_ONE)
+    assert (answer.outcome, answer.output_json) == (Outcome.KILLED, b"")
+    assert bool(desk.sandbox.requests) is (when != "before its instance starts")
+
+
+@pytest.mark.parametrize("target", ["plan:garden: roof", f"caller:{CALLER.uid}", "tier:2"])
+async def test_a_suspension_lets_go_on_what_runs_and_nothing_start(laboratory, target):
+    desk = laboratory
+
+    async def suspend_then_answer(request):
+        desk.catalog.holds.set(Hold("suspended", target, "looking into it", 1, 1))
+        return result(output=b"42")
+
+    desk.sandbox.behaviour = suspend_then_answer
+    assert (await desk.run(**OF_ONE)).outcome is Outcome.OK
+    assert codes(await desk.run(**OF_ONE)) == ["SUSPENDED"]
+
+
+async def test_the_beginning_of_a_keys_id_will_do_where_there_is_one_such_key(laboratory):
+    desk, whole = laboratory, f"key:{laboratory.key}"
+    assert desk.catalog.target(whole[:12]) == desk.catalog.target(whole) == whole
+    with pytest.raises(NotFoundError, match="give all of it"):
+        desk.catalog.target("key:" + ("0" * 8 if not desk.key.startswith("0" * 8) else "1" * 8))
+    twin = f"{whole[:-1]}{'0' if whole[-1] != '0' else '1'}"
+    desk.catalog.holds.set(Hold("suspended", twin, "another key", 1, 1))
+    with pytest.raises(ConflictError, match="expected one key, got 2"):
+        desk.catalog.target(whole[:12])
+    with pytest.raises(NotFoundError):
+        desk.catalog.target("nothing")
+
+
+async def test_what_holds_a_version_is_told_with_it(laboratory):
+    desk = laboratory
+    for target in ("pkg:pypi/numpy", f"key:{desk.key}", "echo", "plan:p", "tier:2"):
+        desk.catalog.holds.set(Hold("suspended", target, "test", 1, 1))
+    version = desk.catalog.version("echo", "1.0.0")
+    told = version_message(version, desk.catalog)
+    assert {hold.target for hold in told.holds} == {"pkg:pypi/numpy", f"key:{desk.key}", "echo"}
 
 
 async def test_a_kill_leaves_others_alone(desk):

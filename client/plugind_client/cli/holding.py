@@ -15,7 +15,8 @@ from plugind_client.cli.screen import note, print_json
 from plugind_client.cli.settings import AdminSocketPath, JsonFlag, Settings, SocketPath, examples, settled
 from plugind_client.records import Hold, KillReport
 
-Target = Annotated[str, typer.Argument(metavar="TARGET", help="NAME, NAME@V, plug_N, plug_N@V or a sha256.")]
+OTHERS = "key:ID, pkg:pypi/NAME[@V], plan:ID, caller:UID or tier:N"
+Target = Annotated[str, typer.Argument(metavar="TARGET", help=f"NAME, NAME@V, plug_N, plug_N@V, a sha256, {OTHERS}.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +27,10 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             'plugindctl kill cost_rollup --reason "wrong sums"',
             "plugindctl kill all --reason incident",
+            'plugindctl kill key:0f3a9c21 --reason "the key was stolen"',
+            "plugindctl kill pkg:pypi/urllib3@2.0.0 --reason CVE-2023-43804",
+            "plugindctl kill 'plan:rooftop garden' --reason \"it asks for the wrong thing\"",
+            "plugindctl kill tier:2 --reason incident",
             "plugindctl kill --lift cost_rollup --reason mended",
             'plugindctl kill all --offline --reason "the daemon hangs"',
         )
@@ -66,7 +71,9 @@ def resume(
 
 def kill(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="all, NAME, NAME@V, plug_N, plug_N@V or a sha256.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help=f"all, NAME, NAME@V, plug_N, plug_N@V, a sha256, {OTHERS}.")
+    ],
     reason: words.Reason = None,
     lift: Annotated[bool, typer.Option("--lift", help="Let it run again.")] = False,
     offline: Annotated[
@@ -89,7 +96,7 @@ def kill(
     settings = settled(context, as_json, socket, admin_socket)
     why = words.reason(reason)
     if offline:
-        _tell_offline(settings, target, offline_kill.change(target, why, state, lift=lift), lift=lift)
+        _tell_offline(settings, offline_kill.change(target, why, state, lift=lift), lift=lift)
     elif lift:
         _lift(settings, target, why)
     else:
@@ -127,12 +134,17 @@ def _lift(settings: Settings, target: str, reason: str) -> None:
     _tell(settings, hold, f"{hold.target}: not killed any more")
 
 
-def _tell_offline(settings: Settings, target: str, changed: offline_kill.Changed, *, lift: bool) -> None:
+def _tell_offline(settings: Settings, changed: offline_kill.Changed, *, lift: bool) -> None:
+    target = changed.target
     if settings.as_json:
-        print_json({"target": target, "lifted": lift, "latch": str(changed.latch), "in_force": list(changed.in_force)})
+        found, in_force = list(changed.found), list(changed.in_force)
+        said = {"target": target, "lifted": lift, "latch": str(changed.latch), "found": found, "in_force": in_force}
+        print_json(said)
         return
     what = "not killed offline any more" if lift else "killed offline; what runs of it ends within a moment"
     note(f"{target}: {what} ({changed.latch})")
+    if changed.found != (target,):
+        note(f"that is: {', '.join(changed.found)}")
     if not lift:
         note(f"it stays so until `sudo plugindctl kill --lift {shlex.quote(target)} --offline --reason TEXT`")
 

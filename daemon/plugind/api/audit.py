@@ -13,7 +13,7 @@ from typing import Final
 import grpc
 
 from plugind.api.accept import Callers
-from plugind.api.calls import PLAN_ID, Refusals, admitted, call, matching, plugin_name
+from plugind.api.calls import Refusals, admitted, call, matching, plugin_name
 from plugind.api.errors import Context, abort
 from plugind.api.roles import Role
 from plugind.audit import payloads, reading
@@ -24,6 +24,7 @@ from plugind.audit.verify import Report, verify
 from plugind.config import log
 from plugind.errors import InvalidRequestError, NotFoundError, PlugindError
 from plugind.model import Caller, Outcome
+from plugind.targets import PLAN_ID
 from plugind_proto.v1 import audit_pb2, audit_pb2_grpc
 
 LOG_ID: Final = re.compile(r"log_(0|[1-9][0-9]{0,17})")

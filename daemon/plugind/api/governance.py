@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final, ParamSpec, Protocol
 
+from plugind import targets
 from plugind.api.accept import Callers
 from plugind.api.calls import Refusals, call, matching, plugin_name, version_text
 from plugind.api.incidents import IncidentCalls
@@ -159,8 +160,10 @@ class GovernanceService(IncidentCalls, MetricsCalls, QuarantineCalls, governance
     @call(Role.OPERATOR)
     async def Suspend(self, request: governance_pb2.HoldRequest, caller: Caller) -> registry_pb2.Hold:  # noqa: N802
         """Let it not run any more, until it is resumed."""
-        if request.target == "all":
-            raise InvalidRequestError("target: expected NAME, NAME@VERSION or a sha256; for everything there is kill")
+        if request.target == targets.ALL:
+            raise InvalidRequestError(
+                f"target: expected one of {targets.EXPECTED}, but not all: for that there is kill"
+            )
         hold = await self._hold("suspended", request, caller)
         return hold_message(await asyncio.to_thread(self._catalog.holds.set, hold))
 
@@ -187,7 +190,9 @@ class GovernanceService(IncidentCalls, MetricsCalls, QuarantineCalls, governance
         return await self._lift("killed", request, caller)
 
     async def _hold(self, kind: HoldKind, request: governance_pb2.HoldRequest, caller: Caller) -> Hold:
-        target = await asyncio.to_thread(self._catalog.holds.target, request.target)
+        # What needs no look into the registry waits for no thread: all of them may be busy.
+        known = targets.canonical(request.target)
+        target = known or await asyncio.to_thread(self._catalog.target, request.target)
         return Hold(kind, target, _reason(request.reason), caller.uid, _now_ms())
 
     async def _lift(self, kind: HoldKind, request: governance_pb2.HoldRequest, caller: Caller) -> registry_pb2.Hold:

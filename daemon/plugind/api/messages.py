@@ -73,7 +73,7 @@ def version_message(version: PluginVersion, catalog: Catalog) -> registry_pb2.Pl
         approval=_approval(version.approval) if version.approval else None,
         submitted_unix_ms=version.submitted_unix_ms,
         submitted_by_uid=version.submitted_by_uid,
-        holds=[hold_message(hold) for hold in catalog.holds.on(version)],
+        holds=[hold_message(hold) for hold in catalog.holds.on(catalog.targets(version))],
         widens=catalog.widened(version),
     )
 

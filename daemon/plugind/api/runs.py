@@ -9,11 +9,12 @@ from plugind import batch
 from plugind.admission import InFlight
 from plugind.answers import Governance, RunAnswer, RunRequest
 from plugind.api import batches
-from plugind.api.calls import PLAN_ID, RUN_ID, STAGE, matching, plugin_name, version_text
+from plugind.api.calls import RUN_ID, STAGE, matching, plugin_name, version_text
 from plugind.api.messages import printable, reason_message
 from plugind.errors import InvalidRequestError
 from plugind.model import SENSITIVITIES, Caller
 from plugind.sandbox.samples import Seen
+from plugind.targets import PLAN_ID
 from plugind_proto.v1 import common_pb2, governance_pb2, runtime_pb2
 
 MOST_TIMEOUT_MS: Final = 24 * 3600 * 1000

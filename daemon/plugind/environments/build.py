@@ -21,6 +21,7 @@ from pathlib import Path
 from plugind.environments import lock, modules, pip, tree
 from plugind.environments.shelf import BASE, NAME, Environment, Package, Shelf, abi, sync_folder
 from plugind.errors import ConflictError, InvalidEnvironmentError
+from plugind.purl import normalized
 
 
 def build(
@@ -114,7 +115,7 @@ def _install(wanted: lock.Lock, staging: Path, wheels: Path | None, progress: Ca
 def _packages(new: Path, wanted: lock.Lock) -> tuple[Package, ...]:
     """What was installed, in the order of the lock. A marker may have left some of it out."""
     found = {
-        lock.normalized(each.metadata["Name"]): Package(each.metadata["Name"], each.version)
+        normalized(each.metadata["Name"]): Package(each.metadata["Name"], each.version)
         for each in importlib.metadata.distributions(path=[str(new)])
     }
     names = [each.name for each in wanted.requirements]

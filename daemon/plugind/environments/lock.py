@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from plugind.errors import InvalidEnvironmentError
+from plugind.purl import normalized
 
 MAX_LOCK_BYTES: Final = 1024 * 1024
 MAX_MARKER_CHARS: Final = 1000
@@ -81,11 +82,6 @@ def read(path: Path) -> Lock:
         return Lock(hashlib.sha256(data).hexdigest(), parse(data))
     except InvalidEnvironmentError as error:
         raise InvalidEnvironmentError(f"{path}: {error}") from error
-
-
-def normalized(name: str) -> str:
-    """A package's name as it is compared. Source: PEP 503."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def render(requirements: tuple[Requirement, ...]) -> str:

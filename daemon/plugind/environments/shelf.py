@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from plugind import jsontext
+from plugind import jsontext, purl
 from plugind.errors import InvalidEnvironmentError, InvalidJsonError
 
 FORMAT: Final = 1
@@ -104,6 +104,7 @@ class Shelf:
         self.folder = folder
         self._mark: tuple[int, int, int] | None = None
         self._seen = _Seen()
+        self._purls: dict[str, frozenset[str]] = {}
 
     def get(self, name: str) -> Environment | None:
         """What a name stands for now; None: there is none. Raises InvalidEnvironmentError where its file is broken."""
@@ -127,6 +128,13 @@ class Shelf:
     def with_digest(self, digest: str) -> Environment | None:
         """The one whose tree this is, as long as it is current. Raises InvalidEnvironmentError for the folder."""
         return self._look().by_digest.get(digest)
+
+    def purls(self, digest: str) -> frozenset[str]:
+        """What package URLs name of the environment with this tree; also when its name stands for another by now.
+
+        Of the base, and of one that was never seen here, none.
+        """
+        return self._purls.get(digest, frozenset())
 
     def all(self) -> list[Environment]:
         """All that are whole, by name. Raises InvalidEnvironmentError for the folder."""
@@ -194,7 +202,14 @@ class Shelf:
                 problems[path.stem] = f"{path}: {error}; build this environment again"
             except OSError as error:
                 problems[path.stem] = f"{path}: cannot be read: {error.strerror}"
-        return _Seen(by_name, {each.digest: each for each in by_name.values()}, problems)
+        by_digest = {each.digest: each for each in by_name.values()}
+        for each in by_name.values():
+            self._purls[each.digest] = self.purls(each.digest) | _purls_of(each)
+        return _Seen(by_name, by_digest, problems)
+
+
+def _purls_of(environment: Environment) -> frozenset[str]:
+    return frozenset().union(*(purl.of_package(each.name, each.version) for each in environment.packages))
 
 
 def sync_folder(path: Path) -> None:

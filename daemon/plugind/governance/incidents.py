@@ -234,7 +234,8 @@ class Incidents:
         with self._database.changing() as connection:
             there = _open_like(connection, about, "kill")
             if there is None:
-                title = f"{about.label or 'everything'}: killed by uid {hold.by_uid}"
+                whom = about.label or (hold.target if ":" in hold.target else "everything")
+                title = f"{whom}: killed by uid {hold.by_uid}"[:500]
                 new = Incident(0, _KILL_SEVERITY, title, "kill", about, hold.by_uid, now)
                 there = self._open(connection, new, unrecorded=True)
             _add(connection, there.number, event, _KILL_SEVERITY)
@@ -277,6 +278,8 @@ def about_target(target: str) -> About:
         return NOTHING
     if target.startswith("sha256:"):
         return About(digest=target.removeprefix("sha256:"))
+    if ":" in target:  # a key, a package, a plan, a caller or a tier: no version in particular
+        return NOTHING
     name, _, version = target.partition("@")
     return About(plugin=name, version=version)
 

@@ -44,7 +44,7 @@ class RunFacts:
     now_unix_ms: int
     """For what expires."""
     holds: tuple[Hold, ...]
-    """All that are on this version: on its digest, its name and version, its name, or on everything."""
+    """All that are on this run: on its version, who signed that, its packages, plan, caller or tier, or everything."""
     record: PluginVersion | None = None
     """The version asked for, or else the active one. None: there is none."""
     other_versions: Mapping[str, State] | None = None

@@ -6,6 +6,7 @@ An objection of a rule in mode "warn" or "dryrun" does not deny. What is missing
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -135,7 +136,7 @@ def holds(facts: RunFacts) -> Iterator[Objection]:
             f"hold.{hold.kind}",
             f"no hold on {hold.target}",
             _said(hold),
-            remedy.format(target=hold.target, label=label),
+            remedy.format(target=shlex.quote(hold.target), label=label),
         )
 
     yield from _probation(facts, label)

@@ -119,6 +119,29 @@ def tier_of(
     )
 
 
+def signers(digest: str, attestations: Sequence[Envelope], trust: Trust) -> frozenset[str]:
+    """Ids of the keys that have signed a statement about the bundle with this sha256, of whatever kind, lapsed or not.
+
+    A signature of a key that is not known cannot be checked: who it says has made it counts. This is for what keeps
+    bundles from running, and a key that is not trusted any more is no reason to let them.
+    """
+    known = {trusted.key for role in ROLES for trusted in trust.keys_of(role)}
+    ids = {key.keyid for key in known}
+    found: set[str] = set()
+    for envelope in attestations:
+        if _is_about(envelope, digest):
+            found |= {key.keyid for key in dsse.verify(envelope, known)}
+            found |= {signature.keyid for signature in envelope.signatures} - ids
+    return frozenset(found)
+
+
+def _is_about(envelope: Envelope, digest: str) -> bool:
+    try:
+        return digest in intoto.parse(envelope.payload).subject_digests
+    except InvalidBundleError:
+        return False
+
+
 def _weigh(found: _Findings, name: str, envelope: Envelope, trust: Trust) -> None:
     known = {trusted.key for role in ROLES for trusted in trust.keys_of(role)}
     signers = dsse.verify(envelope, known)  # 3

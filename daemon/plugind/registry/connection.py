@@ -6,6 +6,8 @@ one. Reading has a connection of its own (WAL), so that nobody who only reads wa
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +21,8 @@ from plugind.model import State
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x706C7567  # "plug"
+RESERVE_BYTES: Final = 256 * 1024
+"""Several times what a hold takes in the log of SQLite."""
 TABLES: Final = """
 CREATE TABLE plugins (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -119,6 +123,7 @@ class Database:
 
     def __init__(self, path: Path, on_change: OnChange) -> None:
         self._path = path
+        self._reserve = path.with_name(f"{path.name}-reserve")
         self._on_change = on_change
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
@@ -129,6 +134,7 @@ class Database:
                 self.revision = _revision(self._writer)
                 """Number of the newest change, 0 at the beginning. This process makes all changes, so it knows."""
             self._reader = self._connect()
+            self._set_aside()
         except BaseException:
             self._writer.close()
             raise
@@ -158,6 +164,19 @@ class Database:
         """What was committed last."""
         with self._read_lock, self._reported():
             yield self._reader
+
+    def free_reserve(self) -> bool:
+        """Give a full disk back what was set aside for the change that must not fail. Whether there was something."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        return True
+
+    def _set_aside(self) -> None:
+        """Where there is no room, or no such call, nothing is: the disk may never be full."""
+        with contextlib.suppress(OSError), self._reserve.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
 
     def record(self, connection: sqlite3.Connection, change: Change) -> None:
         """Write a change into the history, under the next revision, and tell `on_change`."""

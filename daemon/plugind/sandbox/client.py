@@ -204,11 +204,19 @@ class LauncherClient:
 
     def kill_many(self, runs: Collection[str], cause: str) -> None:
         """End several runs; when they are all that there are, with one write for all their groups."""
+        known = [self._runs[run] for run in runs if run in self._runs]
+        if not known or self.gone.done():
+            return
         running = {name for name, run in self._runs.items() if run.request.mode != "import"}
-        if self._kill_descriptor >= 0 and len(runs) > 1 and set(runs) >= running:
+        whole = self._kill_descriptor >= 0 and len(runs) > 1 and set(runs) >= running
+        if whole:
             os.write(self._kill_descriptor, b"1")
-        for run in runs:
-            self.kill(run, cause)
+        for run in known:
+            run.kill(cause, dead=whole)
+        # Not one message for each: whoever reads them takes the CPUs from those that are dying.
+        for first in range(0, len(known), protocol.MOST_KILLED):
+            names = tuple(run.name for run in known[first : first + protocol.MOST_KILLED])
+            self._send_now(protocol.KillMany(names, cause))
 
     def is_gone(self, run: str) -> bool:
         """Whether no process of a run is left: the launcher says so, or the kernel does."""

@@ -49,7 +49,7 @@ class Gate:
             raise InvalidRequestError(f"run {message.run} is there already")
         if message.tier == 0 and message.digest not in self._builtin:
             raise InvalidRequestError(f"tier 0: {message.digest} is not in the root-owned list of built-in plugins")
-        self.check_latch(message.digest)
+        self.check_latch(message.digest, message.tier)
         session = isinstance(message, protocol.Open)
         for name, value, ceiling in jailspec.above_ceiling(message.limits, profile, session=session):
             raise InvalidRequestError(f"{name}: expected 1 to {ceiling} in tier {message.tier}, got {value}")
@@ -61,7 +61,7 @@ class Gate:
 
     def admit_use(self, tier: int, digest: str, message: protocol.Use, descriptors: Sequence[int]) -> None:
         """Whether the run of one that is parked may begin now."""
-        self.check_latch(digest)
+        self.check_latch(digest, tier)
         most = self._profiles[tier].ceilings.wall_ms
         if not 0 < message.wall_ms <= most:
             raise InvalidRequestError(f"wall_ms: expected 1 to {most} in tier {tier}, got {message.wall_ms}")
@@ -89,9 +89,9 @@ class Gate:
         ahead = isinstance(message, protocol.Park)
         self._check_place(message, profile, waiting.count(profile.tier, ahead=ahead))
 
-    def check_latch(self, digest: str) -> None:
+    def check_latch(self, digest: str, tier: int) -> None:
         """What root has latched does not start."""
-        if reason := self._latch.reason(digest):
+        if reason := self._latch.reason(digest, tier):
             raise IsolationUnavailableError(protocol.KILLED, reason)
 
     def _check_place(self, message: protocol.Start, profile: Profile, waiting: int = 0) -> None:

@@ -1,7 +1,8 @@
 """The offline kill: a file that root writes beside the state folder, and the launcher obeys, whatever the front says.
 
 For when the front hangs or is not trusted any more. The file lies beside the folder and not in it: what the front may
-write it could take away. JSON: a list of {"target", "reason", "at_unix_ms"}; a target is "all" or a sha256 in hex.
+write it could take away. JSON: a list of {"target", "reason", "at_unix_ms", "named"}; a target is "all", "tier:N" or a
+sha256 in hex.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 from plugind.errors import ConfigError
 
 ALL: Final = "all"
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_TARGET = re.compile(r"all|tier:[012]|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Kill:
     target: str
     reason: str
     at_unix_ms: int
+    named: str = ""
+    """What was asked for, where this digest was found for it: a plugin, a key, a package."""
 
 
 def path_of(state: Path) -> Path:
@@ -45,8 +48,8 @@ def read(path: Path) -> tuple[Kill, ...]:
     except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: expected a list of kills, got something else: {error}") from error
     for kill in kills:
-        if kill.target != ALL and not _DIGEST.fullmatch(str(kill.target)):
-            raise ConfigError(f"{path}: target: expected all or a sha256 in hex, got {kill.target!r:.80}")
+        if not _TARGET.fullmatch(str(kill.target)):
+            raise ConfigError(f"{path}: target: expected all, tier:N or a sha256 in hex, got {kill.target!r:.80}")
     return kills
 
 
@@ -78,9 +81,9 @@ class Latch:
         self._mark: tuple[int, int, int] | None = None
         self._targets: dict[str, str] = {}
 
-    def reason(self, digest: str) -> str:
-        """Why this digest may not run; empty: it may."""
-        return self._targets.get(ALL) or self._targets.get(digest, "")
+    def reason(self, digest: str, tier: int) -> str:
+        """Why this digest may not run in this tier; empty: it may."""
+        return next((self._targets[each] for each in (ALL, f"tier:{tier}", digest) if each in self._targets), "")
 
     def look(self) -> bool:
         """Read it again if it has changed; whether it has."""

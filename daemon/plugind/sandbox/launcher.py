@@ -19,6 +19,7 @@ from plugind.linux.cgroup import Base
 from plugind.model import Profile
 from plugind.sandbox import channel, codestore, notifier, protocol, template
 from plugind.sandbox.complaints import Complaints
+from plugind.sandbox.crowd import Crowd
 from plugind.sandbox.gate import Gate
 from plugind.sandbox.hearing import Hearing
 from plugind.sandbox.importing import Imported
@@ -38,6 +39,8 @@ from plugind.sandbox.words import is_exit_code, log, parse, short
 MOST_IN_SETUP: Final = min(16, 2 * (os.cpu_count() or 1))
 """Jails of a template that are built at one time: with more each takes longer, and none is sooner ready. More than 16
 orders do not fit into a zygote's socket buffer."""
+LATCH_S: Final = 1.0
+"""So often the latch is looked at while there are instances, if nothing else happens."""
 KILL_CAUSES: Final = frozenset({"canceled", "killed", "output_limit", "timeout"})
 """Why the front may end an instance; all else is for the launcher to find. `timeout`: of one input of a session."""
 
@@ -68,6 +71,9 @@ class Launcher:
         self._instances = Instances()
         self._gate = Gate(profiles, builtin, latch, code, self._instances)
         self._waiting = StartQueue()
+        self._crowd = Crowd()
+        self._due_ns = 0
+        """When something was to be looked at, as of the last wait."""
         self._complaints = Complaints(log)
         self._loop = Loop()
         self._sampler = Sampler(self._instances, tries, self._tell)
@@ -114,22 +120,29 @@ class Launcher:
 
     def _after_messages(self) -> None:
         self._check_latch()
-        self._check_limits()
+        if time.monotonic_ns() >= self._due_ns:  # messages alone make nothing due
+            self._check_limits()
         self._check_templates()
         self._sampler.answer()
+        for instance, exit_code in self._crowd.over(time.monotonic_ns()):
+            self._finish(instance, exit_code)
         if self._waiting:
             self._start_waiting()
 
     def _patience_s(self) -> float | None:
-        soonest = min((instance.next_check_ns for instance in self._instances.all()), default=FOREVER_NS)
+        instances = self._instances.all()
+        soonest = min((instance.next_check_ns for instance in instances), default=FOREVER_NS)
         soonest = min(soonest, self._templates.next_check_ns(), self._networks.next_check_ns())
-        soonest = min(soonest, self._sampler.next_check_ns())
-        return None if soonest == FOREVER_NS else max(0.0, (soonest - time.monotonic_ns()) / 10**9)
+        soonest = self._due_ns = min(soonest, self._crowd.next_check_ns, self._sampler.next_check_ns())
+        patience_s = max(0.0, (soonest - time.monotonic_ns()) / 10**9)
+        if instances:  # also where all of them wait, and nobody says anything
+            return min(LATCH_S, patience_s)
+        return None if soonest == FOREVER_NS else patience_s
 
     def _check_latch(self) -> None:
         if self._latch.look():
             for instance in self._instances:
-                if self._latch.reason(instance.digest):
+                if self._latch.reason(instance.digest, instance.tier):
                     instance.kill("killed")
 
     def _check_limits(self) -> None:
@@ -178,7 +191,8 @@ class Launcher:
         message = {} if cut else parse(data)
         match message:
             case {"op": "exited", "run": str(run), "exit_code": int(exit_code)} if is_exit_code(exit_code):
-                if instance := self._instances.of(source.kind, run):
+                instance = self._instances.of(source.kind, run)
+                if instance and not self._crowd.takes(instance, exit_code):
                     self._finish(instance, exit_code)
             case {"op": "failed", "run": str(run), "detail": str(detail)}:
                 if instance := self._instances.of(source.kind, run):
@@ -297,25 +311,30 @@ class Launcher:
             case protocol.Start():
                 self._try(self._take, message, descriptors)
             case protocol.Kill():
-                self._kill(message)
+                self._kill(message.run, message.cause)
             case protocol.Sample():
                 self._sampler.ask()
+            case protocol.KillMany():
+                there = [run for run in message.runs if run in self._instances]
+                for run in message.runs:
+                    self._kill(run, message.cause)
+                self._crowd.begin(there, time.monotonic_ns())
             case protocol.Stop():
                 self._loop.stopping = True
             case _:
                 raise InvalidRequestError("this message goes the other way")
 
-    def _kill(self, message: protocol.Kill) -> None:
-        if message.cause not in KILL_CAUSES:
-            raise InvalidRequestError(f"cause: expected one of {', '.join(sorted(KILL_CAUSES))}, got {message.cause!r}")
-        if message.run in self._waiting:
-            self._waiting.drop(message.run)
-            self._networks.drop(message.run)
-            self._tell(protocol.Refused(message.run, "setup", f"{message.cause} before its jail was begun"))
-        elif instance := self._instances.get(message.run):
+    def _kill(self, run: str, cause: str) -> None:
+        if cause not in KILL_CAUSES:
+            raise InvalidRequestError(f"cause: expected one of {', '.join(sorted(KILL_CAUSES))}, got {cause!r}")
+        if run in self._waiting:
+            self._waiting.drop(run)
+            self._networks.drop(run)
+            self._tell(protocol.Refused(run, "setup", f"{cause} before its jail was begun"))
+        elif instance := self._instances.get(run):
             if not instance.started_ns:
-                instance.failure = ("setup", f"{message.cause} before its jail was complete")
-            instance.kill(message.cause)
+                instance.failure = ("setup", f"{cause} before its jail was complete")
+            instance.kill(cause)
 
     def _load(self, message: protocol.Load, descriptor: int) -> None:
         in_use = {instance.digest for instance in self._instances}
@@ -403,6 +422,8 @@ class Launcher:
             instance.kill("fault")
 
     def _finish(self, instance: Instance, exit_code: int) -> None:
+        if not self._instances.has(instance):
+            return  # it went with its template
         if self._instances.remove(instance):
             instance.finish(exit_code)  # how it ended was told before
             return

@@ -1,7 +1,7 @@
 """What the front and the launcher say to each other: one JSON object per SOCK_SEQPACKET message, size-checked.
 
 Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors), Open (with five), Park (with
-three), Use (with four), Kill, Sample, Stop.
+three), Use (with four), Kill, KillMany, Sample, Stop.
 Launcher to front: Ready, Loaded, Imported, Placed, Parked, Started, Ended, Refused, Sampled.
 The launcher trusts none of it: every field is checked here when it is parsed, and against profiles later.
 """
@@ -17,6 +17,8 @@ from plugind.errors import InvalidRequestError
 from plugind.model import Limits, NetworkUse, Protocol, Violation, Wanted
 
 MAX_MESSAGE_BYTES = 16 * 1024
+MOST_KILLED = 200
+"""Names of runs in one message: with the longest names it is not too long."""
 KILLED = "killed"
 """The step of a Refused whose digest is killed offline (latch.py)."""
 NOT_LOADED = "not_loaded"
@@ -99,6 +101,16 @@ class Sample:
 
     op: ClassVar[str] = "sample"
     descriptors: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KillMany:
+    """End several instances, up to MOST_KILLED, as Kill does. Their ends are told together: see launcher.py."""
+
+    op: ClassVar[str] = "kill_many"
+    descriptors: ClassVar[int] = 0
+    runs: tuple[str, ...]
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +275,7 @@ class Sampled:
     """Instances that the next one tells of."""
 
 
-ToLauncher = Load | Start | Open | Park | Use | Kill | Sample | Stop
+ToLauncher = Load | Start | Open | Park | Use | Kill | KillMany | Sample | Stop
 OfARun = Placed | Parked | Started | Refused | Ended
 ToFront = Ready | Loaded | Imported | OfARun | Sampled
 Message = ToLauncher | ToFront
@@ -277,6 +289,7 @@ _KINDS: dict[str, type[Message]] = {
         Use,
         Kill,
         Sample,
+        KillMany,
         Stop,
         Ready,
         Loaded,
@@ -334,6 +347,7 @@ _LISTS: dict[Any, type[Any]] = {
     tuple[ParkedUse, ...]: ParkedUse,
 }
 _TEXTS = dict[str, str]
+_RUNS = tuple[str, ...]
 
 
 def _plain(message: Any) -> dict[str, Any]:
@@ -360,6 +374,8 @@ def _value(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
     if hint in _LISTS and isinstance(value, list):
         item = _LISTS[hint]
         return tuple(_build(item, each) if isinstance(each, dict) else _wrong(kind, name, each) for each in value)
+    if hint == _RUNS and isinstance(value, list) and len(value) <= MOST_KILLED:
+        return tuple(each if _fits("run", str, each) else _wrong(kind, name, each) for each in value)
     return value if _fits(name, hint, value) else _wrong(kind, name, value)
 
 

@@ -121,10 +121,10 @@ class Running:
         if self._cause:
             self.kill(self._cause)  # it was asked for before there was anything to end
 
-    def kill(self, cause: str) -> None:
-        """SIGKILL to every process of it, where the kernel gives us the means."""
+    def kill(self, cause: str, *, dead: bool = False) -> None:
+        """SIGKILL to every process of it, where the kernel gives us the means. `dead`: they have had theirs."""
         self._cause = self._cause or cause
-        if self._reins is not None and not self._is_empty(self._reins[1]):
+        if not dead and self._reins is not None and not self._is_empty(self._reins[1]):
             os.write(self._reins[0], b"1")
 
     def is_gone(self) -> bool:

@@ -68,6 +68,18 @@ def test_what_is_put_is_found_by_name_and_by_digest(shelf):
     assert sorted(os.listdir(shelf.folder)) == ["other-1.json", "science.json"]
 
 
+def test_what_package_urls_name_of_a_tree_is_known_also_when_its_name_stands_for_another(shelf):
+    assert shelf.purls(SCIENCE.digest) == shelf.purls("") == frozenset()
+    shelf.put(SCIENCE)
+    assert shelf.in_force("science") == SCIENCE.digest
+    numpy = {"pkg:pypi/numpy", "pkg:pypi/numpy@2.3.1"}
+    assert shelf.purls(SCIENCE.digest) == {*numpy, "pkg:pypi/pandas", "pkg:pypi/pandas@2.3"}
+    shelf.put(dataclasses.replace(SCIENCE, digest="ef" * 32, packages=(Package("My.Package", "1.0"),)))
+    assert shelf.in_force("science") == "ef" * 32
+    assert shelf.purls("ef" * 32) == {"pkg:pypi/my-package", "pkg:pypi/my-package@1"}
+    assert numpy <= shelf.purls(SCIENCE.digest)
+
+
 def test_file_is_readable_for_all_whatever_the_umask(shelf):
     before = os.umask(0o777)
     try:
