@@ -161,7 +161,7 @@ def rollback(plugin: str, version: str | None = None, *, reason: str) -> Call[Pl
 
 
 def suspend(target: str, reason: str) -> Call[Hold]:
-    """Keeps NAME, NAME@VERSION, the same with an id, or a sha256 from starting. Runs in flight go on.
+    """Keeps something from starting, `target` being as for `kill`, but not "all". Runs in flight go on.
 
     Raises:
         NotFound, InvalidRequest, NotAllowed: as the words say.
@@ -181,7 +181,9 @@ def resume(target: str, reason: str) -> Call[Hold]:
 def kill(target: str, reason: str) -> Call[KillReport]:
     """The kill switch: what it names does not start any more, and what runs of it is ended.
 
-    `target` is as for `suspend`, or "all". Look at `unconfirmed_runs`: those may still have processes.
+    `target` is "all", a sha256, NAME, NAME@VERSION, the same with an id, "key:ID", "pkg:pypi/NAME",
+    "pkg:pypi/NAME@VERSION", "plan:ID", "caller:UID" or "tier:N".
+    Look at `unconfirmed_runs`: those may still have processes.
 
     Raises:
         NotFound, InvalidRequest, NotAllowed: as the words say.

@@ -153,7 +153,7 @@ class Hold:
     kind: str
     """killed, quarantined, suspended or revalidation_required."""
     target: str
-    """ "all", "sha256:HEX", "NAME@VERSION" or "NAME"."""
+    """ "all", "sha256:HEX", "NAME@VERSION", "NAME", or as in `kill`."""
     reason: str
     by_uid: int
     at_unix_ms: int
@@ -314,12 +314,12 @@ class Status:
     ledger_size: int
     ledger_root: str
     ledger_problem: str
-    monitor_problem: str
     journal: str
     policy_sha256: str
     policy_path: str
     holds: tuple[Hold, ...]
     plugins: int
+    monitor_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from tests.support.daemon import Daemon  # noqa: E402
 
 IDLE_S = 1.0
 WALL_RUNS = 10
+KILLS = 10
 
 
 def idle() -> dict[str, float]:
@@ -83,7 +84,7 @@ def parts(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]
         "idle": idle,
         "packages": packages.measure,
         "networks": networks.measure,
-        "kill": lambda: stopping.kill_many(200),
+        "kill": lambda: stopping.kill_many(200, KILLS),
         "health": health.measure,
         "scaling": lambda: scaling.measure(options.plugins, options.records),
     }

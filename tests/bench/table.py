@@ -129,8 +129,9 @@ def packages(found: Mapping[str, Any]) -> Iterator[str]:
 
 def kill(found: Mapping[str, Any]) -> Iterator[str]:
     yield (
-        f"kill switch, {found['instances']} instances: last process gone after"
-        f" {found['last_process_gone_ms']:.0f} ms, the call took {found['call_ms']:.0f} ms"
+        f"kill switch, {found['instances']} instances, {found['rounds']} times: last process gone after p50"
+        f" {found['gone_p50_ms']:.0f} ms, p99 {found['gone_p99_ms']:.0f}, max {found['gone_max_ms']:.0f}; the call took"
+        f" p50 {found['call_p50_ms']:.0f} ms, p99 {found['call_p99_ms']:.0f}; a p99 of 100 is wanted"
     )
 
 

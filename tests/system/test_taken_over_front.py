@@ -157,13 +157,14 @@ def test_what_is_right_in_one_place_is_wrong_in_another(front: Front) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5, 16, 17, 64, 253])
-@pytest.mark.parametrize("op", ["load", "start", "kill", "sample", "stop"])
+@pytest.mark.parametrize("op", ["load", "start", "kill", "kill_many", "sample", "stop"])
 def test_too_many_and_too_few_descriptors(front: Front, op: str, count: int) -> None:
     message = {
         "load": protocol.Load(DIGEST),
         "start": protocol.Start("r1", DIGEST, 2, PROFILES[2].default_limits),
         "kill": protocol.Kill("r1", "killed"),
         "sample": protocol.Sample(),
+        "kill_many": protocol.KillMany(("r1",), "killed"),
         "stop": protocol.Stop(),
     }[op]
     if count == message.descriptors:

@@ -1,5 +1,7 @@
 """suspend, resume, kill, status and why: what a person in a hurry reads."""
 
+import shlex
+
 import pytest
 
 from plugind_proto.v1 import common_pb2, runtime_pb2
@@ -32,7 +34,10 @@ def test_kill_says_how_many_runs_ended_and_how_long_it_took(daemon, runs, took_u
     assert (daemon.last("HoldRequest").target, daemon.last("HoldRequest").reason) == ("demo", "wrong sums")
 
 
-@pytest.mark.parametrize("target", ["all", "demo", "demo@1.0.0", "plug_1", "plug_1@1.0.0", "a" * 64])
+OTHERS = (f"key:{'a' * 64}", "key:aaaaaaaa", "pkg:pypi/numpy@1.26.4", "plan:roof garden", "caller:1000", "tier:2")
+
+
+@pytest.mark.parametrize("target", ["all", "demo", "demo@1.0.0", "plug_1", "plug_1@1.0.0", "a" * 64, *OTHERS])
 def test_every_kind_of_target_is_sent_as_it_is(daemon, target):
     assert plugindctl("kill", target, "--reason", "r").code == 0
     assert daemon.last("HoldRequest").target == target
@@ -54,6 +59,22 @@ def test_kill_is_lifted_once(daemon):
     assert daemon.last("HoldRequest").reason == "mended"
     done = plugindctl("kill", "--lift", "demo", "--reason", "mended")
     assert (done.code, done.err.splitlines()[-1]) == (3, "  demo: expected one that is killed")
+
+
+@pytest.mark.parametrize("target", ["plan:roof garden", "plan:it's", "pkg:pypi/torch@2.1%2Bcpu", "caller:0"])
+@pytest.mark.parametrize("command,lifting", [("kill", "kill --lift"), ("suspend", "resume")])
+def test_what_is_told_to_lift_it_can_be_typed_as_it_stands(daemon, target, command, lifting):
+    said = plugindctl(command, target, "--reason", "r").err
+    typed = next(part for part in said.split("`") if part.startswith("plugindctl"))
+    words = shlex.split(typed)
+    assert words == ["plugindctl", *lifting.split(), target, "--reason", "TEXT"]
+    assert plugindctl(*words[1:]).code == 0
+
+
+def test_help_of_kill_shows_each_kind_of_target():
+    told = " ".join(plugindctl("kill", "--help").out.split())
+    for example in ("key:0f3a9c21", "pkg:pypi/urllib3@2.0.0", "'plan:rooftop garden'", "tier:2", "--offline"):
+        assert f"plugindctl kill {example}" in told or f"kill all {example}" in told
 
 
 def test_suspension_is_put_in_force_and_lifted(daemon):
