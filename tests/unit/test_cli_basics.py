@@ -13,7 +13,7 @@ from tests.support.fake_daemon import FakeDaemon, plugindctl, plugindctl_process
 RUNNING = "new build try run list show ps top cancel doctor jail history status why sign".split()
 ADMINISTRATION = "submit approve reject activate rollback suspend resume kill metrics drill".split()
 COMMANDS = RUNNING + ADMINISTRATION
-GROUPS = "keys policy audit environment incident".split()
+GROUPS = "keys policy audit environment incident quarantine".split()
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_help_of_each_command_has_examples_of_it_and_the_options_of_all(command)
     assert [line for line in lines if not line.startswith(f"plugindctl {command}")] == []
     assert "--json" in done.out
     assert "--socket PATH" in done.out
-    assert ("--admin-socket PATH" in done.out) is (command in (*ADMINISTRATION, "ps", "cancel", "top"))
+    assert ("--admin-socket PATH" in done.out) is (command in (*ADMINISTRATION, "ps", "cancel", "top", "run"))
     assert plugindctl(command, "-h") == done
 
 
