@@ -108,6 +108,7 @@ def test_status_of_a_daemon_with_nothing_wrong(daemon):
         "plugins": "3, runs in flight 2",
         "launcher": "there, cgroups unified",
         "ledger": f"writable, 41 records, root {'ab' * 32}",
+        "monitor": "sees what runs",
         "journal": "41 records sent",
         "policy": f"/etc/plugind/policy.toml, sha256 {'cd' * 32}",
     }
