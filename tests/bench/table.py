@@ -127,6 +127,13 @@ def packages(found: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
+def quarantine(found: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"quarantine, {found['trials']} times: from the act until everybody can see the hold p50 {found['p50_ms']:.0f} ms,"
+        f" p99 {found['p99_ms']:.0f}, max {found['max_ms']:.0f}; a p99 of 500 is wanted"
+    )
+
+
 def kill(found: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"kill switch, {found['instances']} instances, {found['rounds']} times: last process gone after p50"
@@ -175,6 +182,7 @@ PARTS = {
     "records_per_s": records,
     "packages": packages,
     "networks": networks,
+    "quarantine": quarantine,
     "kill": kill,
     "health": health,
     "scaling": scaling,
