@@ -190,10 +190,11 @@ def test_loaded_again_it_is_the_same_version_and_edited_another(daemon, raising)
     assert own.value.message == "edited"
 
 
-def test_without_the_rule_it_is_held_until_a_person_approves(tmp_path):
+def test_without_the_rule_it_is_in_quarantine_until_a_person_approves_and_releases(tmp_path):
     policy = tmp_path / "policy.toml"
-    shipped = Path(__file__).parents[2] / "profiles/policy.toml"
-    policy.write_text(shipped.read_text().replace("# run_unapproved_tier2 = false", "run_unapproved_tier2 = false"))
+    shipped = (Path(__file__).parents[2] / "profiles/policy.toml").read_text()
+    shipped = shipped.replace("# run_unapproved_tier2 = false", "run_unapproved_tier2 = false")
+    policy.write_text(shipped.replace("approvers = 2  ", "approvers = 1  "))
     config = tmp_path / "plugind.toml"
     config.write_text(f'policy = "{policy}"\n')
     tmp_path.chmod(0o755)
@@ -202,12 +203,22 @@ def test_without_the_rule_it_is_held_until_a_person_approves(tmp_path):
         with pytest.raises(Denied) as raised:
             client.load_source(RAISING, name="raising")
         assert raised.value.code == "NOT_APPROVED"
-        (reason,) = raised.value.reasons
-        assert reason.remedy.startswith("plugindctl approve raising@0.0.0+try.")
+        unapproved, quarantined = raised.value.reasons
+        assert unapproved.remedy.startswith("plugindctl approve raising@0.0.0+try.")
+        assert (quarantined.code, quarantined.rule) == ("QUARANTINED", "hold.quarantined")
+        assert "generated code starts in quarantine" in quarantined.actual
         version = client.get("raising").version()
         assert (version.state, version.origin) == ("submitted", "synthesized")
         approved = held.command("approve", f"raising@{version.version}", "--as-declared", "--reason", "read")
         assert approved.returncode == 0, approved.stderr
+        client.activate("raising", version.version)
+        call = {"function": "divide", "arguments": {"a": 1, "b": 4}}
+        assert [each.code for each in client.execute("raising", call).reasons] == ["QUARANTINED"]
+        tried = client.execute("raising", call, trial=True)
+        assert (tried.outcome, tried.output) == ("ok", 0.25), tried
+        of_a_plan = client.execute("raising", call, trial=True, plan_id="garden")
+        assert {each.rule for each in of_a_plan.reasons} == {"quarantine.trial", "hold.quarantined"}
+        assert client.release("raising@" + version.version, "read, and tried", ["*"]).released
         assert client.load_source(RAISING, name="raising").divide(1, 4) == 0.25
         assert client.get("raising").version().state == "active"
 
