@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +42,7 @@ from plugind.governance.quarantine import Quarantine
 from plugind.metrics.counts import Metrics
 from plugind.metrics.parts import Gauges, Parts
 from plugind.metrics.processes import Processes
-from plugind.model import POLICY_UID, Anomaly, MonitorMode, Profile
+from plugind.model import POLICY_UID, SEVERITIES, Anomaly, MonitorMode, Profile, Severity
 from plugind.parking import Parking
 from plugind.policy.rules import Policy
 from plugind.policyfile import load_policy
@@ -64,6 +66,8 @@ STOP_S: Final = 4.0
 """An orderly stop has this long; then, or at the second signal, everything is closed as it is."""
 LAUNCHER_S: Final = 5.0
 """As a unit: so long the start waits for the launcher, and then goes on without it."""
+COUNT_S: Final = 2.0
+"""So often open incidents are counted."""
 _LIVES_S = 2.5
 _GRACE_S = 0.3
 
@@ -125,7 +129,8 @@ class Front:
         self._runner = Runner(*parts, self._shelf.in_force, parking=self._parking, guard=self._watch)
         await self._start_watching()
         keepers = [
-            asyncio.create_task(each) for each in (self._parking.keep(), self._sampling.keep(), self._watch.keep())
+            asyncio.create_task(each)
+            for each in (self._parking.keep(), self._sampling.keep(), self._watch.keep(), self._count_incidents())
         ]
         server = await self._open_server()
         await self._open_metrics()
@@ -186,6 +191,7 @@ class Front:
         self._incidents = Incidents(self._databases[1], self._trail.incident, log)
         self._watch = Watch(self._monitor, self._ledger, state.ledger, self._catalog, profiles)
         self._metrics = Metrics()
+        self._open_incidents: Mapping[Severity, int] = dict.fromkeys(SEVERITIES, 0)
 
     async def _start_watching(self) -> None:
         """From here on what versions do has consequences; what no monitor has seen yet is looked at first."""
@@ -197,14 +203,23 @@ class Front:
             *(self._catalog, self._prepared.state.ledger, lambda: self._ledger.size, self._incidents),
             lambda digest, limit: self._monitor.anomalies(digest=digest, limit=limit),
         )
-        actions = Actions(self._quarantine.put, self._note_anomaly, self._metrics.quarantined, self._metrics.committed)
+        metrics = self._metrics
+        tell = (metrics.anomaly, metrics.quarantined, metrics.committed)
+        actions = Actions(self._quarantine.put, self._note_anomaly, *tell)
         await self._watch.start(actions)
         await self._open_drill()
 
     async def _note_anomaly(self, anomaly: Anomaly) -> None:
         now_ms = time.time_ns() // 1_000_000
         await asyncio.to_thread(self._incidents.about_quarantine, anomaly, now_ms)
-        self._metrics.anomaly(anomaly)
+
+    async def _count_incidents(self) -> None:
+        """How many are open, for the metrics, which must not wait for a file; until canceled."""
+        while True:
+            with contextlib.suppress(PlugindError):  # the monitor is lost then, and says so
+                found = Counter(each.severity for each in await asyncio.to_thread(self._incidents.list))
+                self._open_incidents = {severity: found[severity] for severity in SEVERITIES}
+            await asyncio.sleep(COUNT_S)
 
     async def _open_drill(self) -> None:
         monitor = self._prepared.profiles[2].monitor
@@ -254,6 +269,7 @@ class Front:
             self._ledger,
             self._journal,
             self._link,
+            open_incidents=lambda: self._open_incidents,
             monitor_up=lambda: not self._watch.lost,
             sandbox_memory_bytes=self._sandbox_memory,
         )

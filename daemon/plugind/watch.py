@@ -53,6 +53,8 @@ class Actions:
     """Puts a version there and ends what runs of it. Raises PlugindError."""
     incident: Callable[[Anomaly], Awaitable[None]]
     """Opens an incident, or adds to the open one."""
+    noticed: Callable[[Anomaly], None]
+    """Counts an anomaly."""
     quarantined: Callable[[float], None]
     """It took so many seconds from the record of the event to a durable hold."""
     committed: Callable[[Record], None]
@@ -188,6 +190,8 @@ class Watch:
 
     async def _act(self, seen: Observation, found: Finding) -> None:
         assert self._actions is not None  # noqa: S101 - it was started
+        for anomaly in found.anomalies:
+            self._actions.noticed(anomaly)
         try:
             if found.quarantine and not self._is_quarantined(seen.digest):
                 hold = _hold(seen, found.anomalies)

@@ -176,3 +176,27 @@ class Locked:
     def __exit__(self, *_: object) -> None:
         self._connection.execute("ROLLBACK")
         self._connection.close()
+
+
+def test_what_happens_is_in_the_metrics(tmp_path):
+    with Daemon("--config", str(policy(tmp_path, 1)), enforce=True) as daemon:
+        client = daemon.client()
+        daemon.install(folder(tmp_path, "hostile", code=HOSTILE))
+        assert client.execute("hostile", 1).outcome == "violation"
+        waited(client.incidents)
+        client.release("hostile@1.0.0", "it was a test", ["*"])
+        expected = {
+            'plugind_anomalies_total{kind="hard",severity="high"}': 1,
+            'plugind_incidents_total{severity="high"}': 1,
+            'plugind_incidents_open{severity="high"}': 1,
+            "plugind_time_to_quarantine_seconds_count": 1,
+            "plugind_false_positives_released_total": 1,
+            "plugind_monitor_up": 1,
+            'plugind_runs_total{outcome="violation",tier="2"}': 1,
+        }
+        waited(lambda: expected.items() <= shown(client).items())
+
+
+def shown(client: Client) -> dict[str, float]:
+    lines = [line for line in client.metrics().text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}

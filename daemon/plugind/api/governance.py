@@ -176,6 +176,8 @@ class GovernanceService(IncidentCalls, MetricsCalls, QuarantineCalls, governance
     async def Kill(self, request: governance_pb2.HoldRequest, caller: Caller) -> governance_pb2.KillResponse:  # noqa: N802
         """The kill switch: one person is enough."""
         killed = await self._kill_switch.kill(await self._hold("killed", request, caller))
+        if killed.ended_runs and not killed.unconfirmed_runs:
+            self.metrics.contained(killed.took_us / 1_000_000)
         await self.note_kill(killed)
         return governance_pb2.KillResponse(
             hold=hold_message(killed.hold),

@@ -20,7 +20,9 @@ from plugind.errors import ConflictError, InvalidRequestError, NotAllowedError
 from plugind.governance.incidents import About, Incidents
 from plugind.governance.monitor import Monitor
 from plugind.governance.quarantine import Quarantine
-from plugind.model import Caller, Hold, PluginVersion
+from plugind.metrics.counts import Metrics
+from plugind.model import POLICY_UID, Caller, Hold, PluginVersion
+from plugind.policy.objections import STARTS_IN_QUARANTINE
 from plugind.policy.rules import QuarantineRule
 from plugind_proto.v1 import governance_pb2, monitor_pb2
 
@@ -40,6 +42,7 @@ class QuarantineCalls:
     _casefile: Casefile
     _quarantine: Quarantine
     _monitor: Monitor
+    metrics: Metrics
 
     def _rule(self) -> QuarantineRule:
         """Of the policy in force."""
@@ -121,7 +124,7 @@ class QuarantineCalls:
             stage if stage == "*" else matching("stages", stage, STAGE, "names of stages") for stage in request.stages
         ]
         version = await asyncio.to_thread(self._named, request.target)
-        rule = self._rule()
+        rule, held = self._rule(), self._catalog.quarantines.hold(version.digest)
         released = await asyncio.to_thread(
             self._catalog.quarantines.release,
             version,
@@ -134,6 +137,8 @@ class QuarantineCalls:
         )
         if released:
             self._monitor.released(version.digest)
+            if held and held.by_uid == POLICY_UID and held.reason != STARTS_IN_QUARANTINE:
+                self.metrics.released_as_false()
         message = await asyncio.to_thread(self._message, version)
         return monitor_pb2.ReleaseResponse(version=message, released=released)
 
@@ -184,7 +189,8 @@ class QuarantineCalls:
 
     def _message(self, version: PluginVersion) -> monitor_pb2.QuarantinedVersion:
         quarantines = self._catalog.quarantines
-        hold, probation = quarantines.hold(version.digest), quarantines.probation(version.digest)
+        hold = quarantines.hold(version.digest)
+        probation = None if hold else quarantines.probation(version.digest)  # a hold ends it, a moment later
         incident = self._incidents.open_for(version.digest)
         return monitor_pb2.QuarantinedVersion(
             hold=hold_message(hold) if hold else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -18,6 +19,7 @@ TIER_LABELS: Final = (*map(str, TIERS), NO_TIER)
 ACTIONS: Final = (
     *("submit", "attest", "vote", "approve", "reject", "activate", "retire", "rollback", "policy_reload"),
     *("suspend", "resume", "kill", "kill_lift", "quarantine", "release", "require_revalidation", "revalidated"),
+    *("release_vote", "probation_end", "incident_open", "incident_close", "monitor_lost", "monitor_back"),
     "environment_import",
 )
 UNSAFE: Final = frozenset(
@@ -110,6 +112,8 @@ class Metrics(Collector):
                     self._dry_run.add(code)
             case Changed():
                 self._changes.add(record.action)
+                if record.action == "incident_open":
+                    self.incident(json.loads(record.detail)["severity"])
             case Refused():
                 self._refused_calls.add()
             case _:
