@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from plugind.environments.shelf import Shelf, path_of
+from plugind_client import Client
 from tests.corpus.loader import load_all
 from tests.corpus.running import OPEN_MS, History, run_all
 from tests.support.daemon import Daemon, profiles_with
@@ -46,6 +47,12 @@ def daemon(monkeypatch_module: pytest.MonkeyPatch) -> Iterator[Daemon]:
                 assert running.client().audit.verify().holds
         finally:
             internet.close()
+
+
+@pytest.fixture(scope="module")
+def client(daemon: Daemon) -> Client:
+    """One for all: a daemon lets each user have so many connections and no more."""
+    return daemon.client()
 
 
 @pytest.fixture(scope="module")

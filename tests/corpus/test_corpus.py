@@ -7,10 +7,10 @@ import json
 
 import pytest
 
+from plugind_client import Client
 from plugind_client.records import RunResult
 from tests.corpus.loader import CATEGORIES, Specimen, load_all
 from tests.corpus.running import History, comes_to_be_quarantined, quarantined, sees_quarantine
-from tests.support.daemon import Daemon
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for all specimens
 
@@ -88,17 +88,17 @@ def test_an_unsafe_one_that_does_its_work_beside_it_gives_its_result(
 @needs_quarantine
 @each_unsafe
 def test_what_is_unsafe_ends_in_quarantine_where_it_shows(
-    specimen: Specimen, histories: dict[str, History], daemon: Daemon
+    specimen: Specimen, histories: dict[str, History], client: Client
 ) -> None:
     history = histories[specimen.name]
     if specimen.quarantine == "held":
-        assert history.held_back or quarantined(daemon.client(), history.digest), shown(history.results[-1])
+        assert history.held_back or quarantined(client, history.digest), shown(history.results[-1])
     elif specimen.quarantine:
-        assert comes_to_be_quarantined(daemon.client(), history.digest), shown(history.results[-1])
-        answer = daemon.client().execute(specimen.name, specimen.payload(0), stage=specimen.stage or None)
+        assert comes_to_be_quarantined(client, history.digest), shown(history.results[-1])
+        answer = client.execute(specimen.name, specimen.payload(0), stage=specimen.stage or None)
         assert "QUARANTINED" in {reason.code for reason in answer.reasons}
     else:
-        assert not (history.digest and quarantined(daemon.client(), history.digest))
+        assert not (history.digest and quarantined(client, history.digest))
 
 
 @each_unsafe
@@ -138,7 +138,7 @@ def test_what_is_benign_does_nothing_that_counts_as_hostile(specimen: Specimen, 
 
 @needs_quarantine
 @each_benign
-def test_what_is_benign_is_never_held(specimen: Specimen, histories: dict[str, History], daemon: Daemon) -> None:
-    version = daemon.client().get(specimen.name).versions[0]
+def test_what_is_benign_is_never_held(specimen: Specimen, histories: dict[str, History], client: Client) -> None:
+    version = client.get(specimen.name).versions[0]
     assert version.digest == histories[specimen.name].digest
     assert version.holds == ()
