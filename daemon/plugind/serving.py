@@ -198,7 +198,7 @@ class Front:
         flights = self._runner.flights
         holds = self._catalog.holds
         self._kill_switch = KillSwitch(holds.set, flights, self._parking, holds.announce)
-        self._quarantine = Quarantine(KillSwitch(self._catalog.quarantines.put, flights, self._parking))
+        self._quarantine = Quarantine(KillSwitch(self._catalog.quarantines.put, flights, self._parking, holds.announce))
         self._casefile = Casefile(
             *(self._catalog, self._prepared.state.ledger, lambda: self._ledger.size, self._incidents),
             lambda digest, limit: self._monitor.anomalies(digest=digest, limit=limit),
@@ -394,6 +394,7 @@ class Front:
         if not await self._runner.stop(_LIVES_S):
             self._link.kill_all()
         await self._parking.stop()
+        await self._watch.stop()
         await server.stop(_GRACE_S)
         await self._link.stop(end_launcher=self._standalone)
         try:

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from plugind.audit import reading
@@ -77,6 +78,10 @@ class Watch:
         self._tasks: set[asyncio.Task[None]] = set()
         self._networked: set[int] = set()
         """INTENTs of runs under way that were granted a network."""
+        self._to_do: dict[int, tuple[Observation, Finding]] = {}
+        """What was found and has not led to what it leads to. Until then nothing is written: a crash finds it again."""
+        self._failed: set[int] = set()
+        """Which of these have to be tried again."""
         self.lost = ""
         """Why the monitor sees nothing at this moment; empty: it does."""
 
@@ -95,8 +100,14 @@ class Watch:
 
     def begin(self, record: PluginVersion, tier: int) -> tuple[Reason, ...]:
         """It is about to start: why it may not, after all."""
-        if self.lost or self._monitor.begin(record.digest, tier, _now_ms()):
-            return ()
+        if self.lost:
+            return self._lost_reason(tier)
+        try:
+            if self._monitor.begin(record.digest, tier, _now_ms()):
+                return ()
+        except PlugindError as error:
+            self._lose(str(error))
+            return self._lost_reason(tier)
         return (_breaker_reason(record, "its circuit breaker lets one run through at a time"),)
 
     def _lost_reason(self, tier: int) -> tuple[Reason, ...]:
@@ -124,7 +135,10 @@ class Watch:
                 loop.call_soon_threadsafe(self._hear, entries)
 
         self._ledger.listen(hear)
-        await self._catch_up()
+        try:
+            await self._catch_up()
+        except Exception as error:  # noqa: BLE001 - the kill switch has to work, also where no monitor can
+            self._lose_by_fault(error)
 
     def _hear(self, entries: Sequence[tuple[int, int, Record]]) -> None:
         assert self._actions is not None  # noqa: S101 - it was started
@@ -137,16 +151,17 @@ class Watch:
                 if index >= self._monitor.next_index:
                     self._hear_one(index, at_unix_ms, record)
                     self._monitor.passed(index + 1)
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not look like a monitor that sees nothing
-            log(f"fault in the monitor:\n{traceback.format_exc()}")
-            self._lose(f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not look like a monitor that finds nothing
+            self._lose_by_fault(error)
 
     def _hear_one(self, index: int, at_unix_ms: int, record: Record) -> None:
         match record:
             case Intent():
                 self._begun(index, record.permissions)
             case Ended() | Denied():
-                self._look_at(_observed(index, at_unix_ms, record))
+                seen = _observed(index, at_unix_ms, record)
+                self._look_at(seen)
+                self._count_for_probation(seen)
 
     def _begun(self, index: int, permissions: Collection[str]) -> None:
         if "network" in permissions:
@@ -154,32 +169,49 @@ class Watch:
 
     async def _catch_up(self) -> None:
         """Read what was not heard, to the end of the ledger as it is. Raises PlugindError, OSError."""
-        follower = reading.Follower(self._directory, self._monitor.next_index)
-        known: set[tuple[int, str]] = set()
-        while self._monitor.next_index < self._ledger.size:
-            entries = await asyncio.to_thread(follower.read, self._ledger.size, MOST_AT_ONCE)
-            if not entries:
-                return
-            known |= {(e.fields["of_index"], e.fields["trigger"]) for e in entries if e.fields["event"] == "ANOMALY"}
-            for entry in entries:
-                if entry.index < self._monitor.next_index:
-                    continue
-                if entry.fields["event"] == "INTENT":
-                    self._begun(entry.index, entry.fields["permissions"])
-                elif entry.fields["event"] in ("OUTCOME", "DENIED"):
-                    self._look_at(_read(entry.fields), known)
-                self._monitor.passed(entry.index + 1)
+        known = await self._told()
+        async for entry in self._unseen():
+            if entry.index < self._monitor.next_index:
+                continue  # it was heard meanwhile
+            if entry.fields["event"] == "INTENT":
+                self._begun(entry.index, entry.fields["permissions"])
+            elif entry.fields["event"] in ("OUTCOME", "DENIED"):
+                self._look_at(_read(entry.fields), known)
+            self._monitor.passed(entry.index + 1)
 
-    def _look_at(self, seen: Observation, known: Collection[tuple[int, str]] = ()) -> None:
+    async def _told(self) -> dict[tuple[int, str], bool]:
+        """Anomalies that the ledger has already, by record and trigger: whether they had consequences.
+
+        A version that was released since is not to go back for what it was released for.
+        """
+        return {
+            (entry.fields["of_index"], entry.fields["trigger"]): not entry.fields["observed"]
+            async for entry in self._unseen()
+            if entry.fields["event"] == "ANOMALY"
+        }
+
+    async def _unseen(self) -> AsyncIterator[reading.Entry]:
+        follower = reading.Follower(self._directory, self._monitor.next_index)
+        while entries := await asyncio.to_thread(follower.read, self._ledger.size, MOST_AT_ONCE):
+            for entry in entries:
+                yield entry
+
+    def _look_at(self, seen: Observation, known: Mapping[tuple[int, str], bool] = MappingProxyType({})) -> None:
+        assert self._actions is not None  # noqa: S101 - it was started
         if seen.intent in self._networked:
             self._networked.discard(seen.intent)
             seen = replace(seen, network=True)
         found = self._monitor.observe(seen)
-        if seen.outcome is Outcome.OK and seen.mode != "import":
-            self._count_for_probation(seen)
-        if found.anomalies:
-            new = tuple(each for each in found.anomalies if (seen.index, each.trigger) not in known)
-            self._spawn(self._act(seen, replace(found, anomalies=new)))
+        if seen.outcome is None and self._is_quarantined(seen.digest):
+            return  # whoever asks again for what is held finds nothing new about it
+        new = tuple(each for each in found.anomalies if (seen.index, each.trigger) not in known)
+        acted = all(known.get((seen.index, each.trigger)) for each in found.anomalies)
+        if not new and (acted or not found.quarantine):
+            return
+        for anomaly in new:
+            self._actions.noticed(anomaly)
+        self._to_do[seen.index] = seen, replace(found, anomalies=new, quarantine=found.quarantine and not acted)
+        self._spawn(self._act(seen.index))
 
     def _spawn(self, what: Any) -> None:
         task = asyncio.get_running_loop().create_task(what)
@@ -188,23 +220,25 @@ class Watch:
 
     # -- acting
 
-    async def _act(self, seen: Observation, found: Finding) -> None:
+    async def _act(self, index: int, *, again: bool = False) -> None:
+        """Quarantine first, then what tells of it. What fails is done again: `keep`."""
         assert self._actions is not None  # noqa: S101 - it was started
-        for anomaly in found.anomalies:
-            self._actions.noticed(anomaly)
+        seen, found = self._to_do[index]
         try:
-            if found.quarantine and not self._is_quarantined(seen.digest):
+            if found.quarantine and (again or not self._is_quarantined(seen.digest)):
                 hold = _hold(seen, found.anomalies)
                 await self._actions.quarantine(hold)
-                self._actions.quarantined(max(0.0, (time.time_ns() // 1_000_000 - seen.at_unix_ms) / 1000))
+                self._actions.quarantined(max(0.0, (_now_ms() - seen.at_unix_ms) / 1000))
                 log(f"{seen.plugin}@{seen.version} is in quarantine: {hold.reason}")
             for anomaly in found.anomalies:
                 await self._record(anomaly)
                 if found.quarantine:
                     await self._actions.incident(anomaly)
+            del self._to_do[index]
             await self._write()
-        except PlugindError as error:
-            self._lose(str(error))
+        except Exception as error:  # noqa: BLE001 - what was found is not to be forgotten for a fault of ours
+            self._failed |= {index} & self._to_do.keys()
+            self._lose_by_fault(error)
 
     def _is_quarantined(self, digest: str) -> bool:
         return self._catalog.quarantines.hold(digest) is not None
@@ -216,6 +250,8 @@ class Watch:
             log(f"{anomaly.trigger} of {anomaly.seen.plugin}@{anomaly.seen.version} was not recorded: {error}")
 
     def _count_for_probation(self, seen: Observation) -> None:
+        if seen.outcome is not Outcome.OK or seen.mode == "import":
+            return
         probation = self._catalog.quarantines.probation(seen.digest)
         if probation is not None and seen.at_unix_ms >= probation.since_unix_ms:
             self._spawn(asyncio.to_thread(self._catalog.proved, seen.digest))
@@ -227,19 +263,33 @@ class Watch:
         while True:
             await asyncio.sleep(WRITE_S if not self.lost else RETRY_S)
             try:
+                for index in sorted(self._failed):
+                    self._failed.discard(index)
+                    await self._act(index, again=True)
                 if self._monitor.next_index < self._ledger.size:
                     await self._catch_up()
                 await self._write()
-            except (PlugindError, OSError) as error:
-                self._lose(str(error))
+            except Exception as error:  # noqa: BLE001 - this has to go on for as long as the daemon
+                self._lose_by_fault(error)
             else:
-                self._found_again()
+                if not self._failed:
+                    self._found_again()
 
     async def _write(self) -> None:
-        if self._monitor.has_unwritten:
-            what = self._monitor.unwritten()
+        if self._to_do or not self._monitor.has_unwritten:
+            return
+        what = self._monitor.unwritten()
+        try:
             await asyncio.to_thread(self._monitor.write, what)
-            self._monitor.forget_written(what)
+        except BaseException:
+            self._monitor.put_back(what)
+            raise
+        self._monitor.written(what)
+
+    def _lose_by_fault(self, error: Exception) -> None:
+        if not isinstance(error, PlugindError | OSError):
+            log(f"fault in the monitor:\n{traceback.format_exc()}")
+        self._lose(str(error) or repr(error))
 
     def _lose(self, why: str) -> None:
         if not self.lost:

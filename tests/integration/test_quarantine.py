@@ -149,6 +149,25 @@ def test_what_a_dead_daemon_has_not_judged_the_next_one_does(tmp_path):
             assert len(recorded(second.client(), "ANOMALY")) == 1, "it was recorded by the first one"
 
 
+def test_what_was_released_does_not_go_back_when_the_monitor_begins_anew(tmp_path):
+    """Its statistics are lost, the ledger is read from the beginning, and has what it was released for."""
+    with Daemon("--config", str(policy(tmp_path, 1)), enforce=True) as daemon:
+        daemon.install(folder(tmp_path, "hostile", code=HOSTILE))
+        client = daemon.client()
+        assert client.execute("hostile", 1).outcome == "violation"
+        waited(lambda: recorded(client, "ANOMALY"))
+        for _ in range(3):
+            assert client.execute("hostile", 1).decision == "deny"
+        assert client.release("hostile@1.0.0", "it was a test", ["*"]).released
+        daemon._stop()
+        (daemon.state / "monitor.db").unlink()
+        daemon._start()
+        client = daemon.client()
+        assert client.execute("hostile", 0).ok
+        assert [each.state for each in client.quarantined()] == ["probation"]
+        assert len(recorded(client, "ANOMALY")) == 1
+
+
 def test_a_lost_monitor_is_an_event_and_comes_back(tmp_path):
     with Daemon(enforce=True) as daemon:
         client = daemon.client()

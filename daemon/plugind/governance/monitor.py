@@ -57,6 +57,7 @@ class Monitor:
         self._thresholds = thresholds
         self._known: OrderedDict[str, Statistics] = OrderedDict()
         self._dirty: set[str] = set()
+        self._writing: set[str] = set()
         self._anomalies: list[tuple[str, str, int, str]] = []
         with database.reading() as connection:
             row = connection.execute("SELECT next_index FROM progress").fetchone()
@@ -129,7 +130,7 @@ class Monitor:
     def _evict(self) -> None:
         """Those that were used least recently and are written already."""
         for digest in list(self._known)[: max(0, len(self._known) - MOST_IN_MEMORY)]:
-            if digest not in self._dirty:
+            if digest not in self._dirty | self._writing:
                 del self._known[digest]
 
     # -- durably
@@ -140,15 +141,23 @@ class Monitor:
         return bool(self._dirty or self._anomalies)
 
     def unwritten(self) -> Unwritten:
-        """What is to be written. If that fails, `forget_written` is not called, and it is written the next time."""
+        """What is to be written. Whoever takes it gives it back: `written`, or else `put_back`."""
         bodies = tuple((digest, self._known[digest].to_json()) for digest in sorted(self._dirty))
-        return Unwritten(self.next_index, bodies, tuple(self._anomalies))
+        what = Unwritten(self.next_index, bodies, tuple(self._anomalies))
+        self._writing |= self._dirty
+        self._dirty, self._anomalies = set(), []
+        return what
 
-    def forget_written(self, written: Unwritten) -> None:
-        """It is written. What was learned meanwhile of the same versions is written again with the next."""
-        self._dirty -= {digest for digest, body in written.statistics if self._known[digest].to_json() == body}
-        self._anomalies = self._anomalies[len(written.anomalies) :]
+    def written(self, what: Unwritten) -> None:
+        """It is in the file."""
+        self._writing -= {digest for digest, _ in what.statistics}
         self._evict()
+
+    def put_back(self, what: Unwritten) -> None:
+        """It could not be written: it is, with what was learned meanwhile, the next time."""
+        self._dirty |= {digest for digest, _ in what.statistics}
+        self._writing -= self._dirty
+        self._anomalies = [*what.anomalies, *self._anomalies]
 
     def write(self, what: Unwritten) -> None:
         """Blocks. Raises StateError."""

@@ -105,9 +105,9 @@ class Holds:
         self._settle(lifted)
         return lifted
 
-    def reread(self) -> None:
-        """The rows were changed by somebody else of this registry."""
-        self._holds = self._read()
+    def released(self, hold: Hold) -> None:
+        """Its row was taken away, together with something else of this registry."""
+        self._settle(hold)
 
     def target(self, text: str) -> str:
         """A target as it is kept, of all kinds but the beginning of a key's id.

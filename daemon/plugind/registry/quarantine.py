@@ -75,7 +75,8 @@ class Quarantines:
             raise InvalidRequestError("reason: expected the cause why it is safe again, got nothing")
         wanted = json.dumps(_checked(version, stages))
         with self._database.changing() as connection:
-            if self.hold(version.digest) is None:
+            hold = self.hold(version.digest)
+            if hold is None:
                 raise ConflictError(
                     f"{version.plugin_id} {version.label}: expected one in quarantine, got {_how(self, version)}"
                 )
@@ -95,8 +96,9 @@ class Quarantines:
             action = "release" if released else "release_vote"
             detail = json.dumps({"stages": json.loads(wanted), "probation_runs": runs})
             self._database.record(connection, _change(version, action, by_uid, at_unix_ms, why, detail))
-        self._holds.reread()
-        self._probations = self._read()
+        if released:
+            self._holds.released(hold)
+            self._probations = self._read()
         return released
 
     def went_well(self, version: PluginVersion, at_unix_ms: int) -> None:
