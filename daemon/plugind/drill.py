@@ -17,13 +17,13 @@ from plugind.answers import RunAnswer, RunRequest
 from plugind.catalog import Catalog
 from plugind.errors import ConflictError, NotFoundError, PlugindError
 from plugind.governance.incidents import Incidents
-from plugind.model import POLICY_UID, Caller, Code, MonitorMode, Outcome, PluginVersion
+from plugind.model import DRILL, POLICY_UID, Caller, Code, MonitorMode, Outcome, PluginVersion
 from plugind.provenance import bundle
 from plugind.provenance.ustar import Member
 from plugind.registry import approvals
 from plugind.run import Runner
 
-NAME: Final = "plugind_drill"
+NAME: Final = DRILL
 PATIENCE_S: Final = 5.0
 """Longest wait for the quarantine."""
 _NOTE_S: Final = 1.0

@@ -15,6 +15,8 @@ Tier = Literal[0, 1, 2]
 TIERS: Final[tuple[Tier, ...]] = (0, 1, 2)
 SENSITIVITIES: Final = ("public", "internal", "confidential", "restricted")
 PERMISSION_KINDS: Final = ("file_read", "file_write", "network", "external_api", "sensitive_data")
+DRILL: Final = "plugind_drill"
+"""The plugin of drills, which are no attacks."""
 POLICY_UID: Final = 2**32 - 1
 """In the place of a uid, where a rule of the policy decided and no person: (uid_t) -1 is nobody's (setreuid(2))."""
 Interface = Literal["json", "functions"]

@@ -1,5 +1,7 @@
 """What is counted of each record, and that nobody outside can make a series."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -229,3 +231,24 @@ def test_times_and_incidents():
     assert found["plugind_containment_seconds_count",] == 2
     assert found["plugind_false_positives_released_total",] == 1
     assert found["plugind_incidents_total", "critical"] == 1
+
+
+def test_an_incident_is_counted_when_its_record_is_there_and_a_drill_is_no_attack():
+    def opened(plugin):
+        detail = '{"incident": "incident_1", "severity": "high", "cause": "kill"}'
+        return Changed("incident_open", "plug_1", plugin, "1.0.0", "", 0, "why", detail)
+
+    assert counted(opened("demo"))["plugind_incidents_total", "high"] == 1
+    drill = subject(plugin="plugind_drill")
+    metrics = Metrics()
+    for record in (
+        opened("plugind_drill"),
+        Ended(1, drill, "violation"),
+        Denied(drill, (Reason(Code.QUARANTINED, "rule"),)),
+    ):
+        metrics.committed(record)
+    metrics.anomaly(anomaly(dataclasses.replace(observation(), plugin="plugind_drill")))
+    found = shown(metrics)
+    assert found["plugind_runs_total", "violation", "2"] == 1, "it is a run all the same"
+    for name in ("plugind_incidents_total", "plugind_unsafe_attempts_total", "plugind_anomalies_total"):
+        assert [key for key in found if key[0] == name] == []

@@ -18,6 +18,7 @@ from plugind.config import log
 from plugind.errors import InvalidRequestError, PlugindError
 from plugind.model import Caller
 
+LINE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,500}")
 PLUGIN: Final = re.compile(r"[a-z][a-z0-9_]{1,62}|plug_[1-9][0-9]{0,17}")
 VERSION: Final = re.compile(r"[0-9A-Za-z.+-]{1,64}")
 STAGE: Final = re.compile(r"[a-z0-9_]{1,64}")
@@ -114,6 +115,16 @@ def matching(field: str, value: str, pattern: re.Pattern[str], expected: str) ->
     if pattern.fullmatch(value) is None:
         raise InvalidRequestError(f"{field}: expected {expected}, got {value[:80]!r}")
     return value
+
+
+def reason_text(value: str) -> str:
+    """The required field `reason`: why somebody does something."""
+    return matching("reason", value.strip(), LINE, "why, in 1 to 500 characters on one line")
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 def plugin_name(value: str) -> str:

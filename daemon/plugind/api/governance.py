@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import time
 from collections.abc import Callable
-from typing import Final, ParamSpec, Protocol
+from typing import ParamSpec, Protocol
 
 from plugind import targets
 from plugind.api.accept import Callers
-from plugind.api.calls import Refusals, call, matching, plugin_name, version_text
+from plugind.api.calls import Refusals, call, now_ms, plugin_name, reason_text, version_text
 from plugind.api.incidents import IncidentCalls
 from plugind.api.messages import hold_message, limits_of, permissions_of, reason_message, version_message
 from plugind.api.metrics import MetricsCalls
@@ -33,7 +31,6 @@ from plugind.run import Runner
 from plugind_proto.v1 import governance_pb2, governance_pb2_grpc, registry_pb2
 
 P = ParamSpec("P")
-REASON: Final = re.compile(r"[^\x00-\x1f\x7f]{1,500}")
 
 
 class Daemon(Protocol):
@@ -118,7 +115,7 @@ class GovernanceService(IncidentCalls, MetricsCalls, QuarantineCalls, governance
             plugin_name(request.plugin),
             version_text(request.version, required=True),
             by_uid=caller.uid,
-            why=_reason(request.reason),
+            why=reason_text(request.reason),
         )
 
     @call(Role.OPERATOR)
@@ -129,7 +126,7 @@ class GovernanceService(IncidentCalls, MetricsCalls, QuarantineCalls, governance
             plugin_name(request.plugin),
             version_text(request.version, required=True),
             by_uid=caller.uid,
-            why=request.reason and _reason(request.reason),
+            why=request.reason and reason_text(request.reason),
         )
 
     @call(Role.OPERATOR)
@@ -140,7 +137,7 @@ class GovernanceService(IncidentCalls, MetricsCalls, QuarantineCalls, governance
             plugin_name(request.plugin),
             version_text(request.version, required=False),
             by_uid=caller.uid,
-            why=_reason(request.reason),
+            why=reason_text(request.reason),
         )
 
     async def _version(
@@ -195,7 +192,7 @@ class GovernanceService(IncidentCalls, MetricsCalls, QuarantineCalls, governance
         # What needs no look into the registry waits for no thread: all of them may be busy.
         known = targets.canonical(request.target)
         target = known or await asyncio.to_thread(self._catalog.target, request.target)
-        return Hold(kind, target, _reason(request.reason), caller.uid, _now_ms())
+        return Hold(kind, target, reason_text(request.reason), caller.uid, now_ms())
 
     async def _lift(self, kind: HoldKind, request: governance_pb2.HoldRequest, caller: Caller) -> registry_pb2.Hold:
         hold = await self._hold(kind, request, caller)
@@ -252,15 +249,7 @@ def _approval(request: governance_pb2.ApproveRequest, caller: Caller) -> Approva
         permissions=permissions_of(request.permissions),
         limits=limits_of(request.limits),
         by_uid=caller.uid,
-        at_unix_ms=_now_ms(),
-        reason=_reason(request.reason),
+        at_unix_ms=now_ms(),
+        reason=reason_text(request.reason),
         not_after_unix_ms=request.not_after_unix_ms,
     )
-
-
-def _reason(text: str) -> str:
-    return matching("reason", text.strip(), REASON, "why, in 1 to 500 characters on one line")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 import traceback
 from collections.abc import AsyncIterator
 from typing import Final
@@ -12,7 +11,7 @@ from typing import Final
 import grpc
 
 from plugind.api.accept import Callers
-from plugind.api.calls import Refusals, admitted, call, matching
+from plugind.api.calls import LINE, Refusals, admitted, call, matching, now_ms, reason_text
 from plugind.api.errors import Context, abort
 from plugind.api.findings import case_message, incident_message, step_message
 from plugind.api.roles import Role
@@ -20,13 +19,12 @@ from plugind.casefile import Casefile
 from plugind.catalog import Catalog
 from plugind.config import log
 from plugind.drill import Drill
-from plugind.errors import InvalidRequestError, PlugindError
+from plugind.errors import InvalidRequestError, NotFoundError, PlugindError
 from plugind.governance.incidents import NOTHING, About, Incident, Incidents, about_target
 from plugind.governance.killswitch import Killed
 from plugind.model import SEVERITIES, Caller
 from plugind_proto.v1 import monitor_pb2
 
-LINE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,500}")
 INCIDENT: Final = re.compile(r"incident_[1-9][0-9]{0,17}")
 
 
@@ -51,7 +49,7 @@ class IncidentCalls:
     def _open(self, title: str, request: monitor_pb2.OpenIncidentRequest, by_uid: int) -> Incident:
         about = about_version(self._catalog, request.target) if request.target else NOTHING
         severity = next(each for each in SEVERITIES if each == request.severity)
-        return self._incidents.open(title, severity, by_uid=by_uid, now=_now_ms(), about=about)
+        return self._incidents.open(title, severity, by_uid=by_uid, now=now_ms(), about=about)
 
     @call(Role.OPERATOR)
     async def ListIncidents(  # noqa: N802
@@ -72,7 +70,7 @@ class IncidentCalls:
     async def CloseIncident(self, request: monitor_pb2.CloseIncidentRequest, caller: Caller) -> monitor_pb2.Incident:  # noqa: N802
         """Say why it is over."""
         closed = await asyncio.to_thread(
-            self._incidents.close, _incident_id(request.id), caller.uid, _reason(request.reason), _now_ms()
+            self._incidents.close, _incident_id(request.id), caller.uid, reason_text(request.reason), now_ms()
         )
         return incident_message(closed)
 
@@ -85,7 +83,7 @@ class IncidentCalls:
 
     def _note_kill(self, killed: Killed) -> None:
         about = about_version(self._catalog, killed.hold.target)
-        self._incidents.about_kill(killed.hold, killed.ended_runs, _now_ms(), about)
+        self._incidents.about_kill(killed.hold, killed.ended_runs, now_ms(), about)
 
     async def Drill(  # noqa: N802
         self, request: monitor_pb2.DrillRequest, context: Context
@@ -93,7 +91,7 @@ class IncidentCalls:
         """Each step as it is done. The drill goes to its end, and cleans up, also when nobody waits for it."""
         try:
             caller = await admitted(self, context, Role.ADMIN, "Drill")
-            async for step in self._drill.steps(_reason(request.reason), caller.uid):
+            async for step in self._drill.steps(reason_text(request.reason), caller.uid):
                 yield step_message(step)
         except PlugindError as error:
             await abort(context, error)
@@ -109,9 +107,9 @@ def about_version(catalog: Catalog, target: str) -> About:
     """
     kept = about_target(catalog.holds.target(target))
     if kept.digest:
-        known = (version for plugin in catalog.plugins() for version in plugin.versions)
-        found = next((version for version in known if version.digest == kept.digest), None)
-        if found is None:
+        try:
+            found = catalog.of_digest(kept.digest)
+        except NotFoundError:
             return kept
         return About(found.plugin_id, found.manifest.name, found.manifest.version, found.digest)
     if kept.version:
@@ -122,11 +120,3 @@ def about_version(catalog: Catalog, target: str) -> About:
 
 def _incident_id(text: str) -> str:
     return matching("id", text, INCIDENT, "an id like incident_1")
-
-
-def _reason(text: str) -> str:
-    return matching("reason", text.strip(), LINE, "why, in 1 to 500 characters on one line")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import re
-import time
 from typing import Final
 
 from plugind.api.accept import Callers
-from plugind.api.calls import STAGE, Refusals, call, matching
+from plugind.api.calls import STAGE, Refusals, call, matching, now_ms, reason_text
 from plugind.api.findings import anomaly_message
 from plugind.api.messages import change_message, hold_message
 from plugind.api.roles import Role
@@ -26,7 +24,6 @@ from plugind.policy.objections import STARTS_IN_QUARANTINE
 from plugind.policy.rules import QuarantineRule
 from plugind_proto.v1 import governance_pb2, monitor_pb2
 
-LINE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,500}")
 MOST_ANOMALIES: Final = 100
 MOST_RECORDS: Final = 200
 MOST_LISTED: Final = 1000
@@ -53,9 +50,9 @@ class QuarantineCalls:
         self, request: governance_pb2.HoldRequest, caller: Caller
     ) -> monitor_pb2.QuarantinedVersion:
         """By hand: one person is enough."""
-        reason = _reason(request.reason)
+        reason = reason_text(request.reason)
         version = await asyncio.to_thread(self._named, request.target)
-        hold = Hold("quarantined", f"sha256:{version.digest}", reason, caller.uid, _now_ms())
+        hold = Hold("quarantined", f"sha256:{version.digest}", reason, caller.uid, now_ms())
         put = await self._quarantine.put(hold)
         if put.hold is hold:
             await asyncio.to_thread(self._note, version, hold)
@@ -117,7 +114,7 @@ class QuarantineCalls:
     @call(Role.APPROVER)
     async def Release(self, request: monitor_pb2.ReleaseRequest, caller: Caller) -> monitor_pb2.ReleaseResponse:  # noqa: N802
         """One approver's word for letting it out."""
-        reason = _reason(request.reason)
+        reason = reason_text(request.reason)
         if request.trying:
             return await self._begin_anew(request, caller, reason)
         stages = [
@@ -131,7 +128,7 @@ class QuarantineCalls:
             stages,
             by_uid=caller.uid,
             why=reason,
-            at_unix_ms=_now_ms(),
+            at_unix_ms=now_ms(),
             approvers=rule.approvers,
             runs=rule.probation_runs,
         )
@@ -155,7 +152,7 @@ class QuarantineCalls:
         if there:
             stages = version.approval.stages if version.approval else ()
             release = self._catalog.quarantines.release
-            said = functools.partial(release, by_uid=caller.uid, why=reason, at_unix_ms=_now_ms())
+            said = functools.partial(release, by_uid=caller.uid, why=reason, at_unix_ms=now_ms())
             await asyncio.to_thread(said, version, stages, approvers=1, runs=0)
         self._monitor.released(version.digest)
         message = await asyncio.to_thread(self._message, version)
@@ -205,11 +202,3 @@ class QuarantineCalls:
             probation_stages=probation.stages if probation else (),
             probation_runs_left=probation.runs_left if probation else 0,
         )
-
-
-def _reason(text: str) -> str:
-    return matching("reason", text.strip(), LINE, "why, in 1 to 500 characters on one line")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

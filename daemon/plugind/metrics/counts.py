@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from plugind.audit.records import EVENTS, Changed, Denied, Ended, Intent, Record, Refused
 from plugind.metrics.tallies import Spread, Tally
-from plugind.model import SEVERITIES, TIERS, Anomaly, Code, Outcome, Severity, Violation
+from plugind.model import DRILL, SEVERITIES, TIERS, Anomaly, Code, Outcome, Severity, Violation
 
 NO_TIER: Final = "none"
 TIER_LABELS: Final = (*map(str, TIERS), NO_TIER)
@@ -112,7 +112,7 @@ class Metrics(Collector):
                     self._dry_run.add(code)
             case Changed():
                 self._changes.add(record.action)
-                if record.action == "incident_open":
+                if record.action == "incident_open" and record.plugin != DRILL:
                     self.incident(json.loads(record.detail)["severity"])
             case Refused():
                 self._refused_calls.add()
@@ -122,7 +122,7 @@ class Metrics(Collector):
     def _ended(self, record: Ended) -> None:
         for violation in record.violations:
             self._violations.add(violation.kind, by=violation.count)
-        if _contained(record.outcome, record.violations):
+        if _contained(record.outcome, record.violations) and record.subject.plugin != DRILL:
             self._attempts.add("contained")
         if record.subject.mode == "import":
             self._imports.add(record.outcome)
@@ -135,11 +135,13 @@ class Metrics(Collector):
         codes = {reason.code for reason in record.reasons}
         for code in codes:
             self._denials.add(code)
-        if not codes.isdisjoint(UNSAFE):
+        if not codes.isdisjoint(UNSAFE) and record.subject.plugin != DRILL:
             self._attempts.add("denied")
 
     def anomaly(self, found: Anomaly) -> None:
         """The monitor found something. Hard ones of runs whose result was returned untouched count as missed."""
+        if found.seen.plugin == DRILL:
+            return
         kind = "observed" if found.observed else "hard" if found.hard else "soft"
         self._anomalies.add(found.severity, kind)
         seen = found.seen
