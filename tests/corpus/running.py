@@ -71,17 +71,12 @@ def run_one(daemon: Daemon, client: Client, specimen: Specimen) -> History:
         history.refused = error
         return history
     for run in range(specimen.runs):
-        if specimen.quarantine and sees_quarantine() and quarantined(client, history.digest):
+        if specimen.quarantine and quarantined(client, history.digest):
             break
         _attempt(client, history, run)
-    if specimen.quarantine == "breaker" and sees_quarantine():
+    if specimen.quarantine == "breaker":
         _until_quarantined(client, history)
     return history
-
-
-def sees_quarantine() -> bool:
-    """Whether this client and its daemon know of quarantine at all."""
-    return hasattr(Client, "quarantined")
 
 
 def quarantined(client: Client, digest: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from plugind_client import Client
 from plugind_client.records import RunResult
 from tests.corpus.loader import CATEGORIES, Specimen, load_all
-from tests.corpus.running import History, comes_to_be_quarantined, quarantined, sees_quarantine
+from tests.corpus.running import History, comes_to_be_quarantined, quarantined
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for all specimens
 
@@ -25,7 +25,6 @@ ALLOWED_SOCKETS = {"AF_UNIX": 1000, "AF_NETLINK": 1000, "AF_INET6": 1}
 
 each_unsafe = pytest.mark.parametrize("specimen", UNSAFE, ids=lambda each: each.id)
 each_benign = pytest.mark.parametrize("specimen", BENIGN, ids=lambda each: each.id)
-needs_quarantine = pytest.mark.skipif(not sees_quarantine(), reason="NOT SEEN: this client knows of no quarantine")
 
 
 def shown(result: RunResult) -> str:
@@ -85,7 +84,6 @@ def test_an_unsafe_one_that_does_its_work_beside_it_gives_its_result(
             assert result.output == specimen.outputs[run % len(specimen.outputs)]
 
 
-@needs_quarantine
 @each_unsafe
 def test_what_is_unsafe_ends_in_quarantine_where_it_shows(
     specimen: Specimen, histories: dict[str, History], client: Client
@@ -136,7 +134,6 @@ def test_what_is_benign_does_nothing_that_counts_as_hostile(specimen: Specimen, 
     assert not hard_evidence(histories[specimen.name])
 
 
-@needs_quarantine
 @each_benign
 def test_what_is_benign_is_never_held(specimen: Specimen, histories: dict[str, History], client: Client) -> None:
     version = client.get(specimen.name).versions[0]

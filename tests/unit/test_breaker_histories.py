@@ -16,6 +16,8 @@ from tests.support.histories import (
     ten_times_as_slow,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_versions_that_drift_and_vary_are_not_put_into_quarantine():
     result = benign(range(2000), 200)
