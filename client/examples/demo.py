@@ -73,6 +73,7 @@ class Demo:
             self.denied()
             self.governed(running)
             self.hostile(running)
+            self.quarantined()
             self.killed(running)
             self.audited(running)
             self.afterwards(running.socket)
@@ -252,6 +253,17 @@ class Demo:
                 self.screen.facts(governance=json.dumps(answer.object.get("governance")))
             known.add(name)
             self.attack(attack, answer)
+
+    def quarantined(self) -> None:
+        self.screen.title("What was caught once does not run again")
+        caught = next(each for each in read(EXAMPLES / "hostile.json") if each["expect"] == ["violation"])
+        answer = self.cli.run("run", caught["plugin"], "--input", "-", "--json", stdin=caught["input"])
+        self.cli.read("quarantine", "list")
+        self.done(
+            Step(
+                "a plugin in quarantine", "QUARANTINED", answer.outcome, None, wrong_answer(answer, ["QUARANTINED"], 3)
+            )
+        )
 
     def attack(self, attack: Json, answer: Answer) -> None:
         expected = attack["expect"]
