@@ -318,6 +318,8 @@ class Parking:
                 log(f"nothing is imported ahead on this machine: {error}")
             await self._ledger.append(Ended(intent, subject, str(Outcome.FAULT), str(error)))
             raise
+        if result.outcome in MISBEHAVED:
+            await self._hold(lot, result)  # before anybody can read how it ended, and ask for a run
         await self._ledger.append(
             Ended(
                 intent,
@@ -330,8 +332,6 @@ class Parking:
                 violations=result.violations,
             )
         )
-        if result.outcome in MISBEHAVED:
-            await self._hold(lot, result)
         if problem or lot.spoiled:
             lot.spoiled = lot.spoiled or problem
             self._sandbox.kill(name, "canceled")
