@@ -65,6 +65,14 @@ class IsolationUnavailableError(PlugindError):
         self.step = step
 
 
+class PlanError(PlugindError):
+    """Files of a plan cannot be had, or put there, and nothing was changed. `code`: one of planfiles.PLAN_CODES."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
 class LauncherGoneError(PlugindError):
     """The launcher ended or does not answer."""
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from plugind.planfiles import FileCeilings
+
 Tier = Literal[0, 1, 2]
 TIERS: Final[tuple[Tier, ...]] = (0, 1, 2)
 SENSITIVITIES: Final = ("public", "internal", "confidential", "restricted")
@@ -297,6 +299,7 @@ class Profile:
     permissions: tuple[str, ...] = ()
     """Kinds of permission that can be approved for this tier at all."""
     monitor: Monitoring = field(default_factory=Monitoring)
+    files: FileCeilings = field(default_factory=FileCeilings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,3 +416,5 @@ class Caller:
     pid: int
     roles: frozenset[str] = frozenset()
     """What its connection may do (plugind.api.roles)."""
+    since_ns: int = 0
+    """When it connected, CLOCK_BOOTTIME: whoever has its pid and began later is somebody else."""

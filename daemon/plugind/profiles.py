@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from plugind.errors import ConfigError
 from plugind.model import PERMISSION_KINDS, TIERS, Limits, Monitoring, Profile, Tier
+from plugind.planfiles import FileCeilings
 
 _LIMITS: Final = tuple(name for name, _ in Limits().items())
 _NUMBERS: Final = (
@@ -77,7 +78,7 @@ def load_profile(path: Path, tier: Tier) -> Profile:
         raise ConfigError(f"{path}: expected TOML: {error}") from error
     reader = _Reader(path)
     known = ("tier", "default_limits", "ceilings", "jail", "requires", "permissions")
-    reader.keys("", table, (*known, *(name for name in ("network", "monitor") if name in table)))
+    reader.keys("", table, (*known, *(name for name in ("network", "files", "monitor") if name in table)))
     if type(table["tier"]) is not int or table["tier"] != tier:
         raise ConfigError(f"{path}: tier: expected {tier}, got {table['tier']!r}")
     jail = reader.table("jail", table, (*_NUMBERS, "parked", "exec_allowed", "file_locks", "seccomp_extra"))
@@ -97,7 +98,7 @@ def load_profile(path: Path, tier: Tier) -> Profile:
         permissions=permissions,
         monitor=reader.monitoring(table),
     )
-    return reader.with_network(profile, table)
+    return reader.with_files(reader.with_network(profile, table), table)
 
 
 class _Reader:
@@ -190,6 +191,20 @@ class _Reader:
             network_connections=self.number("network", table, "connections"),
             network_private=private,
         )
+
+    def with_files(self, profile: Profile, tables: Mapping[str, Any]) -> Profile:
+        """The same with what runs with a permission for files may have; a tier without one has no such table."""
+        kinds = [kind for kind in ("file_read", "file_write") if kind in profile.permissions]
+        if bool(kinds) != ("files" in tables):
+            expected = (
+                f"a table, as permissions has {kinds[0]}" if kinds else "no such table, as permissions has no files"
+            )
+            raise self._wrong("", "files", expected, "none" if kinds else "one")
+        if not kinds:
+            return profile
+        names = [f"{kind.removeprefix('file_')}_{unit}" for kind in kinds for unit in ("files", "bytes")]
+        table = self.table("files", tables, tuple(names))
+        return replace(profile, files=FileCeilings(**{name: self.number("files", table, name) for name in names}))
 
     def limits(self, name: str, tables: Mapping[str, Any]) -> Limits:
         """All limits."""

@@ -80,6 +80,18 @@ class AuditService(audit_pb2_grpc.AuditServicer):
             answer.payload = payloads.read(self._directory, stored_of(having[0].fields, payload))
         return answer
 
+    async def Restore(self, request: audit_pb2.RestoreRequest, context: Context) -> audit_pb2.RestoreResponse:  # noqa: N802
+        """Comes with the files of a plan."""
+        del request
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
+        raise AssertionError
+
+    async def Impact(self, request: audit_pb2.ImpactRequest, context: Context) -> audit_pb2.ImpactResponse:  # noqa: N802
+        """Comes with the files of a plan."""
+        del request
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
+        raise AssertionError
+
     async def Tail(  # noqa: N802
         self, request: audit_pb2.AuditTailRequest, context: Context
     ) -> AsyncIterator[audit_pb2.AuditRecord]:

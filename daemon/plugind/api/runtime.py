@@ -105,6 +105,15 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
             if conversation is not None:
                 conversation.cancel()  # when it has ended, there is nothing to cancel
 
+    async def RunFiles(  # noqa: N802
+        self, requests: object, context: Context
+    ) -> AsyncIterator[runtime_pb2.RunFilesResponse]:
+        """Comes with the files of a plan."""
+        del requests
+        for _ in range(self._streams is None):
+            yield runtime_pb2.RunFilesResponse()
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
+
     @call(Role.CALLER)
     async def Cancel(self, request: runtime_pb2.CancelRequest, caller: Caller) -> runtime_pb2.CancelResponse:  # noqa: N802
         """End one run."""

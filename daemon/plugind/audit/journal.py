@@ -14,7 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from plugind.audit.records import Changed, Denied, Ended, Intent, Noticed, Record, Refused, Started, Stopped, Subject
+from plugind.audit.records import (
+    Changed,
+    Denied,
+    Ended,
+    Intent,
+    Noticed,
+    PlanCommitted,
+    PlanRestore,
+    PlanUndone,
+    Record,
+    Refused,
+    Started,
+    Stopped,
+    Subject,
+)
 from plugind.config import log
 
 SOCKET: Final = Path("/run/systemd/journal/socket")
@@ -32,6 +46,9 @@ MESSAGE_IDS: Final[Mapping[str, str]] = {
     "DENIED": "80b925133d8f41949113894039c4164e",
     "CHANGE": "697e54fe3d244f139eb625338e09c64c",
     "REFUSED": "c4d496f4e3c54236bb571a00c0f4349f",
+    "RESTORE": "ce5604dc986844798340554b7644b86d",
+    "COMMITTED": "9d0568345ef245f6ac6cb346bec399bc",
+    "UNDONE": "c39271addb8a465484daffa74decfd17",
     "ANOMALY": "50d1b8a1e0b94b6bb9a7d3a1f6a0c2de",
 }
 """One for each event; packaging/plugind.catalog explains each. Made once (uuid4), never changed."""
@@ -167,7 +184,7 @@ def entry(committed: Committed) -> dict[str, str]:
     return own | about
 
 
-def _about(record: Record) -> dict[str, str]:
+def _about(record: Record) -> dict[str, str]:  # noqa: PLR0911 - one for each kind
     match record:
         case Intent():
             return _of(record.subject) | {"PLUGIND_DECISION": "allow"}
@@ -176,6 +193,9 @@ def _about(record: Record) -> dict[str, str]:
             return _of(record.subject) | {"PLUGIND_DECISION": "deny", "PLUGIND_REASONS": codes}
         case Ended():
             return _of(record.subject) | {"PLUGIND_DECISION": "allow", "PLUGIND_OUTCOME": record.outcome}
+        case PlanRestore() | PlanCommitted() | PlanUndone():
+            plugin = {"PLUGIND_PLUGIN": record.plugin or record.plugin_id, "PLUGIND_VERSION": record.version}
+            return plugin | {"PLUGIND_PLAN": record.plan_id}
         case Changed() | Noticed():
             return {"PLUGIND_PLUGIN": record.plugin or record.plugin_id, "PLUGIND_VERSION": record.version}
         case Refused():
@@ -196,11 +216,11 @@ def _of(subject: Subject) -> dict[str, str]:
 
 def _priority(record: Record) -> str:
     match record:
-        case Denied() | Refused() | Noticed():
+        case Denied() | Refused() | Noticed() | PlanUndone():
             return _WARNING
         case Ended():
             return _INFO if record.outcome in _FINE else _WARNING
-        case Changed():
+        case Changed() | PlanRestore():
             return _NOTICE
         case _:
             return _INFO
@@ -211,7 +231,7 @@ def message(record: Record) -> str:
     return visible(_sentence(record))
 
 
-def _sentence(record: Record) -> str:  # noqa: PLR0911 - one for each kind
+def _sentence(record: Record) -> str:  # noqa: C901, PLR0911 - one for each kind
     match record:
         case Intent():
             allowed = ", ".join(record.permissions) or "no permissions"
@@ -222,6 +242,14 @@ def _sentence(record: Record) -> str:  # noqa: PLR0911 - one for each kind
         case Ended():
             detail = f": {record.detail}" if record.detail else ""
             return f"{_named(record.subject)} ended as {record.outcome} (log_{record.intent}){detail}"
+        case PlanRestore():
+            forced = ", whatever changed since" if record.forced else ""
+            what = f"what log_{record.of} replaced in {record.plan_dir}"
+            return f"uid {record.by_uid} puts back {what}{forced}: {record.why}"
+        case PlanCommitted():
+            return f"{record.files} files of log_{record.intent} are in {record.plan_dir}"
+        case PlanUndone():
+            return f"no file of log_{record.intent} is in {record.plan_dir}: {record.why}"
         case Changed():
             subject = " ".join(filter(None, (record.plugin or record.plugin_id, record.version)))
             return f"{record.action} {subject or 'everything'} by uid {record.by_uid}: {record.why}"

@@ -63,6 +63,26 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanFile:
+    """A file of a plan that a run was given."""
+
+    path: str
+    content: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange:
+    """A file of a plan that a run, or the undoing of one, puts there: what it is then, and what it was before.
+
+    Without a digest there is, or was, no such file.
+    """
+
+    path: str
+    content: Stored
+    replaced: Stored
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """It was allowed and is about to start. Its index is the run's log_N."""
 
@@ -74,6 +94,10 @@ class Intent:
     """What rules of the policy in mode warn had against it."""
     dry_run: tuple[Reason, ...] = ()
     """The same of rules in mode dryrun."""
+    plan_dir: str = ""
+    """The plan's folder, of a run with a permission for files; empty: it has none, or its caller sent the files."""
+    files: tuple[PlanFile, ...] = ()
+    """What it may read of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +131,63 @@ class Ended:
     imported: int = -1
     """The INTENT of the import ahead whose instance it used; -1: it had a fresh one."""
     network: NetworkUse = field(default_factory=NetworkUse)
+    plan_dir: str = ""
+    """Where `files` are to go; empty: they went back to the caller in the answer, or there are none."""
+    files: tuple[PlanChange, ...] = ()
+    """What it wrote. In the plan's folder only when a COMMITTED says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRestore:
+    """Somebody puts back what a run had replaced. As an OUTCOME with files: what became of it a COMMITTED says."""
+
+    event: ClassVar[str] = "RESTORE"
+    of: int
+    """The INTENT of the run."""
+    by_uid: int
+    why: str
+    plugin_id: str
+    plugin: str
+    version: str
+    digest: str
+    plan_id: str
+    caller_uid: int
+    """Of the run, as whom the plan's folder is opened."""
+    plan_dir: str
+    files: tuple[PlanChange, ...]
+    forced: bool = False
+    """Whether what had changed since is kept beside, and not minded."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCommitted:
+    """The files of a run, or of its undoing, are in the plan's folder, all of them."""
+
+    event: ClassVar[str] = "COMMITTED"
+    intent: int
+    """The INTENT of the run, or the RESTORE."""
+    run: str
+    plugin_id: str
+    plugin: str
+    version: str
+    plan_id: str
+    plan_dir: str
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanUndone:
+    """The files of a run, or of its undoing, are not in the plan's folder, none of them: it is as it was."""
+
+    event: ClassVar[str] = "UNDONE"
+    intent: int
+    run: str
+    plugin_id: str
+    plugin: str
+    version: str
+    plan_id: str
+    plan_dir: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +261,25 @@ class Stopped:
     reason: str
 
 
-Record: TypeAlias = Intent | Denied | Ended | Changed | Refused | Noticed | Started | Stopped
-EVENTS: Final = tuple(kind.event for kind in (Started, Stopped, Intent, Ended, Denied, Changed, Refused, Noticed))
+Record: TypeAlias = (
+    Intent | Denied | Ended | PlanRestore | PlanCommitted | PlanUndone | Changed | Refused | Noticed | Started | Stopped
+)
+EVENTS: Final = tuple(
+    kind.event
+    for kind in (
+        Started,
+        Stopped,
+        Intent,
+        Ended,
+        Denied,
+        PlanRestore,
+        PlanCommitted,
+        PlanUndone,
+        Changed,
+        Refused,
+        Noticed,
+    )
+)
 
 
 def line(index: int, time_unix_ms: int, record: Record) -> bytes:
@@ -234,6 +332,18 @@ def stored_of(fields: Mapping[str, Any], name: str) -> Stored:
     if f"{name}_sha256" not in fields:
         return Stored()
     return Stored(*(fields[f"{name}_{part}"] for part in _names(Stored)))
+
+
+def stored_in(fields: Mapping[str, Any]) -> list[Stored]:
+    """Every payload that a line refers to: those of PAYLOADS that it has, and its files'."""
+    found = [stored_of(fields, name) for name in PAYLOADS if f"{name}_sha256" in fields]
+    files = [each for each in fields.get("files", ()) if isinstance(each, dict)] if _has_files(fields) else []
+    found += [Stored(**file[name]) for file in files for name in ("content", "replaced") if name in file]
+    return [each for each in found if each.sha256]
+
+
+def _has_files(fields: Mapping[str, Any]) -> bool:
+    return isinstance(fields.get("files"), list)  # of a COMMITTED it is their number
 
 
 def subject_of(fields: Mapping[str, Any]) -> Subject:

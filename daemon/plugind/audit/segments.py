@@ -12,7 +12,7 @@ from plugind.audit import checkpoint
 from plugind.audit.checkpoint import Base, Checkpoint
 from plugind.audit.files import AppendFile, sync_directory, truncate
 from plugind.audit.merkle import Frontier, leaf_hash
-from plugind.audit.records import PAYLOADS, Subject, read_line, stored_of, subject_of
+from plugind.audit.records import Subject, read_line, stored_in, subject_of
 from plugind.errors import StateError
 
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -183,9 +183,8 @@ class _Found:
                 self.intents.append(record)
             case "OUTCOME" | "DENIED":
                 self.closed.add(record["intent"])
-        for name in PAYLOADS:
-            if record.get(f"{name}_pack", -1) >= 0:
-                self.payload_end = max(self.payload_end, stored_of(record, name).end)
+        ends = [stored.end for stored in stored_in(record) if stored.pack >= 0]
+        self.payload_end = max((self.payload_end, *ends))
 
 
 def _read(path: Path, size: int | None, successor: int | None, *, hashes: bool) -> _Found:

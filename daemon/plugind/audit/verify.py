@@ -17,7 +17,7 @@ from typing import Any, Final
 from plugind.audit import checkpoint, payloads
 from plugind.audit.checkpoint import Checkpoint
 from plugind.audit.merkle import Frontier, leaf_hash
-from plugind.audit.records import PAYLOADS, Stored, read_line, stored_of
+from plugind.audit.records import Stored, read_line, stored_in
 from plugind.audit.segments import lines, segments
 from plugind.errors import StateError
 
@@ -167,8 +167,7 @@ class _Check:
             self._find(path.name, number, log_id, f"the record with index {index}", f"index {fields.get('index')!r}")
             return
         self._pair(path, number, fields)
-        for name in PAYLOADS:
-            self._payload(path, number, fields, name)
+        self._payloads(path, number, fields)
 
     # 2.
 
@@ -207,19 +206,19 @@ class _Check:
 
     # 4.
 
-    def _payload(self, path: Path, number: int, fields: dict[str, Any], name: str) -> None:
+    def _payloads(self, path: Path, number: int, fields: dict[str, Any]) -> None:
+        log_id = f"log_{fields['index']}"
         try:
-            stored = stored_of(fields, name)
-            if not stored.sha256 or stored.pack < 0:
-                return
-            if stored not in self.checked:
-                self.checked[stored] = self._read_payload(stored)
+            having = stored_in(fields)
+            for stored in having:
+                if stored.pack >= 0 and stored not in self.checked:
+                    self.checked[stored] = self._read_payload(stored)
         except (KeyError, TypeError) as error:
-            self._find(path.name, number, f"log_{fields['index']}", f"the place of its {name}", repr(error))
+            self._find(path.name, number, log_id, "the places of its payloads", repr(error))
             return
-        if problem := self.checked[stored]:
-            log_id = f"log_{fields['index']}"
-            self._find(path.name, number, log_id, f"its {name} with sha256 {stored.sha256}", problem)
+        for stored in having:
+            if problem := self.checked.get(stored):
+                self._find(path.name, number, log_id, f"its payload with sha256 {stored.sha256}", problem)
 
     def _read_payload(self, stored: Stored) -> str:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from plugind.model import (
     Caller,
@@ -80,6 +81,10 @@ class Grant:
         """Whom it may talk to."""
         entries = (json.loads(each.entry) for each in self.permissions if each.kind == "network")
         return tuple(Wanted(each["host"], each["port"], each["protocol"]) for each in entries)
+
+    def files(self, kind: Literal["file_read", "file_write"]) -> tuple[str, ...]:
+        """The patterns of the plan's files that it may read, or write."""
+        return tuple(json.loads(each.entry)["path"] for each in self.permissions if each.kind == kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from plugind import addresses
 from plugind.errors import ConfigError
 from plugind.model import PERMISSION_KINDS, SENSITIVITIES, TIERS, Limits, Profile, Tier
+from plugind.planfiles import MOST_ROOTS, is_root
 from plugind.policy import positions
 from plugind.policy.positions import Path, Position, Positions
 from plugind.policy.rules import (
@@ -38,7 +39,9 @@ SCHEMA: Final = 1
 _NO_TABLE: Final[Mapping[str, Any]] = {}
 """In the place of something else, which was noted: what is missing in it is not."""
 _LIMITS: Final = tuple(name for name, _ in Limits().items())
-_TABLES: Final = ("schema", "tier", "stage", "sensitivity", "network", "settings", "synthesized", "quarantine")
+_TABLES: Final = (
+    *("schema", "tier", "stage", "sensitivity", "network", "plans", "settings", "synthesized", "quarantine"),
+)
 _SETTINGS: Final = ("approvers", "approver_may_be_submitter", "narrower_updates")
 _SYNTAX: Final = re.compile(
     r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL
@@ -116,6 +119,7 @@ class _Reader:
             synthesized=self.synthesized(self.table((), tables, "synthesized")),
             quarantine=self.quarantine(self.table((), tables, "quarantine")),
             networks=self.networks(self.table((), tables, "network")),
+            plan_roots=self.plans(self.table((), tables, "plans")),
             digest=digest,
         )
         if not self.problems:
@@ -220,6 +224,22 @@ class _Reader:
             self.keys(path, table, ("hosts",), required=("hosts",))
             rules[name] = self.hosts((*path, "hosts"), table, name)
         return rules
+
+    def plans(self, table: Mapping[str, Any]) -> tuple[str, ...]:
+        path: Path = ("plans", "roots")
+        self.keys(("plans",), table, ("roots",))
+        value = table.get("roots", [])
+        if not isinstance(value, list) or len(value) > MOST_ROOTS:
+            self.wrong(path, f"a list of at most {MOST_ROOTS} folders", _shown(value))
+            return ()
+        for index, item in enumerate(value):
+            place = self.at.value((*path, index))
+            if not isinstance(item, str) or not is_root(item):
+                expected = "absolute folders below /, without empty, . or .. parts"
+                self.wrong(path, expected, _shown(item), place)
+            elif item in value[:index]:
+                self.wrong(path, "each once", f"{_shown(item)} again", place)
+        return tuple(str(item) for item in value)
 
     def hosts(self, path: Path, table: Mapping[str, Any], wildcard: str) -> tuple[str, ...]:
         value = table.get("hosts", [])

@@ -92,6 +92,8 @@ class Policy:
     quarantine: QuarantineRule = field(default_factory=QuarantineRule)
     networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """`[network."*.example.org"]`: the names that a wildcard stands for, and no others."""
+    plan_roots: tuple[str, ...] = ()
+    """`[plans] roots`: the folders below which plans lie whose files plugins may be given. None: there are none."""
     digest: str = ""
     """sha256 of the text, hex."""
 

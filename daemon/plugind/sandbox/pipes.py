@@ -88,8 +88,8 @@ def sealed_memfd(name: str, content: bytes) -> int:
 def seal(descriptor: int) -> None:
     """Add the seals; a busy machine needs more than one try.
 
-    The kernel refuses with EBUSY while anybody holds a reference to one of the pages, and that can be the kernel itself:
-    compaction and per-CPU lists take some for a moment. It waits up to 155 ms by itself before it gives up.
+    The kernel refuses with EBUSY while anybody holds a reference to one of the pages, and that can be the kernel
+    itself: compaction and per-CPU lists take some for a moment. It waits up to 155 ms by itself before it gives up.
     """
     for last in (False, False, False, True):
         try:

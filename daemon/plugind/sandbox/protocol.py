@@ -1,8 +1,9 @@
 """What the front and the launcher say to each other: one JSON object per SOCK_SEQPACKET message, size-checked.
 
-Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors), Open (with five), Park (with
-three), Use (with four), Kill, KillMany, Sample, Stop.
-Launcher to front: Ready, Loaded, Imported, Placed, Parked, Started, Ended, Refused, Sampled.
+Front to launcher: Load (with the bundle as sealed memfd), Start (with four descriptors, and with files five), Open
+(with one more), Park (with three), Use (with four), PlanWork (with one), Kill, KillMany, Sample, Stop.
+Launcher to front: Ready, Loaded, Imported, Placed, Parked, Started, Wrote, Ended, Refused, PlanDone, PlanFailed,
+Sampled.
 The launcher trusts none of it: every field is checked here when it is parsed, and against profiles later.
 """
 
@@ -47,7 +48,7 @@ class Start:
     """Start an instance of a loaded digest. Descriptors: input (sealed memfd), result, stdout, stderr (pipes)."""
 
     op: ClassVar[str] = "start"
-    descriptors: ClassVar[int] = 4
+    own_descriptors: ClassVar[int] = 4
     run: str
     digest: str
     tier: int
@@ -56,6 +57,17 @@ class Start:
     """Digest of the environment whose packages it has; empty: the standard library alone."""
     network: tuple[Wanted, ...] = ()
     """Whom it may talk to. Empty: it has no network, and cannot make a socket."""
+    reads: int = 0
+    """1: it may read files of a plan, which come as one more descriptor, the last: a sealed memfd (planfiles.pack)."""
+    write_files: int = 0
+    """Files that it may leave in its output folder; 0: it has none."""
+    write_bytes: int = 0
+    """Size of that folder."""
+
+    @property
+    def descriptors(self) -> int:
+        """How many come with it."""
+        return self.own_descriptors + self.reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,7 @@ class Open(Start):
     """Start an instance for a session: with a fifth descriptor, the pipe that its inputs come by."""
 
     op: ClassVar[str] = "open"
-    descriptors: ClassVar[int] = 5
+    own_descriptors: ClassVar[int] = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,7 @@ class Park(Start):
     """Start an instance that imports its plugin and waits. Descriptors: call (sealed memfd), stdout, stderr (pipes)."""
 
     op: ClassVar[str] = "park"
-    descriptors: ClassVar[int] = 3
+    own_descriptors: ClassVar[int] = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +95,29 @@ class Use:
     run: str
     """The name under which it was parked, and goes on to be known to the launcher."""
     wall_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanWork:
+    """Have a plan helper do something in a plan's folder, as its caller (sandbox/plans/). Descriptor: what, packed.
+
+    Answered with one PlanDone or PlanFailed.
+    """
+
+    op: ClassVar[str] = "plan_work"
+    descriptors: ClassVar[int] = 1
+    run: str
+    """The name of this piece of work, which is no run's."""
+    task: str
+    """read, stage, settle, clean or compare (plugind.plans.PlanFolders)."""
+    plan_dir: str
+    caller_pid: int
+    """Of the caller's process as the kernel named it to the front; 0: it may be gone, and somebody whom the launcher
+    has seen write to this folder before (plans/known.py) is meant."""
+    caller_uid: int
+    caller_gid: int
+    since_ns: int
+    """When the caller connected, CLOCK_BOOTTIME: a process that began later is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +240,41 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Wrote:
+    """What an instance that ended well has left in its output folder; before its Ended. Descriptor: a sealed memfd.
+
+    It is packed as planfiles.pack does it: regular files with their contents; what is something else, or too much, as
+    an entry that says why it was not taken.
+    """
+
+    op: ClassVar[str] = "wrote"
+    descriptors: ClassVar[int] = 1
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDone:
+    """A plan helper has done it. Descriptor: what came of it, a sealed memfd (planfiles.pack)."""
+
+    op: ClassVar[str] = "plan_done"
+    descriptors: ClassVar[int] = 1
+    run: str
+    """As in PlanWork."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFailed:
+    """It has not, and changed nothing."""
+
+    op: ClassVar[str] = "plan_failed"
+    descriptors: ClassVar[int] = 0
+    run: str
+    code: str
+    """One of planfiles.PLAN_CODES."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Every process of the instance is gone and its groups are removed."""
 
@@ -275,9 +345,10 @@ class Sampled:
     """Instances that the next one tells of."""
 
 
-ToLauncher = Load | Start | Open | Park | Use | Kill | KillMany | Sample | Stop
-OfARun = Placed | Parked | Started | Refused | Ended
-ToFront = Ready | Loaded | Imported | OfARun | Sampled
+ToLauncher = Load | Start | Open | Park | Use | PlanWork | Kill | KillMany | Sample | Stop
+OfARun = Placed | Parked | Started | Refused | Wrote | Ended
+OfAPlan = PlanDone | PlanFailed
+ToFront = Ready | Loaded | Imported | OfARun | OfAPlan | Sampled
 Message = ToLauncher | ToFront
 _KINDS: dict[str, type[Message]] = {
     kind.op: kind
@@ -287,6 +358,7 @@ _KINDS: dict[str, type[Message]] = {
         Open,
         Park,
         Use,
+        PlanWork,
         Kill,
         Sample,
         KillMany,
@@ -298,6 +370,9 @@ _KINDS: dict[str, type[Message]] = {
         Parked,
         Started,
         Refused,
+        Wrote,
+        PlanDone,
+        PlanFailed,
         Ended,
         Sampled,
     )
@@ -328,7 +403,11 @@ def decode(data: bytes) -> Message:
 
 
 def _fields(kind: type[Any]) -> dict[str, Any]:
-    return {name: hint for name, hint in get_type_hints(kind).items() if name not in {"op", "descriptors"}}
+    return {
+        name: hint
+        for name, hint in get_type_hints(kind).items()
+        if name not in {"op", "descriptors", "own_descriptors"}
+    }
 
 
 _FIELDS: dict[type[Any], dict[str, Any]] = {

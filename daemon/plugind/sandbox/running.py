@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from plugind.errors import IsolationUnavailableError
 from plugind.model import Limits, Mode, NetworkUse, Outcome, PluginError, Usage, Violation, Wanted
+from plugind.planfiles import Entry
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.frames import Frames
 from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES
@@ -49,6 +50,12 @@ class InstanceRequest:
     """Digest of its environment's files; empty: the standard library alone."""
     network: tuple[Wanted, ...] = ()
     """Whom it may talk to. Empty: it has no network."""
+    files: bytes | None = None
+    """The files of a plan that it may read (planfiles.pack); None: it has no plan's folder."""
+    write_files: int = 0
+    """Files that it may leave in its output folder; 0: it has none."""
+    write_bytes: int = 0
+    """Size of that folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,8 @@ class InstanceResult:
     usage: Usage
     violations: tuple[Violation, ...]
     network: NetworkUse = field(default_factory=NetworkUse)
+    wrote: tuple[Entry, ...] = ()
+    """What it left in its output folder; only when it ended by itself."""
 
 
 class Running:
