@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench import planfiles
 from tests.bench.contenders import OURS
 from tests.bench.scaling import FEW, LONG, MANY, SMALL
 
@@ -173,6 +174,14 @@ def networks(found: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
+def files(found: Mapping[str, Any]) -> Iterator[str]:
+    without, having = found["no files"]["p50_ms"], found["files"]["p50_ms"]
+    yield (
+        f"files of a plan: a run that reads {planfiles.READS} of {planfiles.READ_BYTES // 1000} KB and writes"
+        f" {planfiles.WRITES} p50 {having:.1f} ms, without files {without:.1f} ms, {having / without:.1f} times"
+    )
+
+
 PARTS = {
     "idle": idle,
     "throughput": throughput,
@@ -182,6 +191,7 @@ PARTS = {
     "records_per_s": records,
     "packages": packages,
     "networks": networks,
+    "files": files,
     "quarantine": quarantine,
     "kill": kill,
     "health": health,
