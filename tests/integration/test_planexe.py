@@ -103,7 +103,7 @@ def test_the_pipeline_says_what_it_lacks_and_goes_on_when_it_is_there(tmp_path):
         by_name = [each for each in ran if not each[0].startswith("calculations_")]
         assert sorted(by_name) == [
             ("cost_breakdown", "wbs_level3", "data"),
-            ("markdown_report", "report", "data"),
+            ("results_page", "report", "data"),
             ("schedule_monte_carlo", "durations", "data"),
         ]
         assert {each[1:] for each in ran if each[0].startswith("calculations_")} == {("premortem", "data")}

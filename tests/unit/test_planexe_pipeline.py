@@ -13,7 +13,7 @@ from plugind_client.errors import CALLS, DENIALS, OUTCOMES
 from plugind_client.records import Reason
 from tests.support.planexe_example import DATA, EXAMPLE, Here, napkin, pipeline, prepare
 
-REPORT = EXAMPLE / "plugins/markdown_report"
+REPORT = EXAMPLE / "plugins/results_page"
 
 
 def plugin(folder, name):
@@ -44,7 +44,7 @@ def test_all_stages_are_done_each_with_its_name_and_plan(fake, tmp_path):
     runs = [(call.arguments["name"], call.arguments["stage"], call.arguments["plan_id"]) for call in fake.calls]
     assert sorted(runs) == [
         ("cost_breakdown", "wbs_level3", "data"),
-        ("markdown_report", "report", "data"),
+        ("results_page", "report", "data"),
         ("schedule_monte_carlo", "durations", "data"),
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -77,7 +77,7 @@ def test_a_stage_that_is_denied_fails_and_the_same_call_goes_on_when_it_is_mende
     fake.answers("cost_breakdown", plugin(prepare.PLUGINS[1], "cost_breakdown"))
     fake.calls.clear()
     assert pipeline.build(DATA, tmp_path, workers=1)
-    assert [call.arguments["name"] for call in fake.calls] == ["cost_breakdown", "markdown_report"]
+    assert [call.arguments["name"] for call in fake.calls] == ["cost_breakdown", "results_page"]
     assert pipeline.problems(tmp_path) == []
 
 
@@ -126,7 +126,7 @@ def test_a_busy_plugin_is_worth_another_try(fake, tmp_path):
 @pytest.mark.parametrize("case", sorted((REPORT / "cases").glob("*.json")), ids=lambda path: path.stem)
 def test_case_of_the_report_holds_and_fits_its_schemas(case):
     given = json.loads(case.read_text())
-    assert plugin(REPORT, "markdown_report")(given["input"]) == given["output"]
+    assert plugin(REPORT, "results_page")(given["input"]) == given["output"]
     for kind in ("input", "output"):
         schema = json.loads((REPORT / f"schemas/{kind}.json").read_text())
         jsonschema_rs.meta.validate(schema)
@@ -137,14 +137,14 @@ def test_the_report_escapes_what_would_be_markup():
     (case,) = (REPORT / "cases").glob("*.json")
     given = json.loads(case.read_text())["input"]
     given["costs"]["tree"]["description"] = "a\n# b | <script> [x](y) *z*"
-    page = plugin(REPORT, "markdown_report")(given)["markdown"]
+    page = plugin(REPORT, "results_page")(given)["markdown"]
     assert page.startswith(r"# a \# b \| \<script\> \[x\](y) \*z\*" + "\n\n")
 
 
 @pytest.mark.parametrize("folder", prepare.PLUGINS, ids=lambda path: path.name)
 def test_every_plugin_that_is_prepared_builds_and_is_for_its_stage(folder):
     manifest = bundle.read(bundle.build(folder)).manifest
-    wanted = {"schedule_monte_carlo": "durations", "cost_breakdown": "wbs_level3", "markdown_report": "report"}
+    wanted = {"schedule_monte_carlo": "durations", "cost_breakdown": "wbs_level3", "results_page": "report"}
     assert wanted[manifest.name] in manifest.stages
 
 

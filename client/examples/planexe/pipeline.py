@@ -115,7 +115,7 @@ class Report(Stage):
             "costs": self.done(CostEstimate),
             "monte_carlo": self.done(MonteCarlo),
         }
-        return self.plugin("markdown_report", payload)["markdown"]
+        return self.plugin("results_page", payload)["markdown"]
 
 
 STAGES = (Durations, CostEstimate, MonteCarlo, Report)

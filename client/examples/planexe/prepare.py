@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 PLUGINS = (
     HERE.parent / "plugins/schedule_monte_carlo",
     HERE.parent / "plugins/cost_breakdown",
-    HERE / "plugins/markdown_report",
+    HERE / "plugins/results_page",
 )
 REASON = "example of plugind; the code was read"
 
