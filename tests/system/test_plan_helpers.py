@@ -20,7 +20,7 @@ from plugind.planfiles import Entry
 from plugind.sandbox.plans.works import DEADLINE_S, MOST, MOST_OF_ONE
 from tests.support.bad_front import Front
 from tests.support.pace import stretched
-from tests.support.plan_folders import ANNA, BERT, Plans, caller, hung, now_ns, own_mounts, plans, take
+from tests.support.plan_works import ANNA, BERT, Plans, caller, hung, now_ns, own_mounts, plans, take
 
 RUN_S = stretched(0.05)
 
@@ -40,13 +40,13 @@ def made(shared: Plans) -> Iterator[Plans]:
 
 def test_it_is_its_caller_with_his_groups_and_nothing_of_the_launcher_s(made) -> None:
     plan = made.at.plan("own")
-    with caller(groups=(7, 12345, 4711)) as pid:
+    with caller(groups=(7, 12345, 4711), umask=0o027) as pid:
         seen = made.do(plan, pid, do="who").facts
     status = seen["status"]
     assert status["Uid"] == status["Gid"] == ["12345"] * 4
     assert sorted(map(int, status["Groups"])) == [7, 4711, 12345]
     assert {int(status[f"Cap{kind}"][0], 16) for kind in ("Eff", "Prm", "Inh", "Bnd", "Amb")} == {0}
-    assert status["NoNewPrivs"] == ["1"]
+    assert (status["NoNewPrivs"], status["Umask"]) == (["1"], ["0027"])
     assert (seen["dumpable"], seen["dies_with_parent"], seen["ppid"]) == (0, signal.SIGKILL, made.front.pid)
     assert (seen["cwd"], seen["root"], seen["oom_score_adj"]) == ("/", str(made.at.root), "500")
     assert (seen["limits"]["RLIMIT_NPROC"], seen["limits"]["RLIMIT_CPU"]) == ([0, 0], [5, 5])

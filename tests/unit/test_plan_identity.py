@@ -45,7 +45,9 @@ def look(pid, uid=None, gid=None, since_ns=None):
 
 
 def test_it_is_what_the_kernel_says():
-    assert look(os.getpid()) == identity.Identity(os.geteuid(), os.getegid(), tuple(os.getgroups()))
+    umask = os.umask(0o027)
+    os.umask(umask)
+    assert look(os.getpid()) == identity.Identity(os.geteuid(), os.getegid(), tuple(os.getgroups()), umask)
 
 
 def test_one_that_began_before_and_not_one_that_began_after(sleeper):
@@ -116,7 +118,9 @@ def test_another_root_folder_is_refused_with_what_to_do(tmp_path):
     assert caught.value.code == "caller"
 
 
-def folder_with(tmp_path, *, stat="1 (x) S " + "0 " * 30, status="Uid:\t1 1 1 1\nGid:\t2 2 2 2\nGroups:\t3 4 \n"):
+def folder_with(
+    tmp_path, *, stat="1 (x) S " + "0 " * 30, status="Uid:\t1 1 1 1\nGid:\t2 2 2 2\nGroups:\t3 4 \nUmask:\t0027\n"
+):
     (tmp_path / "stat").write_text(stat)
     (tmp_path / "status").write_text(status)
     return os.open(tmp_path, os.O_PATH)
@@ -124,10 +128,10 @@ def folder_with(tmp_path, *, stat="1 (x) S " + "0 " * 30, status="Uid:\t1 1 1 1\
 
 @pytest.mark.parametrize(
     "status",
-    ["", "Uid:\t1 1 1 1\nGid:\t2 2 2 2\n", "Uid:\t1 1 1\nGid:\t2 2 2 2\nGroups:\n", "Uid:\tx\nGid:\t2\nGroups:\n",
-     "Uid:\t1 1 0 1\nGid:\t2 2 2 2\nGroups:\n", "Uid:\t1 1 1 0\nGid:\t2 2 2 2\nGroups:\n",
-     "Uid:\t1 0 1 1\nGid:\t2 2 2 2\nGroups:\n", "Uid:\t1 1 1 1\nGid:\t2 0 2 2\nGroups:\n",
-     "Uid:\t1 1 1 1\nGid:\t2 2 2 2\nGroups:\t" + "7 " * (identity.MOST_GROUPS + 1) + "\n"],
+    ["", "Uid:\t1 1 1 1\nGid:\t2 2 2 2\nUmask:\t0022\n", "Uid:\t1 1 1 1\nGid:\t2 2 2 2\nGroups:\n", "Uid:\t1 1 1\nGid:\t2 2 2 2\nGroups:\nUmask:\t0022\n", "Uid:\tx\nGid:\t2\nGroups:\nUmask:\t0022\n",
+     "Uid:\t1 1 0 1\nGid:\t2 2 2 2\nGroups:\nUmask:\t0022\n", "Uid:\t1 1 1 0\nGid:\t2 2 2 2\nGroups:\nUmask:\t0022\n",
+     "Uid:\t1 0 1 1\nGid:\t2 2 2 2\nGroups:\nUmask:\t0022\n", "Uid:\t1 1 1 1\nGid:\t2 0 2 2\nGroups:\nUmask:\t0022\n",
+     "Uid:\t1 1 1 1\nGid:\t2 2 2 2\nGroups:\t" + "7 " * (identity.MOST_GROUPS + 1) + "\nUmask:\t0022\n"],
 )  # fmt: skip
 def test_what_is_not_wholly_one_user_is_refused(tmp_path, status):
     """Programs with set-user-id, and what no kernel writes."""
@@ -148,6 +152,8 @@ def test_a_beginning_that_cannot_be_read_is_refused(tmp_path, stat):
 
 def test_all_groups_come_along(tmp_path):
     many = tuple(range(identity.MOST_GROUPS))
-    folder = folder_with(tmp_path, status=f"Uid:\t1 1 1 1\nGid:\t2 2 2 2\nGroups:\t{' '.join(map(str, many))} \n")
-    assert identity.look(folder, 1, 1, 2, now_ns()) == identity.Identity(1, 2, many)
+    folder = folder_with(
+        tmp_path, status=f"Uid:\t1 1 1 1\nGid:\t2 2 2 2\nGroups:\t{' '.join(map(str, many))} \nUmask:\t0027\n"
+    )
+    assert identity.look(folder, 1, 1, 2, now_ns()) == identity.Identity(1, 2, many, 0o27)
     os.close(folder)

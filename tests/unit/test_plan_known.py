@@ -12,7 +12,7 @@ from plugind.errors import PlanError
 from plugind.sandbox.plans.identity import Identity
 from plugind.sandbox.plans.known import KEPT, Known, path_of
 
-ANNA, BERT = Identity(1000, 100, (4, 27)), Identity(1001, 100, ())
+ANNA, BERT = Identity(1000, 100, (4, 27), 0o22), Identity(1001, 100, (), 0o77)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_same_again_is_no_line_and_other_groups_are_one_that_counts(path):
     for _ in range(3):
         known.note(ANNA, "/plans/one")
     assert len(lines(path)) == 1
-    other = Identity(1000, 200, (5,))
+    other = Identity(1000, 200, (5,), 0o22)
     known.note(other, "/plans/one")
     assert known.identity(1000, "/plans/one") == Known(path).identity(1000, "/plans/one") == other
     assert len(lines(path)) == 2
@@ -85,12 +85,12 @@ def test_a_line_that_was_cut_off_by_a_crash_is_none(path):
     assert Known(path).identity(1001, "/plans/one") == BERT
 
 
-GOOD = {"uid": 1, "gid": 2, "groups": [3], "plan_dir": "/plans/one", "at_unix_ms": 5}
+GOOD = {"uid": 1, "gid": 2, "groups": [3], "umask": 18, "plan_dir": "/plans/one", "at_unix_ms": 5}
 BAD = [
     b"\n", b"{}\n", b"[]\n", b"null\n", b"\xff\n", b"[" * 100_000 + b"\n",
     *(json.dumps({**GOOD, **change}).encode() + b"\n" for change in (
         {"uid": -1}, {"uid": 2**32 - 1}, {"uid": True}, {"uid": "0"}, {"gid": 2**32}, {"gid": None}, {"groups": [-1]},
-        {"groups": ["a"]}, {"groups": [True]}, {"groups": list(range(5000))}, {"plan_dir": 7}, {"more": 1},
+        {"groups": ["a"]}, {"groups": [True]}, {"groups": list(range(5000))}, {"plan_dir": 7}, {"more": 1}, {"umask": -1}, {"umask": 512}, {"umask": "022"},
     )),
 ]  # fmt: skip
 
@@ -181,7 +181,7 @@ def test_lines_that_were_overtaken_go_first(path):
     known = Known(path, most=10)
     known.note(BERT, "/plans/one")
     for number in range(50):
-        known.note(Identity(1000, number, ()), "/plans/one")
+        known.note(Identity(1000, number, (), 0o22), "/plans/one")
     assert len(lines(path)) <= 10
     assert known.identity(1000, "/plans/one").gid == 49
     assert known.identity(1001, "/plans/one") == BERT

@@ -91,6 +91,7 @@ def _work(sock: socket.socket, parent: int, piece: Piece, perform: Perform) -> N
             if sock.recv(64) != GO:
                 return
     who = piece.who
+    os.umask(who.umask)
     nobody.become(who.uid, who.gid, who.groups, parent, "plan")
     order = codestore.read_sealed(piece.order, MAX_ANSWER_BYTES)
     answer = perform(piece.task, piece.root, piece.plan_dir, order)

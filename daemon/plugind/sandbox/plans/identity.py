@@ -18,7 +18,7 @@ MOST_STATUS_BYTES: Final = 64 * 1024
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _START_TIME: Final = 19
 """Field 22 of stat, counted from the state, which is field 3."""
-_FIELDS: Final = ("Uid:", "Gid:", "Groups:")
+_FIELDS: Final = ("Uid:", "Gid:", "Groups:", "Umask:")
 _SEND: Final = "send the files with the request: plugindctl run --send, Client.run(files=…)"
 
 
@@ -29,6 +29,8 @@ class Identity:
     uid: int
     gid: int
     groups: tuple[int, ...]
+    umask: int
+    """As its files are made, so are those that are made for it."""
 
 
 def open_process(pid: int) -> int:
@@ -55,6 +57,7 @@ def look(process: int, pid: int, uid: int, gid: int, since_ns: int) -> Identity:
         # Not splitlines: a process may have more than that takes for an end of line in its name, and words after it.
         fields = dict(line.split(":", 1) for line in status.split("\n") if line.startswith(_FIELDS))
         uids, gids, groups = (tuple(map(int, fields[name].split())) for name in ("Uid", "Gid", "Groups"))
+        umask = int(fields["Umask"], 8) & 0o777
     except (ValueError, IndexError, KeyError) as error:
         raise PlanError("caller", f"process {pid}: expected stat and status as proc(5) has them: {error!r}") from error
     # A tick is 10 ms, and began_ns is rounded down: who begins and connects at once is not later.
@@ -73,7 +76,7 @@ def look(process: int, pid: int, uid: int, gid: int, since_ns: int) -> Identity:
             )
     if len(groups) > MOST_GROUPS:
         raise PlanError("caller", f"process {pid}: expected at most {MOST_GROUPS} groups, got {len(groups)}: {_SEND}")
-    return Identity(uid, gid, groups)
+    return Identity(uid, gid, groups, umask)
 
 
 def check_root(process: int) -> None:

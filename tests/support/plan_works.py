@@ -64,7 +64,9 @@ def place() -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def caller(uid: int = ANNA, groups: Sequence[int] = (), root: Path | None = None, saved: int | None = None) -> Any:
+def caller(
+    uid: int = ANNA, groups: Sequence[int] = (), root: Path | None = None, saved: int | None = None, umask: int = 0o022
+) -> Any:
     """The pid of a process of that user, which only waits; `root`: its root folder; `saved`: its saved uid."""
     ready, theirs = os.pipe()
     pid = os.fork()
@@ -74,6 +76,7 @@ def caller(uid: int = ANNA, groups: Sequence[int] = (), root: Path | None = None
             if root is not None:
                 os.chroot(root)
                 os.chdir("/")
+            os.umask(umask)
             os.setgroups(groups)
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid if saved is None else saved)
