@@ -32,11 +32,12 @@ def test_every_name_of_a_process_fits() -> None:
         assert len(name) <= 15
 
 
-@pytest.mark.parametrize("name", ["clone", "pivot_root", "seccomp", "get_robust_list"])
+@pytest.mark.parametrize("name", ["clone", "pivot_root", "seccomp", "get_robust_list", "renameat2"])
 def test_numbers_are_those_of_libseccomp(name) -> None:
     for machine, architecture in (("x86_64", pyseccomp.Arch.X86_64), ("aarch64", pyseccomp.Arch.AARCH64)):
         assert constants._NUMBERS[machine][name] == pyseccomp.resolve_syscall(architecture, name)
     assert pyseccomp.resolve_syscall(pyseccomp.system_arch(), "close_range") == constants.SYS_CLOSE_RANGE
+    assert pyseccomp.resolve_syscall(pyseccomp.system_arch(), "openat2") == constants.SYS_OPENAT2
 
 
 CLONE = """

@@ -7,10 +7,11 @@ from typing import Final
 
 # System call numbers that libc gives no wrapper for (asm/unistd_64.h, asm-generic/unistd.h).
 _NUMBERS: Final = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "seccomp": 317, "get_robust_list": 274},
-    "aarch64": {"clone": 220, "pivot_root": 41, "seccomp": 277, "get_robust_list": 100},
+    "x86_64": {"clone": 56, "pivot_root": 155, "seccomp": 317, "get_robust_list": 274, "renameat2": 316},
+    "aarch64": {"clone": 220, "pivot_root": 41, "seccomp": 277, "get_robust_list": 100, "renameat2": 276},
 }
 SYS_CLOSE_RANGE: Final = 436  # the same on both
+SYS_OPENAT2: Final = 437  # the same
 
 
 def number(name: str) -> int:
@@ -67,3 +68,14 @@ CAPABILITY_VERSION_3: Final = 0x20080522
 SECCOMP_SET_MODE_FILTER: Final = 1
 SECCOMP_FILTER_FLAG_NEW_LISTENER: Final = 0x8
 SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: Final = 0x20  # Linux 5.19
+
+# linux/openat2.h
+RESOLVE_NO_XDEV: Final = 0x01
+RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_NO_SYMLINKS: Final = 0x04
+RESOLVE_BENEATH: Final = 0x08
+
+# linux/fcntl.h, linux/fs.h
+AT_FDCWD: Final = -100
+RENAME_NOREPLACE: Final = 0x1
+RENAME_EXCHANGE: Final = 0x2

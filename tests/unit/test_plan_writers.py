@@ -1,0 +1,280 @@
+"""Two writers, people who write as they like, and crashes, in any order: nobody's work is lost, nothing is half there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plugind.errors import PlanError
+from plugind.planfiles import Entry
+from tests.support.plan_folders import MOST, UNSYNCED, Crash, HookedCalls, changes, fill, settle, work
+
+PATHS = ("a", "sub/b", "sub/c")
+
+
+class Stepped(HookedCalls):
+    """A kernel that makes one step each time it is let."""
+
+    def __init__(self):
+        super().__init__(self._wait)
+        self.let, self.made = threading.Semaphore(0), threading.Semaphore(0)
+        self.crashes = False
+
+    def _wait(self, when, name):
+        if when == "before" or self.crashes:
+            self.made.release()
+            self.let.acquire()
+            if self.crashes:
+                raise Crash
+
+
+class Writer(threading.Thread):
+    """One run: sees the files, stages, and when that is done settles and cleans."""
+
+    def __init__(self, plan, run, new):
+        super().__init__(daemon=True)
+        self.plan, self.run_name, self.new = plan, run, new
+        self.calls, self.answer, self.state, self.entries = Stepped(), None, "none", []
+        self.over, self.crashed, self.kept = False, False, []
+
+    def run(self):
+        self.calls.let.acquire()
+        try:
+            self._work()
+        except PlanError as error:
+            assert error.code in ("conflict", "file"), error
+        except Crash:
+            self.crashed = True
+        self.over = True
+        self.calls.made.release()
+
+    def _work(self):
+        seen, _ = work("compare", self.plan, [Entry(path) for path in self.new], self.calls, most_bytes=MOST)
+        entries = [
+            Entry(path, content, seen[path].mark, facts={"delete": True} if content is None else {})
+            for path, content in self.new.items()
+        ]
+        answer, _ = work("stage", self.plan, entries, self.calls, run=self.run_name, most_bytes=MOST)
+        self.answer = {path: entry.content for path, entry in answer.items()}
+        self.finish(self.calls)
+
+    def finish(self, calls=None):
+        self.state, _ = settle(self.plan, self.run_name, calls, forward=self.answer is not None)
+        if self.state != "nothing":
+            self.kept = work("clean", self.plan, (), calls, run=self.run_name)[1]["kept"]
+
+    def step(self):
+        """Let it make one system call, or begin."""
+        if not self.over:
+            self.calls.let.release()
+            self.calls.made.acquire()
+
+    def crash(self):
+        if not self.over:
+            self.calls.crashes = True
+            while not self.over:
+                self.step()
+
+
+class People:
+    """Whoever writes to the plan without asking: they know what they write over, and what they remove."""
+
+    def __init__(self, plan):
+        self.plan, self.wrote, self.knew = plan, [], set()
+
+    def act(self, kind, path):
+        target = self.plan / path
+        content = b"people's %d" % len(self.wrote)
+        if target.is_file():
+            self.knew.add(target.read_bytes())
+        if kind == "remove":
+            target.unlink(missing_ok=True)
+            return
+        target.parent.mkdir(exist_ok=True)
+        self.wrote.append(content)
+        if kind == "write":
+            target.write_bytes(content)
+        else:
+            (self.plan / "draft").write_bytes(content)
+            (self.plan / "draft").rename(target)
+
+
+ACTS = st.tuples(st.sampled_from(["write", "rename", "remove"]), st.sampled_from(PATHS))
+MOVES = st.lists(
+    st.tuples(st.sampled_from([0, 1]), st.integers(1, 40))
+    | ACTS
+    | st.tuples(st.just("crash"), st.sampled_from([0, 1])),
+    max_size=14,
+)
+
+
+def play(plan, old, new, moves):
+    fill(plan, old)
+    writers = [
+        Writer(plan, f"r{number}", {path: content for path, content in each.items()}) for number, each in enumerate(new)
+    ]
+    people = People(plan)
+    for writer in writers:
+        writer.start()
+    for kind, detail in moves:
+        if kind in (0, 1):
+            for _ in range(detail):
+                writers[kind].step()
+        elif kind == "crash":
+            writers[detail].crash()
+        else:
+            people.act(kind, detail)
+    for writer in writers:
+        while not writer.over:
+            writer.step()
+        writer.join()
+    for writer in writers:
+        if writer.crashed:
+            writer.finish()
+    return writers, people
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    st.sets(st.sampled_from(PATHS)),
+    st.tuples(*[st.dictionaries(st.sampled_from(PATHS), st.booleans(), min_size=1)] * 2),
+    MOVES,
+)
+def test_no_lost_update_and_nothing_by_halves(present, wanted, moves):
+    old = {path: f"old {path}".encode() for path in present}
+    new = [
+        {path: f"new {number} {path}".encode() if writes else None for path, writes in each.items()}
+        for number, each in enumerate(wanted)
+    ]
+    with tempfile.TemporaryDirectory(dir=UNSYNCED) as folder:
+        plan = Path(folder) / "plan"
+        plan.mkdir()
+        writers, people = play(plan, old, new, moves)
+        now = {path.relative_to(plan).as_posix(): path.read_bytes() for path in plan.rglob("*") if path.is_file()}
+        assert not [path for path in plan.rglob(".plugind-*")], "everything is decided and cleaned"
+        there = set(now.values())
+        committed = [writer for writer in writers if writer.state == "committed"]
+        replaced = {content for writer in writers if writer.answer for content in writer.answer.values()}
+        for content in (*old.values(), *people.wrote):
+            assert content in there | replaced | people.knew, (content, now)
+        for writer in committed:
+            for path, content in writer.new.items():
+                others = replaced_by([other for other in writers if other is not writer])
+                if content is not None:
+                    assert content in there | others | people.knew, (path, now)
+        for writer in writers:
+            if writer not in committed:
+                for content in filter(None, writer.new.values()):
+                    others = replaced_by([other for other in writers if other is not writer])
+                    assert content not in there - others, (writer.state, content, now)
+
+
+def replaced_by(writers):
+    return {content for writer in writers if writer.answer for content in writer.answer.values()}
+
+
+def test_of_two_that_overlap_one_commits(unsynced_path):
+    plan = unsynced_path / "plan"
+    plan.mkdir()
+    old, new = {"a": b"old"}, [{"a": b"0", "sub/b": b"0"}, {"a": b"1", "sub/b": b"1"}]
+    states = set()
+    for first in range(0, 400, 7):
+        writers, _ = play(plan, old, new, [(0, first), (1, 400), (0, 400)])
+        states.add(tuple(writer.state for writer in writers))
+        assert {path: (plan / path).read_bytes() for path in ("a", "sub/b")} in new
+        assert os.listdir(plan / "sub") == ["b"]
+        (plan / "sub/b").unlink()
+        (plan / "sub").rmdir()
+    # It did not get to its stage, was overtaken while it settled, or was through before the other looked.
+    assert states == {("none", "committed"), ("undone", "committed"), ("committed", "committed")}
+
+
+SWAPS = """
+import os, sys, time
+from plugind.linux import constants as c
+from plugind.linux.paths import renameat2
+
+plan, outside, most = sys.argv[1], sys.argv[2], int(sys.argv[3])
+folder = os.open(plan, os.O_RDONLY)
+def swap(one, other):
+    try:
+        renameat2(folder, one, folder, other, c.RENAME_EXCHANGE)
+        return 1
+    except FileNotFoundError:
+        return 0
+swaps = 0
+pairs = (("sub", "sublink"), ("sub/x.txt", "filelink"), ("top.txt", "filelink"), ("top.txt", "fifo"), ("top.txt", "hard"),
+         ("sub/x.txt", "hard"), ("sub", "subdeep/link"), ("sub/x.txt", "fifo"))
+number = 0
+while swaps < most:
+    pair = pairs[number % len(pairs)]
+    number += 1
+    swaps += swap(*pair)
+    time.sleep(0.0003)
+    swaps += swap(*pair)
+    if number % 8 == 0:
+        time.sleep(0.001)
+print(swaps)
+"""
+
+
+def guarded(outside):
+    """All that a write or a rename would change outside."""
+    return {
+        path.relative_to(outside).as_posix(): (
+            path.lstat().st_ino,
+            path.lstat().st_mtime_ns,
+            path.is_file() and path.read_bytes(),
+        )
+        for path in [outside, *sorted(outside.rglob("*"))]
+    }
+
+
+def test_ten_thousand_swaps_lead_nobody_outside(tmp_path):
+    plan, outside = tmp_path / "root/plan", tmp_path / "outside"
+    fill(plan, {"top.txt": b"top", "sub/x.txt": b"x", "subdeep/y.txt": b"y"})
+    fill(outside, {"canary": b"CANARY", "x.txt": b"CANARY", "y.txt": b"CANARY", "new.txt": b"CANARY"})
+    for link, target in (("sublink", outside), ("filelink", outside / "canary"), ("subdeep/link", outside)):
+        (plan / link).symlink_to(target)
+    os.mkfifo(plan / "fifo")
+    os.link(outside / "canary", plan / "hard")
+    before = guarded(outside)
+    swapper = subprocess.Popen([sys.executable, "-c", SWAPS, str(plan), str(outside), "10000"], stdout=subprocess.PIPE)
+    counts = {"read": 0, "file": 0, "committed": 0, "undone": 0, "conflict": 0, "fault": 0}
+    number = 0
+    while swapper.poll() is None:
+        number += 1
+        attempt(plan, number, counts)
+    assert int(swapper.communicate()[0]) >= 10_000
+    assert swapper.returncode == 0
+    assert guarded(outside) == before
+    assert counts["read"] >= 20, counts
+    assert counts["file"] >= 20, counts
+    assert counts["committed"] >= 3, counts
+    assert counts["fault"] == 0, counts
+    print(counts)
+
+
+def attempt(plan, number, counts):
+    """A read, and a run's stage, settle and clean, each of which may be refused."""
+    try:
+        found, _ = work("read", plan, read=["*.txt", "sub/*.txt"], write=["*"], read_files=9, read_bytes=MOST)
+        counts["read"] += 1
+        assert not [path for path, entry in found.items() if b"CANARY" in (entry.content or b"")]
+        new = {"sub/new.txt": b"%d" % number, "sub/x.txt": b"x%d" % number, "made%d/new.txt" % (number % 3): b"1"}
+        if number % 2:
+            new = {"top.txt": b"top%d" % number, "sub/x.txt": b"x%d" % number}
+        old, _ = work("stage", plan, changes(plan, new), run="r1", most_bytes=MOST)
+        assert not [path for path, entry in old.items() if b"CANARY" in (entry.content or b"")]
+        state, _ = settle(plan)
+        counts[state] += 1
+        work("clean", plan, run="r1")
+    except PlanError as error:
+        counts[error.code] = counts.get(error.code, 0) + 1
