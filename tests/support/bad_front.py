@@ -46,12 +46,12 @@ were kept would be eighty times as much."""
 class Front:
     """The front's end of a launcher of its own."""
 
-    def __init__(self, state: Path, profiles: Path | None = None) -> None:
+    def __init__(self, state: Path, profiles: Path | None = None, **chosen: Any) -> None:
         self._log = state.with_name(f"{state.name}.log")
         self._log_read = 0
         self.state = state
         with self._log.open("wb") as log, standard_error(log.fileno()):
-            self.sock, self.pid = start_launcher(LauncherConfig(state, profiles or profiles_dir(), 0, 0))
+            self.sock, self.pid = start_launcher(LauncherConfig(state, profiles or profiles_dir(), 0, 0, **chosen))
         self.ready = self.hear()
         assert isinstance(self.ready, protocol.Ready), self.ready
         assert self.load(BUNDLE).error == ""
@@ -86,6 +86,9 @@ class Front:
             "tier": 2,
             "environment": "",
             "network": [],
+            "reads": 0,
+            "write_files": 0,
+            "write_bytes": 0,
         }
         limits = limits_of(2)
         for name, value in changes.items():
@@ -211,10 +214,13 @@ def standard_error(descriptor: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def taken_over(profiles: Path | None = None) -> Iterator[Front]:
-    """A launcher with such a front; it is gone afterwards, and so is everything that it made."""
+def taken_over(profiles: Path | None = None, **chosen: Any) -> Iterator[Front]:
+    """A launcher with such a front; it is gone afterwards, and so is everything that it made.
+
+    `chosen`: what else its LauncherConfig has.
+    """
     with state_folder() as state:
-        front = Front(state, profiles)
+        front = Front(state, profiles, **chosen)
         try:
             yield front
         finally:

@@ -23,6 +23,7 @@ from plugind.model import Limits, Profile
 from plugind.profiles import load_profiles, profiles_dir
 from plugind.sandbox.client import LauncherClient
 from plugind.sandbox.jailspec import effective_limits
+from plugind.sandbox.plans.known import path_of as plans_of
 from plugind.sandbox.protocol import Imported
 from plugind.sandbox.running import InstanceRequest, InstanceResult
 from plugind.sandbox.spawn import LauncherConfig, UnsafeOverrides, start_launcher
@@ -115,6 +116,7 @@ def state_folder() -> Iterator[Path]:
     finally:
         shutil.rmtree(folder)
         shutil.rmtree(path_of(folder), ignore_errors=True)
+        plans_of(folder).unlink(missing_ok=True)
 
 
 def sweep(state: Path) -> None:

@@ -37,6 +37,9 @@ messages = st.one_of(
     st.builds(protocol.Loaded, digests, texts),
     st.builds(protocol.Placed, runs),
     st.builds(protocol.Started, runs),
+    st.builds(protocol.PlanWork, runs, texts, texts, numbers, numbers, numbers, st.integers(0, 2**63 - 1)),
+    st.builds(protocol.PlanDone, runs),
+    st.builds(protocol.PlanFailed, runs, texts, texts),
     st.builds(protocol.Refused, runs, texts, texts),
     st.builds(protocol.Ended, runs, texts, st.integers(-64, 255), numbers, numbers, numbers),
 )
@@ -45,6 +48,15 @@ messages = st.one_of(
 @given(messages)
 def test_round_trip(message: protocol.Message) -> None:
     assert protocol.decode(protocol.encode(message)) == message
+
+
+def test_a_machine_that_has_run_for_long_is_understood() -> None:
+    """2**53 nanoseconds are 104 days. Any other number of that size is none."""
+    work = protocol.PlanWork("w", "read", "/srv/plans/p", 1, 2, 3, 2**63 - 1)
+    assert protocol.decode(protocol.encode(work)) == work
+    for change in ({"since_ns": 2**63}, {"caller_uid": 2**53}):
+        with pytest.raises(InvalidRequestError, match="not a valid value"):
+            protocol.decode(json.dumps({**json.loads(protocol.encode(work)), **change}).encode())
 
 
 @given(st.binary(max_size=300))
