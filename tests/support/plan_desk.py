@@ -8,21 +8,18 @@ import functools
 
 from plugind.audit.segments import records, segments
 from plugind.commitlog import CommitLog
-from plugind.errors import PlanError
-from plugind.model import Caller
 from plugind.planfiles import Entry, unpack
 from plugind.provenance.evidence import RoleKeys, Trust, TrustedKey
 from plugind.provenance.keys import PrivateKey
 from plugind.recovery import Recovery
-from tests.support.desk import PROFILES, Desk
+from tests.support.desk import Desk
 from tests.support.fake_launcher import result
 from tests.support.plan_folders import FakePlanFolders
-from tests.support.plugins import CALLER, attested
+from tests.support.plugins import attested
 
 PLAN = "/plans/a"
 READS = '[[permissions.file_read]]\npath = "*.json"\n'
 WRITES = '[[permissions.file_write]]\npath = "*.json"\n[[permissions.file_write]]\npath = "out/*"\n'
-TASKS = ("stage", "settle", "clean", "read", "compare")
 
 
 class EndedError(BaseException):
@@ -114,11 +111,15 @@ class PlanDesk(Desk):
         self.runner._ledger = self.commits._ledger = watched
         self.commits._notes = Notes(folder / "commits", self.power)
         if not self.catalog.plugins():
-            self.install(tier=1, extra=extra, attestations=self.sign)
+            self.install(extra=extra)
         self.sandbox.behaviour = self.behave
         self.writes = {}
         """What a run leaves, by its input; problem and content."""
         self.reads = []
+
+    def install(self, name="echo", version="1.0.0", **named):
+        """In Tier 1, with all that it asks for."""
+        return super().install(name, version, **{"tier": 1, "permitted": True, "attestations": self.sign} | named)
 
     async def behave(self, request):
         """A plugin that reads everything it has and leaves what the test says."""
@@ -156,6 +157,3 @@ async def started_again(desk, power=None):
     again = PlanDesk(desk.folder, power, folders=desk.folders)
     await again.recovery().start()
     return again
-
-
-__all__ = ["CALLER", "PLAN", "PROFILES", "Caller", "PlanError"]

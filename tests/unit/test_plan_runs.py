@@ -82,7 +82,7 @@ async def test_a_run_that_writes_nothing_changes_nothing(desk):
 
 
 async def test_a_plugin_without_a_permission_for_files_never_gets_to_a_plan(desk):
-    desk.install("plain", attestations=desk.sign, tier=1)
+    desk.install("plain")
     answer = await desk.run(plugin="plain", plan_dir="/etc", stage="")
     assert answer.outcome is Outcome.OK
     assert desk.folders.asked == []
@@ -92,7 +92,7 @@ async def test_a_plugin_without_a_permission_for_files_never_gets_to_a_plan(desk
 
 
 async def test_one_that_only_reads_has_no_output_folder_and_takes_no_turn(desk):
-    desk.install("reader", extra=READS, attestations=desk.sign, tier=1)
+    desk.install("reader", extra=READS)
     await desk.run(plugin="reader")
     (request,) = desk.sandbox.requests
     assert request.files is not None
@@ -371,7 +371,7 @@ async def test_who_waits_in_vain_is_denied(desk):
 
 async def test_two_writers_follow_each_other_and_readers_do_not_wait_for_them(desk):
     desk.folders.write(PLAN, "a.json", b"0")
-    desk.install("reader", extra=READS, attestations=desk.sign, tier=1)
+    desk.install("reader", extra=READS)
     go, order = asyncio.Event(), []
 
     async def behave(request):
@@ -435,7 +435,7 @@ def learned(*lines):
 
 async def test_a_run_that_learns_reads_all_keeps_nothing_and_tells(desk):
     desk.plans._development = True
-    desk.install("plain", attestations=desk.sign, tier=1)
+    desk.install("plain")
     desk.folders.write(PLAN, "x.txt", b"1")
     note = {"path": "x.txt", "mode": "read", "place": "plan", "found": True}
     notes = learned(
