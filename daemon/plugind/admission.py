@@ -64,28 +64,36 @@ class Places:
         self, tier: int, run: InFlight, *, patience: Patience, input_bytes: int = 0
     ) -> AsyncIterator[Full | None]:
         """A place for as long as the block lasts, or why there is none. A run that is to end waits no more."""
-        line, loop = self._lines[tier], asyncio.get_running_loop()
-        settled: asyncio.Future[Full | None] = loop.create_future()
-
-        def settle(full: Full | None) -> None:
-            if not settled.done():  # else this task was canceled, and leaves in a moment
-                settled.set_result(full)
-
-        ticket = Ticket(run.caller.uid, settle, input_bytes)
-        line.ask(ticket)
-        run.on_end = functools.partial(line.give_up, ticket)
-        clock = loop.call_at(patience.until(loop.time(), self._wait_s), run.on_end)
-        if run.cause:
-            run.on_end()
-        try:
-            full = await settled
-            run.on_end = _nothing
-            clock.cancel()
+        until = patience.until(asyncio.get_running_loop().time(), self._wait_s)
+        async with one_of(self._lines[tier], run, until=until, input_bytes=input_bytes) as full:
             yield full
-        finally:
-            run.on_end = _nothing
-            clock.cancel()
-            line.leave(ticket)
+
+
+@contextlib.asynccontextmanager
+async def one_of(line: Line, run: InFlight, *, until: float, input_bytes: int = 0) -> AsyncIterator[Full | None]:
+    """A place of one line, as Places.one gives them; it waits until then, in seconds of the loop's clock."""
+    loop = asyncio.get_running_loop()
+    settled: asyncio.Future[Full | None] = loop.create_future()
+
+    def settle(full: Full | None) -> None:
+        if not settled.done():  # else this task was canceled, and leaves in a moment
+            settled.set_result(full)
+
+    ticket = Ticket(run.caller.uid, settle, input_bytes)
+    line.ask(ticket)
+    run.on_end = functools.partial(line.give_up, ticket)
+    clock = loop.call_at(until, run.on_end)
+    if run.cause:
+        run.on_end()
+    try:
+        full = await settled
+        run.on_end = _nothing
+        clock.cancel()
+        yield full
+    finally:
+        run.on_end = _nothing
+        clock.cancel()
+        line.leave(ticket)
 
 
 class Streams:

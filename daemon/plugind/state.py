@@ -3,7 +3,7 @@
     STATE              root's, writable for the front's group, sticky: what is root's in it the front cannot replace
     STATE/state.json   root's: which kind of daemon it belongs to, in which format
     STATE/lock         root's: held by the daemon that uses it
-    STATE/registry.db  STATE/monitor.db  STATE/store/  STATE/ledger/  STATE/run/   the front's
+    STATE/registry.db  STATE/monitor.db  STATE/store/  STATE/ledger/  STATE/commits/  STATE/run/   the front's
 
 Root follows no link in it all the same.
 """
@@ -24,7 +24,7 @@ from plugind.errors import ConfigError, StateError
 Mode = Literal["dev", "production"]
 FORMAT: Final = 1
 _NEW_MARK: Final = "state.json.new"
-_FOLDERS: Final = ("store", "ledger", "run")
+_FOLDERS: Final = ("store", "ledger", "commits", "run")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -55,6 +55,11 @@ class State:
     def ledger(self) -> Path:
         """The ledger's segments."""
         return self.path / "ledger"
+
+    @property
+    def commits(self) -> Path:
+        """Changes of plans that are under way (plugind.commitlog)."""
+        return self.path / "commits"
 
     @property
     def run(self) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.desk import Desk
-from tests.support.plan_folders import UNSYNCED
+from tests.support.plan_kernel import UNSYNCED
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.plan_folders import (
+from tests.support.plan_kernel import (
     UNSYNCED,
     Crash,
     CrashingCalls,
@@ -157,7 +157,7 @@ def test_crashes_in_crashes(old, new, crashes):
 KILLED = """
 import os, random, shutil, signal, sys, time
 from pathlib import Path
-from tests.support.plan_folders import clean, settle, stage
+from tests.support.plan_kernel import clean, settle, stage
 from tests.unit.test_plan_crashes import NEW, OLD, applied, files, fill
 
 root = Path(sys.argv[1])

@@ -15,7 +15,7 @@ import pytest
 
 from plugind.errors import PlanError
 from plugind.planfiles import Entry
-from tests.support.plan_folders import MOST, Crash, CrashingCalls, HookedCalls, fill, work
+from tests.support.plan_kernel import MOST, Crash, CrashingCalls, HookedCalls, fill, work
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_a_mount_within_a_plan_is_not_entered():
 DENIED = """
 import os, sys
 from plugind.errors import PlanError
-from tests.support.plan_folders import work
+from tests.support.plan_kernel import work
 os.setgroups([]); os.setgid(65534); os.setuid(65534)  # after the imports: Python may live below a 0700 home
 def code(task, *arguments, **facts):
     try:

@@ -11,7 +11,7 @@ import pytest
 
 from plugind.errors import PlanError
 from plugind.planfiles import Entry
-from tests.support.plan_folders import (
+from tests.support.plan_kernel import (
     MOST,
     HookedCalls,
     changes,

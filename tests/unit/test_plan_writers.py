@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from plugind.errors import PlanError
 from plugind.planfiles import Entry
-from tests.support.plan_folders import MOST, UNSYNCED, Crash, HookedCalls, changes, fill, settle, work
+from tests.support.plan_kernel import MOST, UNSYNCED, Crash, HookedCalls, changes, fill, settle, work
 
 PATHS = ("a", "sub/b", "sub/c")
 

@@ -8,6 +8,7 @@ about the files' ends, so every later append is refused until the ledger is open
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from plugind.audit.checkpoint import SYNC_S, Base, Checkpoint, CheckpointFile
 from plugind.audit.journal import Committed, Journal
 from plugind.audit.merkle import folded, leaf_hash
 from plugind.audit.payloads import PackWriter, Places
-from plugind.audit.records import Denied, Ended, Intent, Record, Started, Stored, line, sha256
+from plugind.audit.records import Denied, Ended, Intent, Record, Started, Stored, line
 from plugind.audit.segments import SEGMENT_BYTES, SegmentWriter, Tail, repair
 from plugind.errors import AuditUnavailableError, StateError
 
@@ -190,9 +191,11 @@ class Ledger:
 
     def keep(self, data: bytes) -> Stored:
         """Store a payload: durable together with the next record, so keep it before the record that refers to it."""
-        if not data:
-            return Stored()
-        digest = sha256(data)
+        return self.keep_file(data) if data else Stored()
+
+    def keep_file(self, data: bytes) -> Stored:
+        """The same of a file of a plan: an empty one is one all the same, with a digest and a place."""
+        digest = hashlib.sha256(data).hexdigest()
         with self._changed:
             if self._failure or self._closing:
                 return Stored(digest, len(data))
