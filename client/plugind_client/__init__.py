@@ -35,6 +35,7 @@ from plugind_client.errors import (
     Violated,
 )
 from plugind_client.findings import Anomaly, DrillStep, Incident, IncidentCase, TimelineEntry
+from plugind_client.planrecords import Opening, PlanFile
 from plugind_client.records import (
     Approval,
     Change,
@@ -46,9 +47,7 @@ from plugind_client.records import (
     Limits,
     Metric,
     MetricsReport,
-    Opening,
     Permission,
-    PlanFile,
     Plugin,
     PluginException,
     PluginSource,

@@ -19,7 +19,7 @@ from plugind_client.client import Connected
 from plugind_client.errors import Canceled, NotFound, Unavailable
 from plugind_client.method import Call, pauses
 from plugind_client.modules import AwaitsModules
-from plugind_client.planfiles import Received, Sent
+from plugind_client.sending import Received, Sent
 from plugind_client.streams import Exchange
 from plugind_proto.v1 import monitor_pb2, runtime_pb2
 

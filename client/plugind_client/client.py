@@ -20,7 +20,7 @@ from plugind_client.channel import Connection, call, translated
 from plugind_client.errors import InvalidRequest, NotFound, Unavailable
 from plugind_client.method import Call, pauses
 from plugind_client.modules import LoadsModules
-from plugind_client.planfiles import Sent
+from plugind_client.sending import Sent
 from plugind_client.session import Stream
 from plugind_client.streams import Exchange, GrpcStream
 from plugind_proto.v1 import monitor_pb2, runtime_pb2

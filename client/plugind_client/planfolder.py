@@ -35,7 +35,7 @@ def read(folder: str, patterns: Iterable[str], *, only_good: bool = False) -> di
         OSError: the folder or a file cannot be read.
     """
     found: dict[str, bytes] = {}
-    with _opened(folder, _FOLDER) as root:
+    with _root(folder) as root:
         _walk(root, "", [pattern.split("/") for pattern in patterns], found, only_good=only_good)
     return found
 
@@ -92,6 +92,20 @@ def _opened(name: str, flags: int, folder: int | None = None) -> Iterator[int]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _root(folder: str) -> Iterator[int]:
+    try:
+        opening = os.open(folder, _FOLDER)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise PlanProblem(f"{folder}: expected a folder, got a link or a file") from None
+        raise
+    try:
+        yield opening
+    finally:
+        os.close(opening)
+
+
 # --- putting ---------------------------------------------------------------------------------------------------------
 
 
@@ -106,7 +120,7 @@ def put(folder: str, contents: Mapping[str, bytes], seen: Mapping[str, str]) -> 
         OSError: it cannot be done.
     """
     with contextlib.ExitStack() as kept:
-        root = kept.enter_context(_opened(folder, _FOLDER))
+        root = kept.enter_context(_root(folder))
         made: list[tuple[int, str]] = []
         places: list[_Place] = []
         try:

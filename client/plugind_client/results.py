@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
 from plugind_client.errors import PlugindError
-from plugind_client.records import Governance, PlanFile, RunResult, Usage, Violation
+from plugind_client.planrecords import PlanFile
+from plugind_client.records import Governance, RunResult, Usage, Violation
 
 Value = TypeVar("Value")
 

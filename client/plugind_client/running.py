@@ -9,14 +9,15 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from plugind_client import planfiles, wire, wire_many
+from plugind_client import planfiles, sending, wire, wire_many
 from plugind_client.errors import InvalidRequest, error_of
 from plugind_client.loading import PluginModule
 from plugind_client.method import Call
-from plugind_client.planfiles import Files, Folder, Received
+from plugind_client.planfiles import Files, Folder
 from plugind_client.records import Denial, RunningRun, RunResult
 from plugind_client.requests import message, named
 from plugind_client.results import MapResult
+from plugind_client.sending import Received
 from plugind_client.text import payload_json
 from plugind_proto.v1 import runtime_pb2
 
@@ -126,7 +127,7 @@ def _run_call(request: runtime_pb2.RunRequest, files: Files | None, read: Callab
     def received(answer: Received) -> RunResult:
         return read(answer.run, answer.contents)
 
-    return Call("runtime.RunFiles", planfiles.sent(request, files), received, **_patience(request))
+    return Call("runtime.RunFiles", sending.sent(request, files), received, **_patience(request))
 
 
 def map_payloads(

@@ -15,7 +15,7 @@ import grpc
 from plugind_client.afterfork import OPEN
 from plugind_client.channel import Connection, translated
 from plugind_client.errors import Unavailable
-from plugind_client.planfiles import Received, Receiving, Sent
+from plugind_client.sending import Received, Receiving, Sent
 from plugind_proto.v1 import runtime_pb2
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
+from plugind_client.planrecords import Opening, PlanFile
 from plugind_client.records import (
     Approval,
     Change,
@@ -19,9 +20,7 @@ from plugind_client.records import (
     Limits,
     Metric,
     MetricsReport,
-    Opening,
     Permission,
-    PlanFile,
     Plugin,
     PluginException,
     PluginSource,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from plugind import planfiles as daemons
 from plugind_client import AsyncClient, Client, Fault, InvalidRequest, Opening, PlanFile, Unavailable, planfiles
-from plugind_client.planfiles import CHUNK_BYTES
+from plugind_client.sending import CHUNK_BYTES
 from plugind_proto.v1 import runtime_pb2
 from tests.support.fake_daemon import FakeDaemon, allowed, denied
 from tests.support.fake_files import written

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import json
 import pwd
 import sys
 from collections.abc import Iterable
@@ -81,8 +83,17 @@ def seconds(milliseconds: float | None) -> str:
 
 
 def permissions(items: Iterable[Permission]) -> str:
-    """Each kind with its entry."""
-    return "; ".join(f"{item.kind} {item.entry_json}" for item in items) or "no permissions"
+    """Each kind with its entry; of files their pattern is all there is to it."""
+    return "; ".join(f"{item.kind} {_entry(item)}" for item in items) or "no permissions"
+
+
+def _entry(item: Permission) -> str:
+    if item.kind in ("file_read", "file_write"):
+        with contextlib.suppress(ValueError):
+            match json.loads(item.entry_json):
+                case {"path": str(path), **others} if not others:
+                    return path
+    return item.entry_json
 
 
 def limits(values: Limits) -> str:

@@ -17,8 +17,8 @@ from plugind_client.memory.answers import OF_AN_INPUT, Answers, Ending, denial, 
 from plugind_client.memory.ledger import Ledger, now_ms
 from plugind_client.memory.plans import PlanRefused, Workspace
 from plugind_client.memory.registry import Registry, stored
-from plugind_client.planfiles import Received, Sent
 from plugind_client.records import Reason
+from plugind_client.sending import Received, Sent
 from plugind_proto.v1 import common_pb2, governance_pb2, registry_pb2, runtime_pb2
 
 WALL_MS: Final = 5000
