@@ -72,6 +72,11 @@ def size(size_bytes: int | None) -> str:
     return f"{size_bytes / 1024**power:.{1 if power else 0}f} {_UNITS[power]}"
 
 
+def files(number: int) -> str:
+    """So many files."""
+    return f"{number} file" if number == 1 else f"{number} files"
+
+
 def count(number: int | None) -> str:
     """A number, or "-" where it is not known."""
     return "-" if number is None else str(number)
