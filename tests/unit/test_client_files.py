@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugind import planfiles as daemons
-from plugind_client import AsyncClient, Client, Fault, InvalidRequest, Opening, PlanFile, Unavailable, planfiles
+from plugind_client import (
+    AsyncClient,
+    Canceled,
+    Client,
+    Fault,
+    InvalidRequest,
+    Opening,
+    PlanFile,
+    Unavailable,
+    planfiles,
+)
 from plugind_client.sending import CHUNK_BYTES
 from plugind_proto.v1 import runtime_pb2
 from tests.support.fake_daemon import FakeDaemon, allowed, denied
@@ -238,6 +248,18 @@ async def test_canceling_the_task_ends_the_run(daemon):
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await asyncio.to_thread(daemon.call_ended.wait, 10)
+
+
+async def test_closing_the_async_client_ends_the_run(daemon):
+    daemon.answers["slow"] = daemon.slow
+    client = AsyncClient(daemon.socket)
+    task = asyncio.create_task(client.run("slow", {}, files={"a": b""}))
+    while not daemon.received:
+        await asyncio.sleep(0.01)
+    await client.close()
+    with pytest.raises(Canceled):
+        await task
+    assert await asyncio.to_thread(daemon.call_ended.wait, 10)
 
 
 # --- the daemon's words --------------------------------------------------------------------------------------------
