@@ -35,6 +35,7 @@ from plugind_client.errors import (
     Violated,
 )
 from plugind_client.findings import Anomaly, DrillStep, Incident, IncidentCase, TimelineEntry
+from plugind_client.planrecords import Opening, PlanFile
 from plugind_client.records import (
     Approval,
     Change,
@@ -101,8 +102,10 @@ __all__ = [
     "MetricsReport",
     "NotAllowed",
     "NotFound",
+    "Opening",
     "OutputInvalid",
     "Permission",
+    "PlanFile",
     "Plugin",
     "PluginException",
     "PluginFailed",

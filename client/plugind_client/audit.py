@@ -133,7 +133,10 @@ class Audit:
         return AuditPage(tuple(map(_record, page.records)), page.origin, page.size, page.root.hex(), page.daemon_uid)
 
     def get(self, log_id: str, payload: str = "") -> AuditFound:
-        """One record with its other half; `payload` is input, output, stdout or stderr.
+        """One record with its other half; `payload` is input, output, stdout or stderr, or one of a plan's files.
+
+        "file:PATH" is what the record says of that file: an INTENT what the run was given, an OUTCOME what it wrote;
+        "replaced:PATH" is what was there before.
 
         Raises:
             NotFound, InvalidRequest, NotAllowed: as the words say.

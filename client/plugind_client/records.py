@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from plugind_client.planrecords import Opening, PlanFile
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -99,6 +101,10 @@ class RunResult:
     """The version that ran or would have run."""
     retry_after_ms: int = 0
     """Of a denial because there is no place: when it may be worth to ask again, milliseconds. 0: not known."""
+    files: tuple[PlanFile, ...] = ()
+    """What it wrote into the plan, all of it; only when the outcome is "ok"."""
+    opened: tuple[Opening, ...] = ()
+    """What it tried to open, in a run that learns."""
 
     @property
     def audit_log(self) -> str:

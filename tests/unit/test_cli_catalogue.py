@@ -110,7 +110,7 @@ def test_show_tells_what_was_asked_for_and_what_was_approved(daemon, name):
         "tier 1 by its evidence",
         "runs as python, interface json, costs:run",
         "stages durations, wbs",
-        'asks for file_read {"path": "wbs_*.json"}',
+        "asks for file_read wbs_*.json",
         "limits wall_ms 2000, pids 4",
         "approved 2023-11-14 22:14 UTC by uid 4000001 for tier 1",
         "because looked at it",

@@ -171,7 +171,7 @@ def test_without_naming_anything_it_shows_what_there_is_and_approves_nothing(dae
     for part in (
         "a" * 64,
         "stages durations, wbs",
-        f"file_read {READ}; network {NET}",
+        f"file_read wbs_*.json; network {NET}",
         "wall_ms 2000",
         "evidence Tier 2",
         "widens permissions: network is new",

@@ -7,13 +7,13 @@ import dataclasses
 import datetime
 import json
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from plugind_client.cli import audit_show
 from plugind_client.cli.problems import CommandError, Exit
 from plugind_client.cli.screen import note, one_line, print_json, table, visible
 from plugind_client.cli.settings import AdminSocketPath, JsonFlag, Settings, SocketPath, examples, settled
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from plugind_client.audit import Audit, AuditReport
     from plugind_client.client import Client
 
-PAYLOADS: Final = ("input", "output", "stdout", "stderr")
-HEADINGS: Final = ("id", "time (UTC)", "event", "plugin", "stage", "plan", "what")
 _AGO: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST_SEEN: Final = 500_000
@@ -51,9 +49,10 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "plugindctl audit show log_4001",
             "plugindctl audit show log_4001 --payload input",
+            "plugindctl audit show log_4002 --payload replaced:cost.json",
             "plugindctl audit show log_4001 --json",
         )
-    )(show)
+    )(audit_show.show)
     audit.command(epilog=examples("plugindctl audit tail", "plugindctl audit tail --from log_1 --json"))(tail)
     audit.command(
         epilog=examples(
@@ -76,7 +75,9 @@ def list_records(
     event: Annotated[
         list[str] | None,
         typer.Option(
-            "--event", help="START STOP INTENT OUTCOME DENIED CHANGE REFUSED ANOMALY; repeatable.", show_default=False
+            "--event",
+            help="START STOP INTENT OUTCOME DENIED COMMITTED UNDONE RESTORE CHANGE REFUSED ANOMALY; repeatable.",
+            show_default=False,
         ),
     ] = None,
     outcome: Annotated[str, typer.Option(help="Only runs that ended so, such as timeout.", show_default=False)] = "",
@@ -102,50 +103,12 @@ def list_records(
         )
     records = list(reversed(page.records))
     if settings.as_json:
-        print_json([_as_json(record.fields) for record in records])
+        print_json([audit_show.as_json_object(record.fields) for record in records])
         return
     if not records:
         note("there are no such records")
         return
-    table(HEADINGS, [row(record.fields) for record in records])
-
-
-def show(
-    context: typer.Context,
-    log_id: Annotated[str, typer.Argument(metavar="log_N", help="Either half of a run shows the other too.")],
-    payload: Annotated[
-        str, typer.Option(metavar="NAME", help="Print this payload: input output stdout stderr.", show_default=False)
-    ] = "",
-    as_json: JsonFlag = False,
-    socket: SocketPath = None,
-    admin_socket: AdminSocketPath = None,
-) -> None:
-    """Show a record with its other half, or one of its payloads."""
-    settings = settled(context, as_json, socket, admin_socket)
-    if payload and payload not in PAYLOADS:
-        raise CommandError(Exit.USAGE, f"--payload: expected one of {', '.join(PAYLOADS)}, got {payload!r}")
-    with _audit(settings) as audit:
-        found = audit.get(log_id, payload)
-    if payload:
-        _print_payload(found.payload)
-        return
-    halves = [found.record] if found.other is None else [found.record, found.other]
-    halves.sort(key=lambda record: record.index)
-    if settings.as_json:
-        print_json(
-            {
-                "record": _as_json(found.record.fields),
-                "other": _as_json(found.other.fields) if found.other else None,
-                "leaf_hash": found.record.leaf_hash,
-            }
-        )
-        return
-    for number, record in enumerate(halves):
-        if number:
-            print()
-        table((record.log_id, record.event), [*_details(record.fields), ("leaf hash", record.leaf_hash)])
-    if found.other is None and found.record.event == "INTENT":
-        note(f"{log_id} has no outcome yet")
+    table(audit_show.HEADINGS, [audit_show.row(record.fields) for record in records])
 
 
 def tail(
@@ -164,9 +127,9 @@ def tail(
     with _audit(settings) as audit:
         for record in audit.tail(first, newest=0 if start else count, new_only=not start and not count):
             if settings.as_json:
-                print(visible(json.dumps(_as_json(record.fields))), flush=True)
+                print(visible(json.dumps(audit_show.as_json_object(record.fields))), flush=True)
             else:
-                print(one_line("  ".join(cell for cell in row(record.fields) if cell)), flush=True)
+                print(one_line("  ".join(cell for cell in audit_show.row(record.fields) if cell)), flush=True)
 
 
 def verify(
@@ -264,100 +227,6 @@ def _print_report(report: AuditReport, told: Iterable[str]) -> None:
     ]
     table(("where", "record", "expected", "got"), rows_found)
     note(f"plugindctl: {len(report.findings)} things do not hold")
-
-
-def row(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """A record in one line, as HEADINGS says."""
-    name = fields.get("plugin") or fields.get("plugin_id") or ""
-    version = fields.get("version")
-    return (
-        f"log_{fields['index']}",
-        _time(fields["time_unix_ms"]),
-        str(fields["event"]),
-        f"{name}@{version}" if name and version else str(name),
-        str(fields.get("stage", "")),
-        str(fields.get("plan_id", "")),
-        _what(fields),
-    )
-
-
-def _what(fields: Mapping[str, Any]) -> str:  # noqa: PLR0911 - one for each event
-    match fields["event"]:
-        case "OUTCOME":
-            detail = f": {fields['detail']}" if fields.get("detail") else ""
-            return f"{fields['outcome']} (log_{fields['intent']}){detail}"
-        case "DENIED":
-            codes = dict.fromkeys(str(reason["code"]) for reason in fields["reasons"])
-            return ", ".join(codes)
-        case "INTENT":
-            return f"Tier {fields['tier']}, {', '.join(fields['permissions']) or 'no permissions'}"
-        case "CHANGE":
-            return f"{fields['action']} by uid {fields['by_uid']}: {fields['why']}"
-        case "REFUSED":
-            return f"{fields['call']} by uid {fields['by_uid']}, which needs the role {fields['role_needed']}"
-        case "ANOMALY":
-            only = ", only observed" if fields["observed"] else ""
-            return f"{fields['trigger']} ({fields['severity']}{only}): {fields['actual']}"
-        case "START":
-            return f"{fields['mode']}, {fields['closed_as_unknown']} open runs closed as unknown"
-        case _:
-            return str(fields.get("reason", ""))
-
-
-def _details(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a record says, a line for each thing; what is empty is left out."""
-    rows = [("time", f"{_time(fields['time_unix_ms'])} UTC")]
-    for name, value in fields.items():
-        payload, _, part = name.rpartition("_")
-        if name in {"index", "time_unix_ms", "event", "check"} or (payload in PAYLOADS and part != "sha256"):
-            continue
-        if payload in PAYLOADS:
-            if value:
-                rows.append((payload, f"{fields[f'{payload}_bytes']} bytes, sha256 {value}"))
-        elif name in {"intent", "tier"} and value == -1:
-            continue
-        elif name == "reasons":
-            rows += [("reason", _reason(reason)) for reason in value]
-        elif value not in ("", [], {}):
-            rows.append((name.replace("_", " "), _shown(name, value)))
-    return rows
-
-
-def _shown(name: str, value: Any) -> str:
-    if name == "intent":
-        return f"log_{value}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {each}" for key, each in value.items())
-    if isinstance(value, list):
-        return ", ".join(each if isinstance(each, str) else json.dumps(each) for each in value)
-    return str(value)
-
-
-def _reason(reason: Mapping[str, str]) -> str:
-    text = f"{reason['code']} ({reason['rule']})"
-    if reason.get("expected"):
-        text += f": expected {reason['expected']}, got {reason.get('actual', '')}"
-    return text + (f"; what to do: {reason['remedy']}" if reason.get("remedy") else "")
-
-
-def _as_json(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The record for a script: its id first, without what only the ledger's own file needs."""
-    return {"id": f"log_{fields['index']}", **{name: value for name, value in fields.items() if name != "check"}}
-
-
-def _print_payload(data: bytes) -> None:
-    """As it is into a pipe or file, escaped onto a terminal."""
-    if sys.stdout.isatty():
-        print(visible(data.decode(errors="backslashreplace")))
-        return
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
-def _time(unix_ms: int) -> str:
-    moment = datetime.datetime.fromtimestamp(unix_ms / 1000, datetime.UTC)
-    return moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{unix_ms % 1000:03}"
 
 
 def _index(log_id: str) -> int:

@@ -7,15 +7,23 @@ import json
 import sys
 from typing import Any
 
+from plugind_client.cli import learned as learning
+from plugind_client.cli import words
 from plugind_client.cli.problems import REMEDY_OF_OUTCOME, told
 from plugind_client.cli.screen import note, print_json, table, visible
+from plugind_client.planrecords import PlanFile
 from plugind_client.records import PluginException, RunResult
 
 _MIB = 1024 * 1024
+_OF_A_FILE = ("path", "sha256", "bytes", "replaced_sha256", "replaced_bytes")
 
 
 def as_object(result: RunResult) -> dict[str, Any]:
-    """The object of `run --json`: these keys, always all of them. Source: SPEC.md, "Commands"."""
+    """The object of `run --json`: these keys, always all of them, and `files` where there are any.
+
+    Source: SPEC.md, "Commands".
+    """
+    files = [{name: getattr(each, name) for name in _OF_A_FILE} for each in result.files]
     return {
         "decision": result.decision,
         "reasons": [dataclasses.asdict(reason) for reason in result.reasons],
@@ -26,13 +34,14 @@ def as_object(result: RunResult) -> dict[str, Any]:
         "violations": [dataclasses.asdict(violation) for violation in result.violations],
         "stdout": result.stdout,
         "stderr": result.stderr,
+        **({"files": files} if files else {}),
     }
 
 
-def show(name: str, result: RunResult, *, as_json: bool) -> None:
+def show(name: str, result: RunResult, *, as_json: bool, learned: bool = False) -> None:
     """Prints a run. For people the output goes to standard output and everything else to standard error."""
     if as_json:
-        print_json(as_object(result))
+        print_json(as_object(result) | (learning.as_object(result.opened) if learned else {}))
         return
     if result.ok:
         print(visible(json.dumps(result.output, ensure_ascii=False, indent=2)))
@@ -43,6 +52,13 @@ def show(name: str, result: RunResult, *, as_json: bool) -> None:
         _denial(name, result)
     else:
         _ending(name, result)
+    if learned and result.decision == "allow":
+        learning.show(result.opened)
+
+
+def _written(file: PlanFile) -> tuple[str, ...]:
+    before = f"{words.size(file.replaced_bytes)}, sha256 {file.replaced_sha256}"
+    return file.path, words.size(file.bytes), file.sha256, before if file.replaced_sha256 else "nothing"
 
 
 def _captured(stream: str, text: str) -> None:
@@ -76,8 +92,12 @@ def _ending(name: str, result: RunResult) -> None:
     if result.violations:
         rows = [(v.kind, v.name, str(v.count), v.detail) for v in result.violations]
         table(("refused", "name", "times", "detail"), rows, stream=sys.stderr)
+    if result.files:
+        table(("written", "size", "sha256", "replaced"), map(_written, result.files), stream=sys.stderr)
     note(f"{_label(name, result)}: {result.outcome}" + (f": {result.outcome_detail}" if result.outcome_detail else ""))
-    if result.outcome in REMEDY_OF_OUTCOME:
+    if result.violations and all(each.kind == "file" for each in result.violations):
+        note("  what to do: write only regular files that a [[permissions.file_write]] means, or ask for more there")
+    elif result.outcome in REMEDY_OF_OUTCOME:
         note(f"  what to do: {REMEDY_OF_OUTCOME[result.outcome]}")
     governance, usage = result.governance, result.usage
     used = f"used {usage.wall_ms} ms, {usage.cpu_ms} ms CPU"

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from plugind_client.cli import report, words
+from plugind_client.cli import planoptions, report, words
 from plugind_client.cli.inputs import read_input
+from plugind_client.cli.planoptions import PlanFolder, SendFlag
 from plugind_client.cli.problems import CommandError, Exit, exit_of
 from plugind_client.cli.screen import note, print_json, table
 from plugind_client.cli.settings import AdminSocketPath, JsonFlag, SocketPath, examples, settled
@@ -30,6 +31,8 @@ def register(app: typer.Typer) -> None:
             "plugindctl run cost_breakdown --stage durations --input wbs.json",
             "plugindctl run cost_breakdown@1.2.0 -i - < wbs.json | jq .total",
             "plugindctl run plug_1 --plan plan_7 --sensitivity confidential --json",
+            "plugindctl run cost_report --plan-dir /srv/plans/plan_7",
+            "plugindctl run cost_report --plan-dir . --send",
         )
     )(run)
     app.command(epilog=examples("plugindctl ps", "plugindctl ps --json | jq -r .[].run_id"))(ps)
@@ -44,6 +47,8 @@ def run(
     plan: Annotated[
         str | None, typer.Option(metavar="ID", help="The plan that the run belongs to.", show_default=False)
     ] = None,
+    plan_dir: PlanFolder = None,
+    send: SendFlag = False,
     sensitivity: Annotated[
         str | None,
         typer.Option(metavar="L", help="public, internal, confidential or restricted.", show_default="internal"),
@@ -63,13 +68,17 @@ def run(
     """Run a plugin once and print its output.
 
     The output goes to standard output, all else to standard error. Without --input the input is {}. Ctrl-C ends the
-    run.
+    run. What a plugin writes into --plan-dir comes there all at once, after it has ended well, or not at all.
     """
     settings = settled(context, as_json, socket, admin_socket)
+    planoptions.checked(plan_dir, send=send)
     text = read_input(input_file)
     with settings.admin_client() if trial else settings.client() as client:
-        result = client.execute(
+        result = planoptions.execute(
+            client,
             plugin,
+            plan_dir,
+            send=send,
             input_json=text,
             stage=stage,
             plan_id=plan,

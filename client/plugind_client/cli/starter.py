@@ -36,8 +36,11 @@ input = "schemas/input.json"
 output = "schemas/output.json"
 
 # Permissions: without any it sees its input and nothing else. Each one has to be approved.
+# `plugindctl try @NAME@ --plan-dir PLAN --learn` tells which of these it needs.
 # [[permissions.file_read]]
-# path = "wbs_*.json"             # within the plan's folder
+# path = "wbs_*.json"             # within the plan's folder; the plugin opens it below context.plan_dir
+# [[permissions.file_write]]
+# path = "cost.json"              # what it leaves below context.output_dir under this name comes into the plan
 """
 
 _CODE = '''\
@@ -48,7 +51,8 @@ def run(payload, context):
     """Called once for each run, in a jail with no files, no network and no other processes.
 
     payload: the input as Python values; it has passed schemas/input.json.
-    context: stage, plan_id, and scratch_dir, the only place to write; gone after the run.
+    context: stage, plan_id, and scratch_dir, a place to write that is gone after the run. With permissions for files
+    of a plan also plan_dir, where they are read, and output_dir, where what is to come into the plan is left.
     Returns a JSON value that passes schemas/output.json. What is printed is kept beside the result;
     an exception ends the run as `failed`.
     """

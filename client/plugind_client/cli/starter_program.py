@@ -31,7 +31,9 @@ output = "schemas/output.json"
 
 # Permissions: without any it sees its input and nothing else. Each one has to be approved.
 # [[permissions.file_read]]
-# path = "wbs_*.json"             # within the plan's folder
+# path = "wbs_*.json"             # within the plan's folder; the program opens it below $PLUGIND_PLAN_DIR
+# [[permissions.file_write]]
+# path = "cost.json"              # what it leaves below $PLUGIND_OUTPUT_DIR under this name comes into the plan
 """
 
 _PROGRAM: Final = r"""#!/bin/sh

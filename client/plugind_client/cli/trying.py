@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plugind_client.cli import adapters, report
+from plugind_client.cli import adapters, planoptions, report
 from plugind_client.cli.adapters import Built, Case
 from plugind_client.cli.authoring import PluginFolder
 from plugind_client.cli.devkeys import development_key
 from plugind_client.cli.inputs import read_input, same_json
+from plugind_client.cli.planoptions import PlanFolder, SendFlag
 from plugind_client.cli.problems import CommandError, Exit, exit_of
 from plugind_client.cli.running import InputFile, StageName
 from plugind_client.cli.screen import note
@@ -34,6 +36,8 @@ def register(app: typer.Typer) -> None:
             "plugindctl try cost_rollup",
             "plugindctl try cost_rollup --input wbs.json --stage durations",
             "plugindctl try cost_rollup --tier 1 --keep --json",
+            "plugindctl try cost_report --plan-dir plans/garden",
+            "plugindctl try cost_report --plan-dir plans/garden --learn",
         ),
     )(try_folder)
 
@@ -47,6 +51,15 @@ def try_folder(
     ] = 2,
     stage: StageName = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave bundle and attestations beside DIR.")] = False,
+    plan_dir: PlanFolder = None,
+    send: SendFlag = False,
+    learn: Annotated[
+        bool,
+        typer.Option(
+            "--learn",
+            help="Let it read all of --plan-dir, keep nothing, and tell which permissions it needs. For Python.",
+        ),
+    ] = False,
     as_json: JsonFlag = False,
     socket: SocketPath = None,
 ) -> None:
@@ -54,10 +67,14 @@ def try_folder(
 
     Signs with development keys, which only a daemon with --dev takes, and approves what the plugin declares. Without
     --input the first of the plugin's cases is run, and its output compared. An edited folder gets a version of its own,
-    such as 1.2.0+try.5f0c21aa.
+    such as 1.2.0+try.5f0c21aa. With --learn nothing of the plan is changed, and what is told is which files the plugin
+    tried to open, and the smallest [[permissions]] for them.
     """
     settings = settled(context, as_json, socket)
+    planoptions.checked(plan_dir, send=send)
     plain = adapters.build(folder)
+    if learn:
+        _require_learnable(plain, plan_dir, send=send)
     case = None if input_file else _first_case(plain)
     text = json.dumps(case.input).encode() if case else read_input(input_file)
     with settings.client() as client:
@@ -66,24 +83,45 @@ def try_folder(
         if keep:
             _leave(folder, built, attestations)
         _install(client, built, attestations, public_keys)
-        result = _run(client, built, text, stage or _stage(built, case))
-    report.show(built.manifest.name, result, as_json=settings.as_json)
+        name, version = built.manifest.name, built.manifest.version
+
+        def run() -> RunResult:
+            return planoptions.execute(
+                client,
+                name,
+                plan_dir,
+                send=send,
+                version=version,
+                input_json=text,
+                stage=stage or _stage(built, case),
+                learn=learn,
+            )
+
+        result = _run(client, f"{name}@{version}", run)
+    report.show(name, result, as_json=settings.as_json, learned=learn)
     exit_code = exit_of(result)
     if case and exit_code == Exit.OK:
         exit_code = _compared(case, result)
     raise typer.Exit(exit_code)
 
 
-def _run(client: Client, built: Built, text: bytes, stage: str | None) -> RunResult:
+def _require_learnable(built: Built, plan_dir: Path | None, *, send: bool) -> None:
+    if plan_dir is None or send:
+        raise CommandError(Exit.USAGE, "--learn: expected --plan-dir DIR without --send: the daemon opens the plan")
+    if built.manifest.runtime != "python":
+        message = f"--learn: expected a plugin whose runtime is python, got {built.manifest.runtime}: {built.label}"
+        raise CommandError(Exit.USAGE, message, ["Python tells what it opens; of a program nobody does"])
+
+
+def _run(client: Client, label: str, run: Callable[[], RunResult]) -> RunResult:
     """One run. What an earlier try has brought into quarantine begins anew: an author tries until it is right."""
-    name, version = built.manifest.name, built.manifest.version
-    result = client.execute(name, input_json=text, version=version, stage=stage)
+    result = run()
     held = next((reason for reason in result.reasons if reason.code == "QUARANTINED"), None)
     if held is None:
         return result
     note(f"released from quarantine, as this is a development daemon ({held.actual})")
-    client.begin_anew(f"{name}@{version}", "plugindctl try")
-    return client.execute(name, input_json=text, version=version, stage=stage)
+    client.begin_anew(label, "plugindctl try")
+    return run()
 
 
 def _first_case(built: Built) -> Case:

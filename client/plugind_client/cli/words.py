@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import json
 import pwd
 import sys
 from collections.abc import Iterable
@@ -70,6 +72,11 @@ def size(size_bytes: int | None) -> str:
     return f"{size_bytes / 1024**power:.{1 if power else 0}f} {_UNITS[power]}"
 
 
+def files(number: int) -> str:
+    """So many files."""
+    return f"{number} file" if number == 1 else f"{number} files"
+
+
 def count(number: int | None) -> str:
     """A number, or "-" where it is not known."""
     return "-" if number is None else str(number)
@@ -81,8 +88,17 @@ def seconds(milliseconds: float | None) -> str:
 
 
 def permissions(items: Iterable[Permission]) -> str:
-    """Each kind with its entry."""
-    return "; ".join(f"{item.kind} {item.entry_json}" for item in items) or "no permissions"
+    """Each kind with its entry; of files their pattern is all there is to it."""
+    return "; ".join(f"{item.kind} {_entry(item)}" for item in items) or "no permissions"
+
+
+def _entry(item: Permission) -> str:
+    if item.kind in ("file_read", "file_write"):
+        with contextlib.suppress(ValueError):
+            match json.loads(item.entry_json):
+                case {"path": str(path), **others} if not others:
+                    return path
+    return item.entry_json
 
 
 def limits(values: Limits) -> str:

@@ -19,7 +19,7 @@ from plugind.api.roles import Role
 from plugind.audit import payloads, reading
 from plugind.audit.ledger import Ledger
 from plugind.audit.reading import Entry, Filter, Follower
-from plugind.audit.records import EVENTS, PAYLOADS, stored_of
+from plugind.audit.records import EVENTS, OF_A_FILE, PAYLOADS, stored_as
 from plugind.audit.verify import Report, verify
 from plugind.config import log
 from plugind.errors import InvalidRequestError, NotFoundError, PlugindError
@@ -61,8 +61,8 @@ class AuditService(audit_pb2_grpc.AuditServicer):
         """One record, its other half, a payload."""
         del caller
         matching("log_id", request.log_id, LOG_ID, "an id like log_4001")
-        if request.payload and request.payload not in PAYLOADS:
-            expected = ", ".join(PAYLOADS)
+        if request.payload and request.payload not in PAYLOADS and not request.payload.startswith(tuple(OF_A_FILE)):
+            expected = ", ".join((*PAYLOADS, *(f"{each}PATH" for each in OF_A_FILE)))
             raise InvalidRequestError(f"payload: expected one of {expected}, got {request.payload[:80]!r}")
         return await asyncio.to_thread(self._get, int(request.log_id.removeprefix("log_")), request.payload)
 
@@ -74,10 +74,11 @@ class AuditService(audit_pb2_grpc.AuditServicer):
         if other is not None:
             answer.other.CopyFrom(_record(other))
         if payload:
-            having = [each for each in (entry, other) if each and f"{payload}_sha256" in each.fields]
-            if not having:
-                raise NotFoundError(f"log_{index}: the record has no {payload}")
-            answer.payload = payloads.read(self._directory, stored_of(having[0].fields, payload))
+            having = [stored_as(each.fields, payload) for each in (entry, other) if each]
+            stored = next((each for each in having if each is not None), None)
+            if stored is None:
+                raise NotFoundError(f"log_{index}: the record has no {payload[:200]}")
+            answer.payload = payloads.read(self._directory, stored)
         return answer
 
     async def Restore(self, request: audit_pb2.RestoreRequest, context: Context) -> audit_pb2.RestoreResponse:  # noqa: N802

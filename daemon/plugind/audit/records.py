@@ -19,6 +19,8 @@ from plugind.model import Limits, NetworkUse, Reason, Usage, Violation
 
 PAYLOADS: Final = ("input", "output", "stdout", "stderr")
 """Names of the payloads that a record can refer to."""
+OF_A_FILE: Final = {"file:": "content", "replaced:": "replaced"}
+"""How payloads of a plan's files are named, before the path, and where a record has them."""
 ENTRY_HEAD_BYTES: Final = 40
 """In a pack, before a payload: its sha256 and its length in 8 bytes."""
 _CHECK: Final = b',"check":"'
@@ -332,6 +334,17 @@ def stored_of(fields: Mapping[str, Any], name: str) -> Stored:
     if f"{name}_sha256" not in fields:
         return Stored()
     return Stored(*(fields[f"{name}_{part}"] for part in _names(Stored)))
+
+
+def stored_as(fields: Mapping[str, Any], name: str) -> Stored | None:
+    """A payload as whoever reads the audit names it: one of PAYLOADS, or OF_A_FILE and a path. None: it has none."""
+    kind = next((each for each in OF_A_FILE if name.startswith(each)), "")
+    if not kind:
+        return stored_of(fields, name) if f"{name}_sha256" in fields else None
+    path, part = name.removeprefix(kind), OF_A_FILE[kind]
+    files = fields["files"] if _has_files(fields) else []
+    found = next((file[part] for file in files if file["path"] == path and part in file), None)
+    return Stored(**found) if found and found["sha256"] else None
 
 
 def stored_in(fields: Mapping[str, Any]) -> list[Stored]:
