@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from plugind_client.cli import undoing
 from plugind_client.cli.problems import CommandError, Exit
 from plugind_client.cli.screen import note, one_line, print_json, table, visible
 from plugind_client.cli.settings import AdminSocketPath, JsonFlag, Settings, SocketPath, examples, settled
+from plugind_client.cli.words import Since, moment_ms
 
 if TYPE_CHECKING:
     from plugind_client.audit import Audit, AuditReport
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 PAYLOADS: Final = ("input", "output", "stdout", "stderr")
 HEADINGS: Final = ("id", "time (UTC)", "event", "plugin", "stage", "plan", "what")
-_AGO: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
-_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST_SEEN: Final = 500_000
 """Records of the journal that are compared at one time, the newest."""
 
@@ -38,7 +37,7 @@ StateDir = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    audit = typer.Typer(no_args_is_help=True, help="See what was decided and what ran, and check the records.")
+    audit = typer.Typer(no_args_is_help=True, help="See what was decided and what ran, check the records, undo.")
     audit.command(
         name="list",
         epilog=examples(
@@ -60,6 +59,7 @@ def register(app: typer.Typer) -> None:
             "plugindctl audit verify", "plugindctl audit verify --no-journal", "plugindctl audit verify --state DIR"
         )
     )(verify)
+    undoing.register(audit)
     app.add_typer(audit, name="audit")
 
 
@@ -76,14 +76,14 @@ def list_records(
     event: Annotated[
         list[str] | None,
         typer.Option(
-            "--event", help="START STOP INTENT OUTCOME DENIED CHANGE REFUSED ANOMALY; repeatable.", show_default=False
+            "--event",
+            help="INTENT OUTCOME DENIED RESTORE COMMITTED UNDONE CHANGE REFUSED ANOMALY START STOP; repeatable.",
+            show_default=False,
         ),
     ] = None,
     outcome: Annotated[str, typer.Option(help="Only runs that ended so, such as timeout.", show_default=False)] = "",
     plan: Annotated[str, typer.Option(help="Only runs for this plan.", show_default=False)] = "",
-    since: Annotated[
-        str, typer.Option(metavar="WHEN", help="10m, 2h, 3d, or 2026-01-31[T12:00] in UTC.", show_default=False)
-    ] = "",
+    since: Since = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 50,
     as_json: JsonFlag = False,
     socket: SocketPath = None,
@@ -281,7 +281,7 @@ def row(fields: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _what(fields: Mapping[str, Any]) -> str:  # noqa: PLR0911 - one for each event
+def _what(fields: Mapping[str, Any]) -> str:  # noqa: C901, PLR0911 - one for each event
     match fields["event"]:
         case "OUTCOME":
             detail = f": {fields['detail']}" if fields.get("detail") else ""
@@ -298,6 +298,12 @@ def _what(fields: Mapping[str, Any]) -> str:  # noqa: PLR0911 - one for each eve
         case "ANOMALY":
             only = ", only observed" if fields["observed"] else ""
             return f"{fields['trigger']} ({fields['severity']}{only}): {fields['actual']}"
+        case "RESTORE":
+            return f"of log_{fields['of']} by uid {fields['by_uid']}: {fields['why']}"
+        case "COMMITTED":
+            return f"{fields['files']} files (log_{fields['intent']})"
+        case "UNDONE":
+            return f"no file (log_{fields['intent']}): {fields['why']}"
         case "START":
             return f"{fields['mode']}, {fields['closed_as_unknown']} open runs closed as unknown"
         case _:
@@ -324,13 +330,25 @@ def _details(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shown(name: str, value: Any) -> str:
-    if name == "intent":
+    if name in {"intent", "of"}:
         return f"log_{value}"
+    if name == "files" and isinstance(value, list):
+        return ", ".join(map(_file, value))
     if isinstance(value, dict):
         return ", ".join(f"{key} {each}" for key, each in value.items())
     if isinstance(value, list):
         return ", ".join(each if isinstance(each, str) else json.dumps(each) for each in value)
     return str(value)
+
+
+def _file(file: Mapping[str, Any]) -> str:
+    """A file that was read, or put there in place of another."""
+    content = file["content"]
+    now = f"{content['bytes']} bytes, sha256 {content['sha256']}" if content["sha256"] else "removed"
+    if "replaced" not in file:
+        return f"{file['path']} ({now})"
+    was = f"{file['replaced']['bytes']} bytes" if file["replaced"]["sha256"] else "no file"
+    return f"{file['path']} ({now}; before: {was})"
 
 
 def _reason(reason: Mapping[str, str]) -> str:
@@ -365,19 +383,3 @@ def _index(log_id: str) -> int:
     if not number.isascii() or not number.isdigit():
         raise CommandError(Exit.USAGE, f"expected an id like log_4001, got {log_id!r}")
     return int(number)
-
-
-def moment_ms(text: str) -> int:
-    """A moment as a person writes it, in milliseconds since the epoch; without a zone it is UTC."""
-    now = datetime.datetime.now(datetime.UTC)
-    if ago := _AGO.fullmatch(text):
-        when = now - datetime.timedelta(seconds=int(ago[1]) * _UNIT_S[ago[2]])
-    else:
-        try:
-            when = datetime.datetime.fromisoformat(text)
-        except ValueError:
-            raise CommandError(
-                Exit.USAGE, f"--since: expected 10m, 2h, 3d or a time like 2026-01-31T12:00, got {text!r}"
-            ) from None
-        when = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
-    return max(int(when.timestamp() * 1000), 0)
