@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,11 +14,13 @@ import grpc.aio
 
 from plugind_client.aiosession import AsyncStream
 from plugind_client.aiostreams import AioStream
-from plugind_client.channel import translated
+from plugind_client.channel import Connection, translated
 from plugind_client.client import Connected
 from plugind_client.errors import Canceled, NotFound, Unavailable
 from plugind_client.method import Call, pauses
 from plugind_client.modules import AwaitsModules
+from plugind_client.planfiles import Received, Sent
+from plugind_client.streams import Exchange
 from plugind_proto.v1 import monitor_pb2, runtime_pb2
 
 Result = TypeVar("Result")
@@ -30,6 +34,11 @@ class AsyncClient(Connected, AwaitsModules):
 
     _open_channel = staticmethod(grpc.aio.insecure_channel)
 
+    @functools.cached_property
+    def _exchanges(self) -> set[Exchange]:
+        """Calls with files that are under way."""
+        return set()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -41,6 +50,8 @@ class AsyncClient(Connected, AwaitsModules):
     async def close(self) -> None:
         """Ends calls in flight and this process's connection. Later calls raise InvalidRequest."""
         await self._close_pools()
+        for exchange in list(self._exchanges):
+            exchange.cancel()
         connection = self._leave()
         if connection is not None:
             await connection.channel.close()
@@ -67,11 +78,31 @@ class AsyncClient(Connected, AwaitsModules):
         finally:
             steps.cancel()
 
+    async def _exchanged(self, sent: Sent, deadline_s: float | None) -> Received:
+        """A call of RunFiles, by gRPC's other API in a thread of its own.
+
+        grpc.aio gives up a call when a message cannot be sent, and then nobody is told why the daemon refused the files
+        that it did not want any more.
+        """
+        connection = Connection(self.socket)
+        exchange = Exchange(connection, sent, deadline_s)
+        self._exchanges.add(exchange)
+        thread = ThreadPoolExecutor(1, "plugind-files")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, exchange.wait)
+        finally:
+            self._exchanges.discard(exchange)
+            exchange.cancel()
+            thread.shutdown(wait=False)
+            connection.channel.close()
+
     async def _sent(self, made: Call[Any]) -> Any:
         left = pauses(made)
         while True:
             method = made.on(self._connection())
             try:
+                if isinstance(made.request, Sent):
+                    return await _awaited(self._exchanged(made.request, made.deadline_s))
                 return await _awaited(method(made.request, timeout=made.deadline_s))
             except Unavailable as error:
                 pause_s = next(left, None) if error.code == "UNAVAILABLE" else None

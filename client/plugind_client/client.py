@@ -20,8 +20,9 @@ from plugind_client.channel import Connection, call, translated
 from plugind_client.errors import InvalidRequest, NotFound, Unavailable
 from plugind_client.method import Call, pauses
 from plugind_client.modules import LoadsModules
+from plugind_client.planfiles import Sent
 from plugind_client.session import Stream
-from plugind_client.streams import GrpcStream
+from plugind_client.streams import Exchange, GrpcStream
 from plugind_proto.v1 import monitor_pb2, runtime_pb2
 
 Result = TypeVar("Result")
@@ -126,9 +127,10 @@ class Client(Connected, LoadsModules):
     def _sent(self, made: Call[Any]) -> Any:
         left = pauses(made)
         while True:
-            method = made.on(self._connection())
             try:
-                return call(method, made.request, made.deadline_s)
+                if isinstance(made.request, Sent):
+                    return Exchange(self._connection(), made.request, made.deadline_s).wait()
+                return call(made.on(self._connection()), made.request, made.deadline_s)
             except Unavailable as error:
                 pause_s = next(left, None) if error.code == "UNAVAILABLE" else None
                 if pause_s is None:

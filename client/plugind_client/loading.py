@@ -36,6 +36,8 @@ class Use:
     plan_id: str | None = None
     sensitivity: str | None = None
     timeout_ms: int | None = None
+    plan_dir: str | None = None
+    """Absolute already: it is the same folder when this process goes elsewhere."""
 
     @property
     def explained(self) -> dict[str, Any]:
@@ -45,7 +47,7 @@ class Use:
     @property
     def of_run(self) -> dict[str, Any]:
         """Arguments of `session` and `map`."""
-        return {**self.explained, "plan_id": self.plan_id}
+        return {**self.explained, "plan_id": self.plan_id, "plan_dir": self.plan_dir}
 
 
 class PluginModule(types.ModuleType):

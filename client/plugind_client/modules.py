@@ -11,12 +11,13 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from plugind_client import loading, running
+from plugind_client import loading, planfiles, running
 from plugind_client.calls import Calls
 from plugind_client.errors import PluginFailed
 from plugind_client.incidents import AwaitsDrills, Drills
 from plugind_client.loading import PluginModule, Use
 from plugind_client.method import Call
+from plugind_client.planfiles import Folder
 from plugind_client.pools import IDLE_MS, AsyncPool, Pool
 from plugind_client.session import Session, Stream
 from plugind_client.source import Source
@@ -56,6 +57,7 @@ class LoadsModules(Calls, Drills):
         version: str | None = None,
         stage: str | None = None,
         plan_id: str | None = None,
+        plan_dir: Folder | None = None,
         sensitivity: str | None = None,
         timeout_ms: int | None = None,
         idle_ms: int | None = None,
@@ -73,6 +75,7 @@ class LoadsModules(Calls, Drills):
             version=version,
             stage=stage,
             plan_id=plan_id,
+            plan_dir=planfiles.folder(plan_dir),
             sensitivity=sensitivity,
             timeout_ms=timeout_ms,
             idle_ms=idle_ms,
@@ -86,6 +89,7 @@ class LoadsModules(Calls, Drills):
         version: str | None = None,
         stage: str | None = None,
         plan_id: str | None = None,
+        plan_dir: Folder | None = None,
         sensitivity: str | None = None,
         timeout_ms: int | None = None,
     ) -> PluginModule:
@@ -100,7 +104,7 @@ class LoadsModules(Calls, Drills):
             InvalidSource: its functions cannot all be called by name; `detail` tells which and where.
             InvalidRequest, Unavailable: as for `get`.
         """
-        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        use = Use(stage, plan_id, sensitivity, timeout_ms, planfiles.folder(plan_dir))
         loading.require_runnable(self.explain(name, version=version, **use.explained))
         known = self.source(name, version=version)
         return self._module(loading.read(known), known.name, known.version, use)
@@ -112,6 +116,7 @@ class LoadsModules(Calls, Drills):
         name: str | None = None,
         stage: str | None = None,
         plan_id: str | None = None,
+        plan_dir: Folder | None = None,
         sensitivity: str | None = None,
         timeout_ms: int | None = None,
     ) -> PluginModule:
@@ -129,7 +134,7 @@ class LoadsModules(Calls, Drills):
             OSError: the file cannot be read.
             InvalidRequest, NotAllowed, Conflict, Unavailable: as for `submit`.
         """
-        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        use = Use(stage, plan_id, sensitivity, timeout_ms, planfiles.folder(plan_dir))
         ready = loading.prepared(path_or_text, name, use)
         name, version = ready.made.name, ready.made.version
         if self.submit(ready.made.data).state == "approved":
@@ -181,6 +186,7 @@ class AwaitsModules(Calls, AwaitsDrills):
         version: str | None = None,
         stage: str | None = None,
         plan_id: str | None = None,
+        plan_dir: Folder | None = None,
         sensitivity: str | None = None,
         timeout_ms: int | None = None,
         idle_ms: int | None = None,
@@ -193,6 +199,7 @@ class AwaitsModules(Calls, AwaitsDrills):
             version=version,
             stage=stage,
             plan_id=plan_id,
+            plan_dir=planfiles.folder(plan_dir),
             sensitivity=sensitivity,
             timeout_ms=timeout_ms,
             idle_ms=idle_ms,
@@ -206,11 +213,12 @@ class AwaitsModules(Calls, AwaitsDrills):
         version: str | None = None,
         stage: str | None = None,
         plan_id: str | None = None,
+        plan_dir: Folder | None = None,
         sensitivity: str | None = None,
         timeout_ms: int | None = None,
     ) -> PluginModule:
         """As Client.load; the functions are awaited."""
-        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        use = Use(stage, plan_id, sensitivity, timeout_ms, planfiles.folder(plan_dir))
         loading.require_runnable(await self.explain(name, version=version, **use.explained))
         known = await self.source(name, version=version)
         return self._module(loading.read(known), known.name, known.version, use)
@@ -222,6 +230,7 @@ class AwaitsModules(Calls, AwaitsDrills):
         name: str | None = None,
         stage: str | None = None,
         plan_id: str | None = None,
+        plan_dir: Folder | None = None,
         sensitivity: str | None = None,
         timeout_ms: int | None = None,
     ) -> PluginModule:
@@ -229,7 +238,7 @@ class AwaitsModules(Calls, AwaitsDrills):
 
         Otherwise as Client.load_source.
         """
-        use = Use(stage, plan_id, sensitivity, timeout_ms)
+        use = Use(stage, plan_id, sensitivity, timeout_ms, planfiles.folder(plan_dir))
         ready = loading.prepared(path_or_text, name, use)
         name, version = ready.made.name, ready.made.version
         if (await self.submit(ready.made.data)).state == "approved":

@@ -70,6 +70,35 @@ class PluginException:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanFile:
+    """A file that a run put into its plan, or that came back because files were sent. Digests: sha256 in hex."""
+
+    path: str
+    """Within the plan's folder."""
+    sha256: str
+    bytes: int
+    replaced_sha256: str = ""
+    """Of the file that was there before; empty: there was none."""
+    replaced_bytes: int = 0
+    content: bytes | None = None  # type: ignore[valid-type]
+    """What is in it, where files were sent; None: it is in the plan's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a plugin tried to open, in a run that learns."""
+
+    path: str
+    """Relative to the plan's folder, or to the output folder; absolute for all else."""
+    mode: str
+    """ "read" or "write"."""
+    place: str
+    """ "plan", "output" or "elsewhere", for which there is no permission."""
+    found: bool
+    """Whether there was such a file."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """The whole answer to one run.
 
@@ -99,6 +128,10 @@ class RunResult:
     """The version that ran or would have run."""
     retry_after_ms: int = 0
     """Of a denial because there is no place: when it may be worth to ask again, milliseconds. 0: not known."""
+    files: tuple[PlanFile, ...] = ()
+    """What it wrote into the plan, all of it; only when the outcome is "ok"."""
+    opened: tuple[Opening, ...] = ()
+    """What it tried to open, in a run that learns."""
 
     @property
     def audit_log(self) -> str:

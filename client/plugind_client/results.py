@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
 from plugind_client.errors import PlugindError
-from plugind_client.records import Governance, RunResult, Usage, Violation
+from plugind_client.records import Governance, PlanFile, RunResult, Usage, Violation
 
 Value = TypeVar("Value")
 
@@ -57,6 +57,11 @@ class Executed:
     def outcome(self) -> str:
         """One of the outcomes of SPEC.md."""
         return self.run.outcome
+
+    @property
+    def files(self) -> tuple[PlanFile, ...]:
+        """What it wrote into the plan, all of it."""
+        return self.run.files
 
     @property
     def run_id(self) -> str:

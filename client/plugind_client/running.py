@@ -6,13 +6,14 @@ Source: SPEC.md, "Client".
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from plugind_client import wire, wire_many
+from plugind_client import planfiles, wire, wire_many
 from plugind_client.errors import InvalidRequest, error_of
 from plugind_client.loading import PluginModule
 from plugind_client.method import Call
+from plugind_client.planfiles import Files, Folder, Received
 from plugind_client.records import Denial, RunningRun, RunResult
 from plugind_client.requests import message, named
 from plugind_client.results import MapResult
@@ -32,9 +33,11 @@ def run(
     version: str | None = None,
     stage: str | None = None,
     plan_id: str | None = None,
+    plan_dir: Folder | None = None,
     sensitivity: str | None = None,
     timeout_ms: int | None = None,
     idempotency_key: str | None = None,
+    files: Files | None = None,
 ) -> Call[RunResult]:
     """Runs a plugin once and gives its result.
 
@@ -45,10 +48,16 @@ def run(
     the answer of the first time, and nothing runs twice. So the client itself sends it again, for ten seconds, while no
     daemon can be reached. The daemon knows a key for a quarter of an hour, and forgets it when it is started again.
 
+    `plan_dir` is the plan's folder, which the daemon opens as this caller; a plugin needs it that has a permission for
+    files. Where the daemon cannot open it, as from a container, `files` sends the files instead: path within the plan →
+    bytes, or the path object of a file; what the plugin wrote comes back as `content` of the result's `files`, and
+    nothing is written by the daemon.
+
     Raises:
         Denied: it never ran.
         PluginFailed, LimitExceeded, OutputInvalid, Violated, Killed, Canceled, Fault: it ran and did not end well.
         InvalidRequest, Unavailable: the call itself failed.
+        TypeError: both plan_dir and files. OSError: one of these cannot be read.
     """
     request = _run_request(
         name,
@@ -56,11 +65,12 @@ def run(
         version=version,
         stage=stage,
         plan_id=plan_id,
+        plan_dir=planfiles.folder(plan_dir),
         sensitivity=sensitivity,
         timeout_ms=timeout_ms,
         idempotency_key=idempotency_key,
     )
-    return Call("runtime.Run", request, _good_result, **_patience(request))
+    return _run_call(request, files, _good_result)
 
 
 def execute(
@@ -71,16 +81,22 @@ def execute(
     version: str | None = None,
     stage: str | None = None,
     plan_id: str | None = None,
+    plan_dir: Folder | None = None,
     sensitivity: str | None = None,
     timeout_ms: int | None = None,
     idempotency_key: str | None = None,
+    files: Files | None = None,
     trial: bool = False,
+    learn: bool = False,
 ) -> Call[RunResult]:
     """Like `run`, but denials and every outcome are given back and not raised.
 
     `input_json` takes the place of `payload` where the input already is JSON text; it is sent as it is.
 
     `trial`: generated code that starts in quarantine, tried by an operator with input made up for it, for no plan.
+
+    `learn`: the plugin may read all of plan_dir, nothing that it writes is kept, and `opened` of the result tells what
+    it tried to open. Development daemons only.
     """
     request = _run_request(
         name,
@@ -88,12 +104,29 @@ def execute(
         version=version,
         stage=stage,
         plan_id=plan_id,
+        plan_dir=planfiles.folder(plan_dir),
         sensitivity=sensitivity,
         timeout_ms=timeout_ms,
         idempotency_key=idempotency_key,
         trial=trial or None,
+        learn=learn or None,
     )
-    return Call("runtime.Run", request, wire.run_result, **_patience(request))
+    return _run_call(request, files, wire.run_result)
+
+
+def _run_call(request: runtime_pb2.RunRequest, files: Files | None, read: Callable[..., RunResult]) -> Call[RunResult]:
+    """The call of one run: where files go along, another one. `read` takes the response and what came back."""
+    if files is None:
+        return Call("runtime.Run", request, read, **_patience(request))
+    if request.plan_dir:
+        raise TypeError(
+            "plan_dir, files: expected one of them, got both: the daemon opens plan_dir, or is sent the files"
+        )
+
+    def received(answer: Received) -> RunResult:
+        return read(answer.run, answer.contents)
+
+    return Call("runtime.RunFiles", planfiles.sent(request, files), received, **_patience(request))
 
 
 def map_payloads(
@@ -103,6 +136,7 @@ def map_payloads(
     version: str | None = None,
     stage: str | None = None,
     plan_id: str | None = None,
+    plan_dir: Folder | None = None,
     sensitivity: str | None = None,
     timeout_ms: int | None = None,
     idempotency_key: str | None = None,
@@ -126,6 +160,7 @@ def map_payloads(
         version=version,
         stage=stage,
         plan_id=plan_id,
+        plan_dir=planfiles.folder(plan_dir),
         sensitivity=sensitivity,
         timeout_ms=timeout_ms,
         idempotency_key=idempotency_key,
@@ -163,8 +198,8 @@ def _patience(request: runtime_pb2.RunRequest) -> dict[str, Any]:
     }
 
 
-def _good_result(answer: runtime_pb2.RunResponse) -> RunResult:
-    result = wire.run_result(answer)
+def _good_result(answer: runtime_pb2.RunResponse, contents: Mapping[str, bytes] | None = None) -> RunResult:
+    result = wire.run_result(answer, contents)
     error = error_of(result)
     if error is not None:
         raise error

@@ -1,4 +1,4 @@
-"""The stream of a session over gRPC, so that waiting can be interrupted and nothing outlives it: no thread, no call.
+"""Streams over gRPC, of a session and of a run with its files: waiting can be interrupted, and nothing outlives it.
 
 gRPC itself has a thread for each stream that waits for what is to be sent; it ends with `finish` or `cancel`.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import atexit
 import os
 import queue
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import grpc
 
 from plugind_client.afterfork import OPEN
 from plugind_client.channel import Connection, translated
 from plugind_client.errors import Unavailable
+from plugind_client.planfiles import Received, Receiving, Sent
 from plugind_proto.v1 import runtime_pb2
 
 
@@ -59,6 +60,44 @@ class GrpcStream:
 
     def lost(self) -> bool:
         """Whether the call has failed. That it has ended well stands behind a message that was not read."""
+        return bool(self.kept.done())
+
+
+class Exchange:
+    """One call of RunFiles."""
+
+    def __init__(self, connection: Connection, sent: Sent, deadline_s: float | None) -> None:
+        """Raises Unavailable: the channel was closed."""
+        self.pid: Final = os.getpid()
+        try:
+            self.kept: Final[Any] = connection.runtime.RunFiles(sent.messages(), timeout=deadline_s)
+        except ValueError as error:  # as above
+            raise Unavailable("UNAVAILABLE", detail=str(error)) from None
+        OPEN.add(self)
+
+    def wait(self) -> Received:
+        """What comes back. Whatever interrupts the waiting, KeyboardInterrupt too, cancels the call: the run is ended.
+
+        Raises:
+            PlugindError: as for any call; Fault: what came back does not fit together.
+        """
+        receiving = Receiving()
+        try:
+            for message in self.kept:
+                receiving.take(message)
+        except grpc.RpcError as error:
+            raise translated(error) from None
+        finally:
+            self.cancel()  # nothing, once it has ended
+        return receiving.all()
+
+    def cancel(self) -> None:
+        """Ends it, in the process that began it."""
+        if self.pid == os.getpid():
+            self.kept.cancel()
+
+    def lost(self) -> bool:
+        """Whether it has ended."""
         return bool(self.kept.done())
 
 

@@ -26,7 +26,7 @@ import copy
 import functools
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -55,7 +55,7 @@ __all__ = ["AsyncFakeClient", "FakeCall", "FakeClient"]
 Result = TypeVar("Result")
 VERSION: Final = "1.0.0"
 """Of a plugin that a test answers for and names no version of."""
-_OF_SESSION: Final = ("plugin", "version", "stage", "plan_id", "sensitivity", "timeout_ms")
+_OF_SESSION: Final = ("plugin", "version", "stage", "plan_id", "plan_dir", "sensitivity", "timeout_ms")
 _METHODS: Final = {getattr(Calls, name): name for name in dir(Calls) if not name.startswith("_")}
 """Names of the client's methods, by the functions that make their calls."""
 
@@ -84,7 +84,8 @@ class Scripted:
     def answers(self, plugin: str, *answers: object) -> None:
         """Lets a plugin answer; it is then approved and active. Several answers: one each run, the last ever after.
 
-        `plugin` is a name or NAME@VERSION. An answer is a function of the payload, an exception (then the plugin
+        `plugin` is a name or NAME@VERSION. An answer is a function of the payload (or of payload and context, as a
+        plugin's own: see `permits`), an exception (then the plugin
         raises it; one of this client's errors instead ends the run, or fails the call, so), or a JSON value. The
         payload is what JSON makes of it, as in the jail: tuples are lists. Each payload of `map`, each row of `Columns`
         and each call of a session takes an answer as a run does; SessionOver ends a session before that call.
@@ -95,6 +96,16 @@ class Scripted:
         with self._daemon.lock:
             self._daemon.registry.install(name, version or VERSION)
             self._daemon.runs.answers[name, version or VERSION] = Answers(answers)
+
+    def permits(self, plugin: str, *, read: Sequence[str] = (), write: Sequence[str] = ()) -> None:
+        """Approves patterns for files of a plan, such as "wbs_*.json", in the place of those before.
+
+        An answer of two arguments, as a plugin's own run(payload, context), then finds what it may read in real files
+        at `context.plan_dir`, and what it leaves at `context.output_dir` comes into the plan, all or nothing.
+        """
+        name, _, version = plugin.partition("@")
+        with self._daemon.lock:
+            self._daemon.registry.permit(name, version, {"file_read": read, "file_write": write})
 
     def denies(self, plugin: str, *codes: str) -> None:
         """Lets every run of a plugin be denied, for all of these reason codes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from google.protobuf.message import Message
@@ -19,7 +19,9 @@ from plugind_client.records import (
     Limits,
     Metric,
     MetricsReport,
+    Opening,
     Permission,
+    PlanFile,
     Plugin,
     PluginException,
     PluginSource,
@@ -46,17 +48,19 @@ def record_of(kind: Callable[..., Record], answer: Message, **converted: object)
     return kind(**{name: getattr(answer, name) for name in names}, **converted)
 
 
-def run_result(answer: runtime_pb2.RunResponse) -> RunResult:
-    """The answer to a run.
+def run_result(answer: runtime_pb2.RunResponse, contents: Mapping[str, bytes] | None = None) -> RunResult:
+    """The answer to a run. `contents`: of the files that came back; None: they are where the plan is.
 
     Raises:
         Fault: the outcome is "ok" and the output is no JSON.
     """
     ran_well = answer.decision == "allow" and answer.outcome == "ok"
-    return executed(answer, output(answer.output_json) if ran_well else None)
+    return executed(answer, output(answer.output_json) if ran_well else None, contents)
 
 
-def executed(answer: runtime_pb2.RunResponse, value: object = None) -> RunResult:
+def executed(
+    answer: runtime_pb2.RunResponse, value: object = None, contents: Mapping[str, bytes] | None = None
+) -> RunResult:
     """How an execution ended whose outputs came another way, or are `value`."""
     error = answer.error
     return RunResult(
@@ -74,6 +78,8 @@ def executed(answer: runtime_pb2.RunResponse, value: object = None) -> RunResult
         run_id=answer.run_id,
         version=answer.version,
         retry_after_ms=answer.retry_after_ms,
+        files=tuple(record_of(PlanFile, each, content=(contents or {}).get(each.path)) for each in answer.files),
+        opened=tuple(record_of(Opening, each) for each in answer.opened),
     )
 
 

@@ -38,6 +38,7 @@ from plugind_proto.v1 import (
     runtime_pb2_grpc,
 )
 from tests.support.fake_batches import Batches
+from tests.support.fake_files import RunFiles
 from tests.support.fake_incidents import Incidents
 
 GOVERNANCE = common_pb2.GovernanceRecord(
@@ -102,6 +103,7 @@ def echo(request, _context):
 @dataclass
 class FakeDaemon(
     Batches,
+    RunFiles,
     Incidents,
     runtime_pb2_grpc.RuntimeServicer,
     registry_pb2_grpc.RegistryServicer,
@@ -115,6 +117,10 @@ class FakeDaemon(
     """By plugin: a function (request, context) that gives what Map answers."""
     streams: dict = field(default_factory=dict)
     """By plugin: a function (requests, context) that gives what Session answers after it was opened."""
+    received: list = field(default_factory=list)
+    """Of each call of RunFiles, its files: path → content."""
+    sends: dict = field(default_factory=dict)
+    """By plugin: what RunFiles sends back, path → content; a list is messages as they are, the response too."""
     plugins: dict = field(default_factory=dict)
     sources: dict = field(default_factory=dict)
     """By plugin: what Source answers."""

@@ -127,6 +127,7 @@ def test_each_input_of_a_session_takes_an_answer():
             "version": None,
             "stage": "durations",
             "plan_id": None,
+            "plan_dir": None,
             "sensitivity": None,
             "timeout_ms": None,
             "idle_ms": 500,

@@ -6,9 +6,10 @@ Source: SPEC.md, "The life of a run".
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -45,17 +46,21 @@ class Ending:
     output: bytes = b""
     error: runtime_pb2.PluginError | None = None
     reasons: tuple[Reason, ...] = ()
+    violations: tuple[common_pb2.Violation, ...] = ()
 
 
-def evaluated(answer: object, input_json: bytes, interface: str) -> Ending:
-    """What a run gives. An error of the call itself, such as Unavailable, is raised."""
+def evaluated(answer: object, input_json: bytes, interface: str, context: Callable[[], object]) -> Ending:
+    """What a run gives. An error of the call itself, such as Unavailable, is raised.
+
+    `context` gives what a function has as its second argument, where it takes one.
+    """
     floats = interface == "functions"  # the only one where NaN and its like may pass
     try:
         payload = json.loads(input_json, parse_constant=None if floats else _no_constant)
     except ValueError as error:
         return Ending(reasons=(Reason("INPUT_INVALID", "gate.input", "JSON", str(error)),))
     try:
-        value = _value(answer, payload)
+        value = _value(answer, payload, context)
     except PlugindError as error:
         return _ended_by(error)
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises is told and not raised
@@ -70,13 +75,27 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _value(answer: object, payload: object) -> object:
+def _value(answer: object, payload: object, context: Callable[[], object]) -> object:
     if isinstance(answer, type) and issubclass(answer, BaseException):
         raise answer
-    value = answer(payload) if callable(answer) else answer
+    value = answer(payload, *([context()] if _takes_context(answer) else [])) if callable(answer) else answer
     if isinstance(value, BaseException):
         raise value
     return value
+
+
+def _takes_context(answer: Callable[..., object]) -> bool:
+    """Whether it wants two arguments, as a plugin's own run(payload, context)."""
+    try:
+        signature = inspect.signature(answer)
+        signature.bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    try:
+        signature.bind(None)
+    except TypeError:
+        return True
+    return False
 
 
 def _ended_by(error: PlugindError) -> Ending:

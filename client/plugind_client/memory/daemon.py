@@ -15,6 +15,7 @@ from plugind_client.memory.keys import Keys
 from plugind_client.memory.ledger import Ledger, now_ms
 from plugind_client.memory.registry import Registry
 from plugind_client.memory.runs import Flight, Runs
+from plugind_client.planfiles import digest
 from plugind_proto.v1 import governance_pb2, monitor_pb2, runtime_pb2
 
 POLICY: Final = hashlib.sha256(b"").hexdigest()
@@ -69,6 +70,11 @@ class Daemon:
         """The answer to one call. Raises the client's errors, as the real daemon's refusals become them."""
         if method == "runtime.Run":
             return self._keys.once(request.idempotency_key, request, self.runs.run)
+        if method == "runtime.RunFiles":
+            files = repr(sorted((path, digest(content)) for path, content in request.files.items())).encode()
+            return self._keys.once(
+                request.run.idempotency_key, request.run, lambda _: self.runs.run_files(request), files
+            )
         if method == "runtime.Map":
             answer = functools.partial(map_all, self.runs)
             return self._keys.once(request.run.idempotency_key, request, answer)

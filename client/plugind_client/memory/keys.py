@@ -28,8 +28,10 @@ class Keys:
     def __init__(self) -> None:
         self._entries: Final[dict[str, _Entry]] = {}
 
-    def once(self, key: str, request: Any, answer: Callable[[Any], Any]) -> Any:
+    def once(self, key: str, request: Any, answer: Callable[[Any], Any], beside: bytes = b"") -> Any:
         """The answer to a request, made only the first time. Who comes meanwhile waits for it.
+
+        `beside`: what the request is besides its message.
 
         Raises:
             InvalidRequest: this is no key.
@@ -42,7 +44,7 @@ class Keys:
                 f"idempotency_key: expected 1 to {LONGEST} printable characters of ASCII, no spaces, got {key[:200]!r}"
             )
             raise InvalidRequest("INVALID_REQUEST", detail=detail)
-        content = _content(request)
+        content = _content(request) + beside
         entry = self._entries.setdefault(key, _Entry(content))
         if entry.content != content:
             raise Conflict("CONFLICT", detail=f"idempotency_key: {key!r} was sent with another request")

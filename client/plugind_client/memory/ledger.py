@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from plugind_client.errors import InvalidRequest, NotFound
@@ -37,8 +37,10 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._records)
 
-    def append(self, event: str, fields: dict[str, Any], **payloads: bytes) -> int:
-        """Adds a record; its index."""
+    def append(
+        self, event: str, fields: dict[str, Any], files: Mapping[str, bytes] | None = None, **payloads: bytes
+    ) -> int:
+        """Adds a record; its index. `files`: payloads "file:PATH" and "replaced:PATH", which `fields` tell of."""
         index = len(self._records)
         told: dict[str, Any] = {
             f"{name}_sha256": hashlib.sha256(data).hexdigest() if data else "" for name, data in payloads.items()
@@ -54,12 +56,14 @@ class Ledger:
                 leaf_hash=hashlib.sha256(b"\0" + line).digest(),
             )
         )
-        self._payloads |= {(index, name): data for name, data in payloads.items()}
+        self._payloads |= {(index, name): data for name, data in (payloads | dict(files or {})).items()}
         return index
 
-    def end(self, intent: int, fields: dict[str, Any], **payloads: bytes) -> None:
+    def end(
+        self, intent: int, fields: dict[str, Any], files: Mapping[str, bytes] | None = None, **payloads: bytes
+    ) -> None:
         """Adds the OUTCOME of an INTENT."""
-        index = self.append("OUTCOME", {"intent": intent} | fields, **payloads)
+        index = self.append("OUTCOME", {"intent": intent} | fields, files, **payloads)
         self._halves |= {intent: index, index: intent}
 
     def root(self) -> bytes:
@@ -86,10 +90,10 @@ class Ledger:
         number = request.log_id.removeprefix("log_")
         if not (request.log_id.startswith("log_") and number.isdecimal()):
             raise InvalidRequest("INVALID_REQUEST", detail=f"log_id: expected log_N, got {request.log_id!r}")
-        if request.payload and request.payload not in PAYLOADS:
-            raise InvalidRequest(
-                "INVALID_REQUEST", detail=f"payload: expected one of {PAYLOADS}, got {request.payload!r}"
-            )
+        of_a_file = request.payload.startswith(("file:", "replaced:"))
+        if request.payload and request.payload not in PAYLOADS and not of_a_file:
+            expected = f"{', '.join(PAYLOADS)}, file:PATH or replaced:PATH"
+            raise InvalidRequest("INVALID_REQUEST", detail=f"payload: expected {expected}, got {request.payload!r}")
         index = int(number)
         if index >= len(self._records):
             raise NotFound("NOT_FOUND", detail=f"no record {request.log_id}")

@@ -95,6 +95,16 @@ class Registry:
             there.approval.CopyFrom(_approval(there, there, "a test answers for it", 0))
         _make_active(plugin, there)
 
+    def permit(self, name: str, wanted: str, kinds: Mapping[str, Sequence[str]]) -> None:
+        """Gives a version, without one the active one, these patterns for files. Raises NotFound."""
+        plugin = self.plugin(name)
+        _, version = self.version(name, wanted or plugin.active_version)
+        entries = {kind: [{"path": path} for path in paths] for kind, paths in kinds.items()}
+        for permissions in (version.permissions, version.approval.permissions):
+            kept = [each for each in permissions if each.kind not in kinds]
+            del permissions[:]
+            permissions.extend([*kept, *_permissions(entries)])
+
     def submit(self, request: registry_pb2.SubmitRequest) -> registry_pb2.SubmitResponse:
         """Takes a bundle's manifest as it is. Raises InvalidRequest, Conflict."""
         manifest, code = _manifest(request.bundle)

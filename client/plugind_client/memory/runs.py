@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from plugind_client.errors import DENIALS, Conflict, PlugindError
+from plugind_client.errors import DENIALS, Conflict, InvalidRequest, PlugindError
 from plugind_client.memory.answers import OF_AN_INPUT, Answers, Ending, denial, evaluated
 from plugind_client.memory.ledger import Ledger, now_ms
+from plugind_client.memory.plans import PlanRefused, Workspace
 from plugind_client.memory.registry import Registry, stored
+from plugind_client.planfiles import Received, Sent
 from plugind_client.records import Reason
 from plugind_proto.v1 import common_pb2, governance_pb2, registry_pb2, runtime_pb2
 
@@ -33,6 +35,7 @@ class Flight:
     run_id: str
     started_unix_ms: int
     intent: int
+    workspace: Workspace
     cause: str = ""
 
 
@@ -53,16 +56,27 @@ class Runs:
 
     def run(self, request: runtime_pb2.RunRequest) -> runtime_pb2.RunResponse:
         """From the checks to the record. Raises what the answer says when the call itself is to fail."""
+        return self._run(request, None).run
+
+    def run_files(self, request: Sent) -> Received:
+        """The same of a run that brings its files along."""
+        return self._run(request.run, request.files)
+
+    def _run(self, request: runtime_pb2.RunRequest, sent: Mapping[str, bytes] | None) -> Received:
+        if request.learn:
+            raise InvalidRequest("INVALID_REQUEST", detail="learn: expected a development daemon, got one in memory")
         with self._lock:
             plugin, version = self._found(request.plugin, request.version)
             reasons = _reasons(self._checks(plugin, version, request.stage))
             if plugin is None or version is None or reasons:
-                return self._denied(request, plugin, version, reasons)
+                return Received(self._denied(request, plugin, version, reasons), {})
             answer = self._answers(plugin.name, version.version).next()
             if isinstance(answer, PlugindError) and answer.code in DENIALS:
-                return self._denied(request, plugin, version, denial(answer))
-            flight = self._take_off(request, plugin, version, request.input_json)
-        return self._fly(flight, answer)
+                return Received(self._denied(request, plugin, version, denial(answer)), {})
+            flight = self._take_off(request, plugin, version, request.input_json, sent)
+        if isinstance(flight, runtime_pb2.RunResponse):
+            return Received(flight, {})
+        return Received(self._fly(flight, answer), {} if sent is None else flight.workspace.written)
 
     def _found(self, name: str, wanted: str) -> tuple[registry_pb2.Plugin | None, registry_pb2.PluginVersion | None]:
         plugin = self._registry.find(name)
@@ -81,14 +95,21 @@ class Runs:
         plugin: registry_pb2.Plugin,
         version: registry_pb2.PluginVersion,
         text: bytes,
-    ) -> Flight:
+        sent: Mapping[str, bytes] | None = None,
+    ) -> Flight | runtime_pb2.RunResponse:
+        """The run in flight, or its denial because of its plan."""
+        try:
+            workspace = Workspace(request, version, sent)
+        except PlanRefused as refused:
+            return self._denied(request, plugin, version, [refused.reason])
         self._count += 1
         run_id = request.run_id or f"run_{self._count}"
         if run_id in self._flights:
             raise Conflict("CONFLICT", detail=f"run_id: {run_id} is in flight already")
         subject = _subject(request, plugin, version) | {"run": run_id}
-        intent = self._ledger.append("INTENT", subject, input=text)
-        flight = Flight(request, plugin, version, run_id, now_ms(), intent)
+        files, payloads = workspace.of_intent()
+        intent = self._ledger.append("INTENT", subject | files, payloads, input=text)
+        flight = Flight(request, plugin, version, run_id, now_ms(), intent, workspace)
         self._flights[run_id] = flight
         return flight
 
@@ -96,7 +117,8 @@ class Runs:
         started = time.monotonic()
         ending = Ending("unknown")  # unless the answer is one: then the call failed, and nobody knows
         try:
-            ending = evaluated(answer, flight.request.input_json, flight.version.interface)
+            text, interface = flight.request.input_json, flight.version.interface
+            ending = evaluated(answer, text, interface, flight.workspace.context)
         finally:
             wall_ms = int((time.monotonic() - started) * 1000)
             with self._lock:
@@ -106,11 +128,22 @@ class Runs:
         return answered
 
     def _landed(self, flight: Flight, ending: Ending, wall_ms: int) -> runtime_pb2.RunResponse:
+        workspace = flight.workspace
+        try:
+            ending = workspace.settled(ending)
+        finally:
+            workspace.close()
         if ending.reasons:
             return self._denied(flight.request, flight.plugin, flight.version, ending.reasons)
         subject = _subject(flight.request, flight.plugin, flight.version) | {"run": flight.run_id}
         told = {"outcome": ending.outcome, "detail": ending.detail}
-        self._ledger.end(flight.intent, subject | told, output=ending.output, stdout=b"", stderr=b"")
+        files, payloads = workspace.of_outcome()
+        self._ledger.end(flight.intent, subject | told | files, payloads, output=ending.output, stdout=b"", stderr=b"")
+        if files["plan_dir"]:
+            names = ("run", "plugin_id", "plugin", "version", "plan_id")
+            of_run = {"intent": flight.intent} | {name: subject[name] for name in names}
+            put = {"plan_dir": workspace.plan_dir, "files": len(workspace.written)}
+            self._ledger.append("COMMITTED", of_run | put)
         return runtime_pb2.RunResponse(
             decision="allow",
             governance=_governance(flight.plugin, flight.version, flight.request, flight.intent),
@@ -118,6 +151,8 @@ class Runs:
             outcome_detail=ending.detail,
             output_json=ending.output,
             usage=common_pb2.Usage(wall_ms=wall_ms),
+            violations=ending.violations,
+            files=workspace.messages(),
             error=ending.error,
             run_id=flight.run_id,
             version=flight.version.version,
@@ -166,7 +201,8 @@ class Runs:
         with self._lock:
             if not flight.cause:
                 answer = self._answers(flight.plugin.name, flight.version.version).next()
-        ending = Ending() if flight.cause else evaluated(answer, text, interface or flight.version.interface)
+        kind = interface or flight.version.interface
+        ending = Ending() if flight.cause else evaluated(answer, text, kind, flight.workspace.context)
         return Ending(flight.cause, f"{flight.cause} while it ran") if flight.cause else ending
 
     def changed(self, flight: Flight) -> bool:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from plugind.sandbox.inside import batches
+from plugind.sandbox.inside import batches, learning
 from plugind.sandbox.inside.functions import Plugin, describe, encode
 from plugind.sandbox.inside.program import Program
 
@@ -55,6 +55,7 @@ def run(input_descriptor: int, result_descriptor: int, requests: int = -1) -> No
 
 
 def _plugin(call: dict[str, str]) -> Plugin:
+    learning.begin(call)  # before its module's code runs; of a program only the runner itself could be heard
     return Program(call) if call.get("runtime") == "exec" else Plugin(call)
 
 
