@@ -5,6 +5,7 @@ from __future__ import annotations
 from plugind.audit.ledger import Ledger
 from plugind.audit.planhistory import writes_about
 from plugind.audit.records import Ended, Intent, PlanChange, PlanFile, Stored, Subject
+from plugind.audit.segments import SEGMENT_BYTES
 from plugind.commitlog import Change, CommitLog, name_of
 from plugind.commits import Commits
 from plugind.model import Caller, Limits
@@ -20,13 +21,13 @@ PLAN = "/plans/a"
 class Plans:
     """Plans, a ledger, and who writes to them."""
 
-    def __init__(self, folder, wait_s=1.0):
+    def __init__(self, folder, segment_bytes=SEGMENT_BYTES):
         (folder / "commits").mkdir(parents=True)
         (folder / "ledger").mkdir()
         self.directory = folder / "ledger"
-        self.ledger, _ = Ledger.open(self.directory, "dev")
+        self.ledger, _ = Ledger.open(self.directory, "dev", segment_bytes)
         self.folders = FakePlanFolders()
-        self.commits = Commits(self.folders, self.ledger, CommitLog(folder / "commits"), PlanTurns(wait_s))
+        self.commits = Commits(self.folders, self.ledger, CommitLog(folder / "commits"), PlanTurns())
         self.undo = Undo(self.ledger, self.directory, self.folders, self.commits)
         self.folders.plans[PLAN] = {}
 
