@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from plugind.batch import Answer, Item
 from plugind.errors import AuditUnavailableError, InvalidEnvironmentError, IsolationUnavailableError
 from plugind.model import Caller, Code, Mode, Outcome, PluginError, Reason, Usage, Violation
+from plugind.planfiles import Entry, Written
 from plugind.sandbox.protocol import ADDRESSES, KILLED, NAMES
 from plugind.turns import Full
 
@@ -52,6 +53,12 @@ class RunRequest:
     """Of generated code that starts in quarantine, by an operator and with input made up for it."""
     deadline: float | None = None
     """When the caller stops waiting for the answer, time.monotonic() seconds; None: never."""
+    plan_dir: str = ""
+    """The plan's folder."""
+    files: tuple[Entry, ...] | None = None
+    """The plan's files, which the caller has sent, with their contents; None: it has not."""
+    learn: bool = False
+    """Show what it wants of the plan; nothing of it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,17 @@ class Governance:
     permissions: tuple[str, ...] = ()
     execution_limit_ms: int = 0
     audit_log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a plugin tried to open. `place`: plan, output, or elsewhere, where there is nothing for it."""
+
+    path: str
+    mode: str
+    """read or write."""
+    place: str
+    found: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +103,12 @@ class RunAnswer:
     """Of a map, one for each of its items."""
     frames_sha256: str = ""
     """Of a session."""
+    files: tuple[Written, ...] = ()
+    """What it wrote into its plan, or what is sent back."""
+    sent: tuple[Entry, ...] = ()
+    """What is sent back, with its contents."""
+    opened: tuple[Opening, ...] = ()
+    """Of a run that was to show what it wants."""
     retry_after_ms: int = 0
     """Of a denial for which there is no place: when it may be worth to ask again. 0: not known."""
 
@@ -97,6 +121,7 @@ class Denials:
 
     def note(self, request: RunRequest, answer: RunAnswer) -> None:
         """It was denied just now."""
+        request = replace(request, files=None)  # they are large, and nobody asks for them
         self._last[request.caller.uid] = (request, answer, time.time_ns() // 1_000_000)
         self._last.move_to_end(request.caller.uid)
         if len(self._last) > MOST_DENIALS:

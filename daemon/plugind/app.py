@@ -197,6 +197,8 @@ def _launcher_config(
         unlink=tuple(path for listener in listeners for path in (listener.path, listener.lock_path)),
         nameservers=serve_config.nameservers,
         network_range=serve_config.network_range,
+        policy=serve_config.policy or profiles_dir() / "policy.toml",
+        development=serve_config.dev,
         keep_descriptors=(held.lock_descriptor, *(listener.lock_descriptor for listener in listeners)),
     )
 

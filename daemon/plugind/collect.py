@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from plugind import batch, leaks
@@ -37,8 +37,24 @@ def check_batch(contract: Contract, request: RunRequest, profile: Profile) -> Ch
     return Checked(refused=refused)
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a plugin was given, and may give out again."""
+
+    input: bytes | bytearray
+    files: bytes = b""
+    """Of its plan, packed."""
+
+    def leaked(self, text: bytes | bytearray) -> str:
+        """The kind of a secret in there that is not in what was given; empty: none."""
+        kind = leaks.found(text, self.input)
+        if kind and self.files:  # put together only when there is something to look for: they may be large
+            kind = leaks.found(text, b"%s\n%s" % (self.input, self.files))
+        return kind
+
+
 def run_result(
-    contract: Contract, checked: Checked, result: InstanceResult, max_bytes: int, given: bytes
+    contract: Contract, checked: Checked, result: InstanceResult, max_bytes: int, given: Given
 ) -> InstanceResult:
     """The result, or output_invalid for one that is not strict JSON or breaks the output schema."""
     result = without_secrets(result, given)
@@ -56,7 +72,7 @@ def is_large(result: InstanceResult) -> bool:
 
 
 def map_result(
-    contract: Contract, items: Sequence[batch.Item], checked: Checked, result: InstanceResult, given: bytes
+    contract: Contract, items: Sequence[batch.Item], checked: Checked, result: InstanceResult, given: Given
 ) -> tuple[InstanceResult, tuple[batch.Answer, ...]]:
     """The result with what came of each item, or output_invalid for what are not the results of these items."""
     result = without_secrets(result, given)
@@ -70,7 +86,7 @@ def map_result(
 
 def session_result(conversation: Conversation, result: InstanceResult, wall_ms: int) -> InstanceResult:
     """The result, with the limit of one input where it was that which was hit. Its answers were looked at before."""
-    result = without_secrets(result, conversation.transcript)
+    result = without_secrets(result, Given(conversation.transcript, conversation.files))
     if conversation.leaked:
         return leaked(result, conversation.leaked)
     if result.outcome is Outcome.TIMEOUT and conversation.timed_out:
@@ -78,7 +94,7 @@ def session_result(conversation: Conversation, result: InstanceResult, wall_ms: 
     return result
 
 
-def without_secrets(result: InstanceResult, given: bytes | bytearray) -> InstanceResult:
+def without_secrets(result: InstanceResult, given: Given) -> InstanceResult:
     """The result; a violation without any of its texts where one of them carries a secret that was not in its input.
 
     Whatever its outcome: who raises after he has printed has given it out too.
@@ -87,7 +103,7 @@ def without_secrets(result: InstanceResult, given: bytes | bytearray) -> Instanc
     texts = [result.output_json or b"", result.stdout, result.stderr]
     if error is not None:
         texts.append(f"{error.type}\n{error.message}\n{error.traceback}".encode())
-    kind = next(filter(None, (leaks.found(text, given) for text in texts)), "")
+    kind = next(filter(None, map(given.leaked, texts)), "")
     return leaked(result, kind) if kind else result
 
 
@@ -102,6 +118,7 @@ def leaked(result: InstanceResult, kind: str) -> InstanceResult:
         error=None,
         stdout=b"",
         stderr=b"",
+        wrote=(),
         violations=(*result.violations, Violation("output", kind, 1, "withheld")),
     )
 

@@ -322,8 +322,9 @@ class NetworkUse:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something the jail refused: a "syscall", or on the "network" a peer; or a kind of secret in its "output".
+    """Something the jail refused: a "syscall", or a peer on the "network"; or what it gave out: a secret, a "file".
 
+    A kind of secret in its "output", or a file that it left and may not write.
     `name` is empty where it is not known.
     """
 

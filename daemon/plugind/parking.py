@@ -182,8 +182,8 @@ class Parking:
             return
         if record.manifest.runtime != "python":
             return  # there is nothing to import
-        if grant.network:
-            return  # a namespace with a network is taken for a run, and it is empty where its plugin is imported
+        if grant.of_one_run:
+            return  # a network is taken for a run, files are copied for one; where its plugin is imported is neither
         kind = _kind(record, grant, environment)
         lot = self._lots.get(kind)
         if lot is None:

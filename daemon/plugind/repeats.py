@@ -18,6 +18,7 @@ from plugind.answers import RunAnswer, RunRequest
 from plugind.batch import ColumnAnswer, ItemError
 from plugind.errors import ConflictError
 from plugind.model import Caller, Outcome
+from plugind.planfiles import Entry
 
 KEPT_S: Final = 900.0
 MOST_KEYS: Final = 4096
@@ -62,9 +63,10 @@ class Repeats:
         # Whoever sends it again may wait for longer than who came first. Canceling ends it all the same.
         request = replace(request, deadline=None)
         place = (request.caller.uid, key)
-        known = self._known_as(place, _digest(request))
+        digest = await asyncio.to_thread(_digest, request) if request.files else _digest(request)
+        known = self._known_as(place, digest)
         if known is None:
-            known = _Known(_digest(request), asyncio.ensure_future(self._runs.run(request)))
+            known = _Known(digest, asyncio.ensure_future(self._runs.run(request)))
             self._known[place] = known
             known.life.add_done_callback(lambda life: self._ended(place, life))
         known.waiting += 1
@@ -118,7 +120,8 @@ def _size_bytes(answer: RunAnswer) -> int:
     errors = sum(isinstance(item, ItemError) for item in answer.items)
     errors += sum(len(item.errors) for item in answer.items if isinstance(item, ColumnAnswer))
     kept = 2 if answer.items else 1
-    return kept * len(answer.output_json) + len(answer.stdout) + len(answer.stderr) + errors * _ERROR_BYTES
+    sent = sum(len(entry.content or b"") for entry in answer.sent)
+    return sent + kept * len(answer.output_json) + len(answer.stdout) + len(answer.stderr) + errors * _ERROR_BYTES
 
 
 def _worth_keeping(answer: RunAnswer) -> bool:
@@ -127,6 +130,11 @@ def _worth_keeping(answer: RunAnswer) -> bool:
 
 def _digest(request: RunRequest) -> bytes:
     """Of all that a request says, but for its name, and for the caller's process, which may have been started anew."""
-    said = repr(replace(request, caller=Caller(0, 0, 0), input=b"", items=(), run_id=""))
+    said = repr(replace(request, caller=Caller(0, 0, 0), input=b"", items=(), files=None, run_id=""))
     by = repr((request.caller.uid, request.caller.gid, sorted(request.caller.roles)))
-    return hashlib.sha256(f"{by}{said}\0".encode() + request.input).digest()
+    files = None if request.files is None else sorted(map(_said, request.files))
+    return hashlib.sha256(f"{by}{said}{files}\0".encode() + request.input).digest()
+
+
+def _said(file: Entry) -> tuple[str, str]:
+    return file.path, hashlib.sha256(file.content or b"").hexdigest()

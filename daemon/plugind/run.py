@@ -21,11 +21,10 @@ import functools
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
-from plugind import batch, collect, targets
+from plugind import batch, collect
 from plugind.admission import Flights, InFlight, Patience, Places
 from plugind.answers import (
     STOPPING,
@@ -43,6 +42,7 @@ from plugind.audit.records import Denied, Stored
 from plugind.catalog import Catalog, Found
 from plugind.collect import without_result
 from plugind.config import log
+from plugind.deciding import Deciding, Guard
 from plugind.errors import (
     AuditUnavailableError,
     InvalidEnvironmentError,
@@ -52,7 +52,6 @@ from plugind.errors import (
 from plugind.model import (
     POLICY_UID,
     Caller,
-    Hold,
     Outcome,
     PluginVersion,
     Profile,
@@ -60,59 +59,15 @@ from plugind.model import (
 )
 from plugind.parking import Parking
 from plugind.payload import Checked, Contract, check_input
-from plugind.policy.decide import decide_safely, explain
-from plugind.policy.facts import Explained, Grant, RunFacts
-from plugind.policy.objections import STARTS_IN_QUARANTINE
+from plugind.planruns import PlanRuns
+from plugind.plans import turn_reason
+from plugind.policy.facts import Explained, Grant
 from plugind.policy.rules import Policy
-from plugind.sandbox import jailspec
-from plugind.sandbox.client import Talk
-from plugind.sandbox.protocol import NOT_LOADED, NOT_PARKED
-from plugind.sandbox.running import InstanceRequest, InstanceResult
-from plugind.session import Conversation, Terms
-from plugind.targets import Targets
+from plugind.sandbox.running import InstanceResult
+from plugind.session import Conversation
+from plugind.starting import Sandbox, Starting
+from plugind.turns import Full
 from plugind.underway import Underway
-
-
-class Sandbox(Protocol):
-    """What a runner needs of plugind.sandbox.client.LauncherClient."""
-
-    async def load(self, digest: str, read: Callable[[], bytes]) -> None:
-        """Hand a bundle over, if that was not done. Raises IsolationUnavailableError."""
-
-    async def run(
-        self,
-        request: InstanceRequest,
-        on_started: Callable[[], None] = ...,
-        talk: Talk | None = None,
-        parked: str = "",
-    ) -> InstanceResult:
-        """One instance, from start to end; the one that waits as `parked`, if that is given.
-
-        Raises IsolationUnavailableError, LauncherGoneError.
-        """
-        ...
-
-    def kill(self, run: str, cause: str) -> None:
-        """End it."""
-
-    def kill_many(self, runs: Collection[str], cause: str) -> None:
-        """End several."""
-
-    def is_gone(self, run: str) -> bool:
-        """Whether no process of it is left."""
-        ...
-
-
-class Guard(Protocol):
-    """What a runner needs of plugind.watch.Watch."""
-
-    def reasons(self, record: PluginVersion, tier: int) -> tuple[Reason, ...]:
-        """Why nothing of this version may start now."""
-        ...
-
-    def begin(self, record: PluginVersion, tier: int) -> tuple[Reason, ...]:
-        """It is about to start: why it may not, after all."""
-        ...
 
 
 class Runner:
@@ -126,6 +81,7 @@ class Runner:
         profiles: Mapping[int, Profile],
         policy: Callable[[], Policy],
         environment: Callable[[str], str],
+        plans: PlanRuns,
         parking: Parking | None = None,
         guard: Guard | None = None,
     ) -> None:
@@ -135,10 +91,11 @@ class Runner:
         """
         self._catalog = catalog
         self._ledger = ledger
-        self._sandbox = sandbox
         self._profiles = profiles
-        self._policy = policy
+        self._deciding = Deciding(catalog, profiles, policy, guard)
+        self._starting = Starting(sandbox, catalog, self._deciding, parking)
         self._environment = environment
+        self._plans = plans
         self._parking = parking
         self._guard = guard
         self.places = Places({tier: profile.instances for tier, profile in profiles.items()})
@@ -185,8 +142,7 @@ class Runner:
 
     def explain(self, request: RunRequest) -> tuple[Explained, ...]:
         """Every check of the policy for a request, those that hold too. Nothing is run or recorded."""
-        found = self._catalog.find(request.plugin, request.version)
-        return explain(self._facts(request, found, self._targets(request, found)))
+        return self._deciding.explain(request)
 
     def activated(self, record: PluginVersion) -> None:
         """A version is active, since now or on new terms: one is to wait for its first caller, if it may run."""
@@ -197,7 +153,7 @@ class Runner:
         for stage in ("" if stage == "*" else stage for stage in manifest.stages):
             request = RunRequest(caller, manifest.name, manifest.version, b"", stage=stage)
             found = self._catalog.find(request.plugin, request.version)
-            decision = decide_safely(self._facts(request, found, self._targets(request, found)))
+            decision = self._deciding.decide(request, found, self._deciding.targets(request, found))
             if found.record and decision.grant:
                 with contextlib.suppress(InvalidEnvironmentError):  # it is built later: then a run comes first
                     self._parking.ran(found.record, decision.grant, self._environment(manifest.environment))
@@ -222,10 +178,9 @@ class Runner:
             found = self._catalog.find(run.request.plugin, run.request.version)
             self._note(run, found)
             lacks = self._find_environment(run)
-            run.flight.targets = self._targets(run.request, found, run.environment)
+            run.flight.targets = self._deciding.targets(run.request, found, run.environment)
             # 4.
-            decision = decide_safely(self._facts(run.request, found, run.flight.targets))
-            run.decision = decision
+            decision = run.decision = self._deciding.decide(run.request, found, run.flight.targets)
             # 6. Also of a run that is denied already: a denial tells all its reasons.
             checked = await self._check_input(run, found.contract)
             if run.request.mode == "map":
@@ -247,39 +202,6 @@ class Runner:
         run.tier = run.flight.tier = found.tier
         run.flight.plugin_id = record.plugin_id
         run.flight.plugin, run.flight.version = record.manifest.name, record.manifest.version
-
-    def _targets(self, request: RunRequest, found: Found, environment: str | None = None) -> Targets:
-        """What holds can name of a run, in an environment (digest); None: the one in force."""
-        if found.record is None:
-            return Targets()
-        meant = self._catalog.targets(found.record, environment)
-        of_run = targets.of_run(found.tier, plan_id=request.plan_id, caller_uid=request.caller.uid)
-        return Targets((*meant.parts, of_run))
-
-    def _facts(self, request: RunRequest, found: Found, meant: Container[str]) -> RunFacts:
-        record = found.record
-        return RunFacts(
-            caller=request.caller,
-            roles=request.caller.roles,
-            plugin=request.plugin,
-            version=request.version,
-            stage=request.stage,
-            sensitivity=request.sensitivity,
-            timeout_ms=request.timeout_ms,
-            profiles=self._profiles,
-            policy=self._policy(),
-            now_unix_ms=time.time_ns() // 1_000_000,
-            holds=self._catalog.holds.on(meant),
-            probation=self._catalog.quarantines.probation(record.digest) if record else None,
-            of_plan=bool(request.plan_id),
-            trial=request.trial,
-            monitor_reasons=self._guard.reasons(record, found.tier) if self._guard and record else (),
-            record=found.record,
-            other_versions=found.other_versions,
-            evidence_tier=found.evidence.tier,
-            evidence_reasons=found.evidence.reasons,
-            bundle_reasons=found.bundle_reasons,
-        )
 
     async def _check_input(self, run: Underway, contract: Contract | None) -> Checked:
         profile = self._profiles.get(run.tier)
@@ -312,14 +234,23 @@ class Runner:
     async def _admit(self, run: Underway, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
         patience = Patience(run.request.deadline, grant.limits.wall_ms)
         size = len(run.request.input)
-        async with self.places.one(grant.tier, run.flight, patience=patience, input_bytes=size) as full:
-            if full is None or run.flight.cause:  # what is to end has its outcome, and never starts
-                return await self._execute(run, contract, grant, checked)
-            busy = await self._deny(run, (busy_reason(grant.tier, full),))
-            return replace(busy, retry_after_ms=full.retry_after_ms)
+        # The plan's turn first: who waits for it has no place that others could use, and who has it needs only that.
+        async with self._plans.turn(run, grant, patience) as turn:
+            if turn is not None and not run.flight.cause:
+                return await self._deny_busy(run, turn_reason(f"{turn.waiting + 1} wait for it"), turn)
+            async with self.places.one(grant.tier, run.flight, patience=patience, input_bytes=size) as full:
+                if full is None or run.flight.cause:  # what is to end has its outcome, and never starts
+                    return await self._execute(run, contract, grant, checked)
+                return await self._deny_busy(run, busy_reason(grant.tier, full), full)
+
+    async def _deny_busy(self, run: Underway, reason: Reason, full: Full) -> RunAnswer:
+        return replace(await self._deny(run, (reason,)), retry_after_ms=full.retry_after_ms)
 
     async def _execute(self, run: Underway, contract: Contract, grant: Grant, checked: Checked) -> RunAnswer:
-        if self._guard and run.record and (reasons := self._guard.begin(run.record, grant.tier)):
+        reasons = () if run.flight.cause else await self._plans.open(run, grant)
+        if not reasons and self._guard and run.record:
+            reasons = self._guard.begin(run.record, grant.tier)
+        if reasons:
             return await self._deny(run, reasons)
         # 7.
         try:
@@ -334,8 +265,11 @@ class Runner:
         try:
             if run.conversation is not None:
                 run.conversation.governance = governance
-            result = await self._start(run, contract, grant)
+            result = await self._starting.start(run, contract, grant, lambda: self._stopping)
             result, items = await self._believe(run, result, contract, grant, checked)
+            result = await self._plans.judge(run, result)
+            # 11. And once more after what it wrote was staged, which takes a while.
+            result = await self._plans.stage(run, intent, self._unless_ended(run, result))
         except IsolationUnavailableError as error:
             return await self._deny(run, (isolation_reason(error),), intent)
         except LauncherGoneError as error:
@@ -343,10 +277,23 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave an INTENT without OUTCOME
             log(f"fault in {run.flight.run_id}:\n{traceback.format_exc()}")
             result = without_result(Outcome.FAULT, f"a fault of plugind: {type(error).__name__}; see its log")
-        # 11.
-        self._look_for_kills(run)
+        return await self._record(run, intent, self._unless_ended(run, result), items, governance, grant)
+
+    def _unless_ended(self, run: Underway, result: InstanceResult) -> InstanceResult:
+        self._deciding.look_for_kills(run)
         if run.flight.cause and result.outcome is Outcome.OK:
-            result = replace(without_result(Outcome(run.flight.cause), "it ended too late"), usage=result.usage)
+            return replace(without_result(Outcome(run.flight.cause), "it ended too late"), usage=result.usage)
+        return result
+
+    async def _record(
+        self,
+        run: Underway,
+        intent: int,
+        result: InstanceResult,
+        items: tuple[batch.Answer, ...],
+        governance: Governance,
+        grant: Grant,
+    ) -> RunAnswer:
         # 12.
         try:
             ended = run.ended(self._ledger, intent, result, items)
@@ -354,9 +301,13 @@ class Runner:
             if self._parking and run.record and result.outcome is Outcome.OK and run.conversation is None:
                 self._parking.ran(run.record, grant, run.environment)
         except AuditUnavailableError as error:
+            self._plans.leave(run)
             result = without_result(
                 Outcome.FAULT, f"its outcome could not be recorded, the result is withheld: {error}"
             )
+        else:
+            result = await self._plans.settle(run, intent, result)
+        is_ok = result.outcome is Outcome.OK
         return run.answer(
             governance,
             outcome=result.outcome,
@@ -367,7 +318,10 @@ class Runner:
             stdout=result.stdout,
             stderr=result.stderr,
             error=result.error,
-            items=items if result.outcome is Outcome.OK else (),
+            items=items if is_ok else (),
+            files=run.written() if is_ok else (),
+            sent=run.sent if is_ok else (),
+            opened=run.opened,
             frames_sha256=ended.output.sha256 if run.conversation else "",
         )
 
@@ -375,103 +329,13 @@ class Runner:
         self, run: Underway, result: InstanceResult, contract: Contract, grant: Grant, checked: Checked
     ) -> tuple[InstanceResult, tuple[batch.Answer, ...]]:
         """The result, as far as it can be believed, and of a map what came of its items."""
+        given = collect.Given(run.request.input, run.plan.packed or b"")
         if run.conversation is not None:
             return collect.session_result(run.conversation, result, grant.limits.wall_ms), ()
         if run.request.mode == "map":
-            request = run.request
-            return await asyncio.to_thread(collect.map_result, contract, request.items, checked, result, request.input)
-        believe = functools.partial(
-            collect.run_result, contract, checked, result, grant.limits.output_bytes, run.request.input
-        )
+            return await asyncio.to_thread(collect.map_result, contract, run.request.items, checked, result, given)
+        believe = functools.partial(collect.run_result, contract, checked, result, grant.limits.output_bytes, given)
         return (await asyncio.to_thread(believe) if collect.is_large(result) else believe()), ()
-
-    async def _start(self, run: Underway, contract: Contract, grant: Grant) -> InstanceResult:
-        """Load and run. Raises IsolationUnavailableError, LauncherGoneError."""
-        assert run.record is not None  # noqa: S101 - it was allowed
-        digest = run.record.digest
-        profile = self._profiles[grant.tier]
-        limits = grant.limits
-        if run.conversation is not None:
-            limits = jailspec.limits_of_session(limits, profile)
-            run.conversation.run_id, run.conversation.version = run.flight.run_id, run.record.manifest.version
-            run.conversation.agree(
-                self._terms(run, contract, grant), lambda: self._sandbox.kill(run.flight.run_id, "timeout")
-            )
-        request = InstanceRequest(
-            run=run.flight.run_id,
-            digest=digest,
-            tier=grant.tier,
-            limits=limits,
-            interface=contract.interface,
-            runtime=run.record.manifest.runtime,
-            entrypoint=run.record.manifest.entrypoint,
-            input=run.request.input,
-            context={"stage": run.request.stage, "plan_id": run.request.plan_id},
-            stdio_bytes=profile.stdio_bytes,
-            mode=run.request.mode,
-            environment=run.environment,
-            network=grant.network,
-        )
-        if self._parking and request.mode in ("run", "map") and not request.network:
-            run.waiting = self._parking.take(run.record, grant, run.environment)
-        try:
-            return await self._in_sandbox(run, request)
-        except IsolationUnavailableError as error:
-            if error.step not in (NOT_LOADED, NOT_PARKED):
-                raise
-        # The launcher has made room for other bundles meanwhile, or for other instances, and nothing ran.
-        run.waiting = None
-        return await self._in_sandbox(run, request)
-
-    def _terms(self, run: Underway, contract: Contract, grant: Grant) -> Terms:
-        """What holds for a session, and for how long: until policy or registry change what was decided."""
-        assert run.conversation is not None  # noqa: S101 - it is a session
-        profile, policy, revision = self._profiles[grant.tier], self._policy(), self._catalog.revision
-        idle_ms = min(run.conversation.idle_ms or profile.session_idle_ms, profile.session_idle_ms)
-
-        def holds() -> bool:
-            nonlocal revision
-            if self._policy() is not policy or self._stopping:
-                return False
-            if self._catalog.revision == revision:
-                return True
-            found = self._catalog.find(run.request.plugin, run.request.version)
-            same = found.record is not None and run.record is not None and found.record.digest == run.record.digest
-            revision = self._catalog.revision
-            meant = self._targets(run.request, found, run.environment)
-            return same and decide_safely(self._facts(run.request, found, meant)).grant == grant
-
-        return Terms(contract, grant, profile, holds, idle_ms)
-
-    def _look_for_kills(self, run: Underway) -> None:
-        """A kill since the decision has marked the run; this holds even if it had not."""
-        if run.flight.cause:
-            return
-        if is_stopped(self._catalog.holds.on(run.flight.targets), trial=run.request.trial):
-            run.flight.cause = "killed"
-
-    async def _in_sandbox(self, run: Underway, request: InstanceRequest) -> InstanceResult:
-        flight = run.flight
-        await self._sandbox.load(request.digest, lambda: self._catalog.bundle(request.digest))
-        self._look_for_kills(run)
-        limits = collect.within(request.limits, run.request.deadline)
-        if limits.wall_ms == 0:
-            flight.cause = flight.cause or "canceled"
-        if flight.cause:
-            return without_result(Outcome(flight.cause), f"{flight.cause} before it was started")
-
-        def started() -> None:
-            flight.running, flight.began_ns = True, time.perf_counter_ns()
-
-        flight.in_sandbox = True
-        try:
-            talk = run.conversation.talk if run.conversation else None
-            waiting = run.waiting.name if run.waiting else ""
-            result = await self._sandbox.run(replace(request, limits=limits), started, talk, waiting)
-        finally:
-            flight.in_sandbox = flight.running = False
-        cut = limits.wall_ms < request.limits.wall_ms and not (run.conversation and run.conversation.timed_out)
-        return collect.at_deadline(result) if cut else result
 
     async def _deny(self, run: Underway, reasons: tuple[Reason, ...], intent: int = -1) -> RunAnswer:
         """Record and answer a denial. `intent`: the INTENT that was written before the jail turned out impossible."""
@@ -483,14 +347,6 @@ class Runner:
         answer = run.answer(governance, reasons=reasons)
         self.denials.note(run.request, answer)
         return answer
-
-
-def is_stopped(holds: Sequence[Hold], *, trial: bool = False) -> bool:
-    """Whether one of the holds ends what runs: a kill or a quarantine, but for that in which a trial takes place."""
-    return any(
-        hold.kind == "killed" or (hold.kind == "quarantined" and not (trial and hold.reason == STARTS_IN_QUARANTINE))
-        for hold in holds
-    )
 
 
 def _kinds(grant: Grant) -> tuple[str, ...]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +16,7 @@ from plugind.api import listen
 from plugind.api.accept import Callers, Door
 from plugind.api.audit import AuditService
 from plugind.api.exposition import Exposition
+from plugind.api.files import ceilings_of
 from plugind.api.governance import GovernanceService
 from plugind.api.messages import hold_message
 from plugind.api.registry import RegistryService
@@ -27,26 +26,24 @@ from plugind.api.server import ApiServer
 from plugind.audit.journal import Journal
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Stopped
-from plugind.casefile import Casefile
 from plugind.catalog import Catalog
+from plugind.commitlog import CommitLog
+from plugind.commits import Commits
 from plugind.config import ServeConfig, log
-from plugind.drill import Drill
 from plugind.environments.shelf import Shelf, path_of
-from plugind.errors import AuditUnavailableError, ConfigError, PlugindError
+from plugind.errors import AuditUnavailableError, ConfigError
 from plugind.garbage import search_seldom
-from plugind.governance.database import Database
-from plugind.governance.incidents import Incidents
-from plugind.governance.killswitch import KillSwitch
-from plugind.governance.monitor import Monitor
-from plugind.governance.quarantine import Quarantine
-from plugind.metrics.counts import Metrics
 from plugind.metrics.parts import Gauges, Parts
 from plugind.metrics.processes import Processes
-from plugind.model import POLICY_UID, SEVERITIES, Anomaly, MonitorMode, Profile, Severity
+from plugind.model import Profile
+from plugind.monitoring import Monitoring
 from plugind.parking import Parking
+from plugind.planruns import PlanRuns
+from plugind.planturns import PlanTurns
 from plugind.policy.rules import Policy
 from plugind.policyfile import load_policy
 from plugind.profiles import builtin_digests, profiles_dir
+from plugind.recovery import Recovery
 from plugind.registry.database import Registry
 from plugind.registry.store import Store
 from plugind.run import Runner
@@ -58,7 +55,6 @@ from plugind.service import Notifier
 from plugind.state import State
 from plugind.trail import Trail
 from plugind.trustfile import load_trust
-from plugind.watch import Actions, Watch, thresholds
 from plugind_proto.v1 import governance_pb2
 
 EXIT_LAUNCHER_GONE: Final = 6
@@ -66,8 +62,6 @@ STOP_S: Final = 4.0
 """An orderly stop has this long; then, or at the second signal, everything is closed as it is."""
 LAUNCHER_S: Final = 5.0
 """As a unit: so long the start waits for the launcher, and then goes on without it."""
-COUNT_S: Final = 2.0
-"""So often open incidents are counted."""
 _LIVES_S = 2.5
 _GRACE_S = 0.3
 
@@ -109,9 +103,10 @@ class Front:
         self._started_unix_ms = time.time_ns() // 1_000_000
         self._notifier = Notifier(os.environ)
         connect = link.fixed(launcher) if launcher else link.at(prepared.config.launcher_socket)
-        self._link = Link(connect, log, self._note_import)
+        self._link = Link(connect, self._note_launcher, self._note_import)
         self._sampling = Sampling(self._link)
         self._shelf = Shelf(path_of(prepared.config.state))
+        self._tell_recovery: Callable[[], None] = lambda: None
         self._notes: set[asyncio.Task[None]] = set()
         self.policy: Policy = load_policy(prepared.policy_path, prepared.profiles)
 
@@ -125,12 +120,24 @@ class Front:
         parts = (self._catalog, self._ledger, self._link, self._prepared.profiles, lambda: self.policy)
         # An author is to see what a first run does, and not that an import before it had the version suspended.
         self._parking = Parking(*parts, at_activation=not self._prepared.config.dev)
-        self._open_monitor()
-        self._runner = Runner(*parts, self._shelf.in_force, parking=self._parking, guard=self._watch)
-        await self._start_watching()
+        self._open_plans()
+        observe = self._prepared.config.monitor == "observe"
+        state = self._prepared.state
+        about = (state.monitor, state.ledger, self._prepared.profiles, self._catalog, self._ledger, self._trail)
+        self._monitoring = Monitoring(*about, only_observe=observe)
+        asked = (self._shelf.in_force, self._plans, self._parking, self._monitoring.watch)
+        self._runner = Runner(*parts, *asked)
+        await self._monitoring.start(self._runner, self._parking)
+        await self._recovery.start()
         keepers = [
             asyncio.create_task(each)
-            for each in (self._parking.keep(), self._sampling.keep(), self._watch.keep(), self._count_incidents())
+            for each in (
+                self._parking.keep(),
+                self._sampling.keep(),
+                self._recovery.keep(),
+                self._monitoring.watch.keep(),
+                self._monitoring.count_incidents(),
+            )
         ]
         server = await self._open_server()
         await self._open_metrics()
@@ -151,6 +158,10 @@ class Front:
             await self._link.open()
         else:
             await self._link.keep(LAUNCHER_S)
+
+    def _note_launcher(self, what: str) -> None:
+        log(what)
+        self._tell_recovery()
 
     def _note_import(self, seen: Imported) -> None:
         note = asyncio.get_running_loop().create_task(self._trail.environment_imported(seen))
@@ -181,70 +192,27 @@ class Front:
             environments=self._shelf,
         )
 
-    def _open_monitor(self) -> None:
-        """Two connections: what is said of an incident must not make a run wait for what is known of its version."""
-        state, profiles = self._prepared.state, self._prepared.profiles
-        self._databases = (Database(state.monitor), Database(state.monitor))
-        only_observe = self._prepared.config.monitor == "observe"
-        held_to = thresholds(profiles, self._catalog.quarantines.probation, only_observe=only_observe)
-        self._monitor = Monitor(self._databases[0], held_to)
-        self._incidents = Incidents(self._databases[1], self._trail.incident, log)
-        self._watch = Watch(self._monitor, self._ledger, state.ledger, self._catalog, profiles)
-        self._metrics = Metrics()
-        self._open_incidents: Mapping[Severity, int] = dict.fromkeys(SEVERITIES, 0)
-
-    async def _start_watching(self) -> None:
-        """From here on what versions do has consequences; what no monitor has seen yet is looked at first."""
-        flights = self._runner.flights
-        holds = self._catalog.holds
-        self._kill_switch = KillSwitch(holds.set, flights, self._parking, holds.announce)
-        self._quarantine = Quarantine(KillSwitch(self._catalog.quarantines.put, flights, self._parking, holds.announce))
-        self._casefile = Casefile(
-            *(self._catalog, self._prepared.state.ledger, lambda: self._ledger.size, self._incidents),
-            lambda digest, limit: self._monitor.anomalies(digest=digest, limit=limit),
-        )
-        metrics = self._metrics
-        tell = (metrics.anomaly, metrics.quarantined, metrics.committed)
-        actions = Actions(self._quarantine.put, self._note_anomaly, *tell)
-        await self._watch.start(actions)
-        await self._open_drill()
-
-    async def _note_anomaly(self, anomaly: Anomaly) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        await asyncio.to_thread(self._incidents.about_quarantine, anomaly, now_ms)
-
-    async def _count_incidents(self) -> None:
-        """How many are open, for the metrics, which must not wait for a file; until canceled."""
-        while True:
-            with contextlib.suppress(PlugindError):  # the monitor is lost then, and says so
-                found = Counter(each.severity for each in await asyncio.to_thread(self._incidents.list))
-                self._open_incidents = {severity: found[severity] for severity in SEVERITIES}
-            await asyncio.sleep(COUNT_S)
-
-    async def _open_drill(self) -> None:
-        monitor = self._prepared.profiles[2].monitor
-        mode: MonitorMode = "observe" if self._prepared.config.monitor else monitor.mode
-        self._drill = Drill(self._catalog, self._runner, self._incidents, self._release_drill, lambda: mode)
-        try:
-            await self._drill.sweep()
-        except PlugindError as error:
-            log(f"what an earlier drill left could not be cleaned up: {error}")
-
-    async def _release_drill(self, digest: str, why: str) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        lift = self._catalog.holds.lift
-        await asyncio.to_thread(lift, "quarantined", f"sha256:{digest}", by_uid=POLICY_UID, at_unix_ms=now_ms, why=why)
+    def _open_plans(self) -> None:
+        """Files of plans: what an earlier daemon left under way is ended before anybody is served."""
+        prepared = self._prepared
+        self._commits = Commits(self._link, self._ledger, CommitLog(prepared.state.commits), PlanTurns())
+        self._recovery = Recovery(self._commits, self._ledger, prepared.state.ledger)
+        self._tell_recovery = self._recovery.wake
+        about = (self._commits, self._ledger, prepared.profiles, lambda: self.policy)
+        self._plans = PlanRuns(self._link, *about, development=prepared.config.dev)
 
     async def _open_server(self) -> ApiServer:
         callers = Callers()
         server = ApiServer(self._prepared.state.run, self._prepared.profiles)
+        most_files = ceilings_of(profile.files for profile in self._prepared.profiles.values())
+        monitoring = self._monitoring
         await server.start(
-            RuntimeService(callers, self._trail, self._runner, self._sampling),
+            RuntimeService(callers, self._trail, self._runner, self._sampling, most_files),
             RegistryService(callers, self._trail, self._catalog, lambda: self.policy),
             GovernanceService(
-                *(callers, self._trail, self._catalog, self._runner, self._kill_switch, self),
-                *(self._incidents, self._casefile, self._drill, self._metrics),
-                *(self._quarantine, self._monitor),
+                *(callers, self._trail, self._catalog, self._runner, monitoring.kill_switch, self),
+                *(monitoring.incidents, monitoring.casefile, monitoring.drill, monitoring.metrics),
+                *(monitoring.quarantine, monitoring.monitor),
             ),
             AuditService(callers, self._trail, self._ledger, self._prepared.state.ledger),
         )
@@ -258,7 +226,7 @@ class Front:
         return server
 
     async def _open_metrics(self) -> None:
-        prepared, registry = self._prepared, self._metrics.registry
+        prepared, registry = self._prepared, self._monitoring.metrics.registry
         parts = Parts(
             prepared.mode,
             self._started_unix_ms,
@@ -269,14 +237,14 @@ class Front:
             self._ledger,
             self._journal,
             self._link,
-            open_incidents=lambda: self._open_incidents,
-            monitor_up=lambda: not self._watch.lost,
+            open_incidents=lambda: self._monitoring.open_incidents,
+            monitor_up=lambda: not self._monitoring.watch.lost,
             sandbox_memory_bytes=self._sandbox_memory,
         )
         pids = {"front": os.getpid()} | ({"launcher": prepared.launcher_pid} if prepared.launcher_pid else {})
         registry.register(Gauges(parts))
         registry.register(Processes(pids))
-        self._exposition = Exposition(prepared.metrics, self._metrics.text) if prepared.metrics else None
+        self._exposition = Exposition(prepared.metrics, self._monitoring.metrics.text) if prepared.metrics else None
         if self._exposition is not None:
             await self._exposition.open()
 
@@ -357,7 +325,7 @@ class Front:
             ledger_size=self._ledger.size,
             ledger_root=self._ledger.root().hex(),
             ledger_problem=self._ledger.failure,
-            monitor_problem=self._watch.lost,
+            monitor_problem=self._monitoring.watch.lost,
             journal=self._journal.state or f"{self._journal.sent} records sent",
             policy_sha256=self.policy.digest,
             policy_path=str(self._prepared.policy_path),
@@ -379,8 +347,7 @@ class Front:
         again.cancel()
         await asyncio.wait([stop, again])
         self._catalog.close()
-        for database in self._databases:
-            database.close()
+        self._monitoring.close()
         await asyncio.to_thread(self._journal.close)
 
     async def _stop_in_order(self, why: str, server: ApiServer) -> None:
@@ -390,11 +357,11 @@ class Front:
         if self._exposition is not None:
             await self._exposition.close()
         await server.stopping()
-        await self._drill.stop()
+        await self._monitoring.drill.stop()
         if not await self._runner.stop(_LIVES_S):
             self._link.kill_all()
         await self._parking.stop()
-        await self._watch.stop()
+        await self._monitoring.watch.stop()
         await server.stop(_GRACE_S)
         await self._link.stop(end_launcher=self._standalone)
         try:

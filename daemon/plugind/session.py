@@ -60,6 +60,8 @@ class Conversation:
         """How many of these came to an error."""
         self.timed_out = False
         self.transcript = bytearray()
+        self.files = b""
+        """What it may read of a plan, packed: known when it is agreed."""
         self.idle_ms = idle_ms
         self.on_end: Callable[[], None] = lambda: None
         """Called once, when no more inputs are taken, though the caller has not closed it."""
@@ -164,6 +166,8 @@ class Conversation:
     def _leaks(self, body: bytes) -> bool:
         """Whether an answer carries a secret that was not given. Then nobody gets it, and the session ends."""
         self.leaked = leaks.found(body, self.transcript)
+        if self.leaked and self.files:
+            self.leaked = leaks.found(body, self.transcript + self.files)
         if self.leaked:
             self._end_well("leaked")  # it has not: collect.session_result says what it was
         return bool(self.leaked)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from plugind import batch
 from plugind.admission import InFlight
-from plugind.answers import Governance, RunAnswer, RunRequest
+from plugind.answers import Governance, Opening, RunAnswer, RunRequest
 from plugind.audit.ledger import Ledger
-from plugind.audit.records import Ended, Intent, Stored, Subject
-from plugind.model import Limits, PluginVersion
+from plugind.audit.records import Ended, Intent, PlanChange, Stored, Subject
+from plugind.commitlog import Change
+from plugind.model import Limits, Outcome, PluginVersion
 from plugind.parking import Waiting
+from plugind.planfiles import Entry, Written
+from plugind.plans import Opened
 from plugind.policy.facts import Decision
 from plugind.sandbox.running import InstanceResult
 from plugind.session import Conversation
@@ -33,6 +36,15 @@ class Underway:
     environment: str = ""
     """Digest of the environment's files."""
     tier: int = -1
+    plan: Opened = field(default_factory=Opened)
+    """What it has of a plan's files."""
+    changes: tuple[PlanChange, ...] = ()
+    """What it wrote of them."""
+    change: Change | None = None
+    """The same on its way into the plan's folder."""
+    sent: tuple[Entry, ...] = ()
+    """The same on its way back to the caller."""
+    opened: tuple[Opening, ...] = ()
 
     def subject(self) -> Subject:
         """Who wanted what, for the ledger."""
@@ -56,7 +68,8 @@ class Underway:
     def intent(self, permissions: tuple[str, ...], limits: Limits) -> Intent:
         """That it is about to start, with what the policy only warned of."""
         assert self.decision is not None  # noqa: S101 - it was allowed
-        return Intent(self.subject(), permissions, limits, self.decision.warnings, self.decision.dry_run)
+        told = self.decision.warnings, self.decision.dry_run
+        return Intent(self.subject(), permissions, limits, *told, self.plan.plan_dir, self.plan.files)
 
     def answer(self, governance: Governance, **fields: object) -> RunAnswer:
         """The answer, with what every answer has."""
@@ -67,6 +80,7 @@ class Underway:
         """How it ended, with its payloads on their way to the disk."""
         talk = self.conversation
         output = bytes(talk.transcript) if talk else result.output_json or b""
+        changes = self.changes if result.outcome is Outcome.OK else ()
         return Ended(
             intent=intent,
             subject=self.subject(),
@@ -81,6 +95,15 @@ class Underway:
             items_failed=talk.failed if talk else sum(isinstance(item, batch.ItemError) for item in items),
             imported=self.waiting.intent if self.waiting else -1,
             network=result.network,
+            plan_dir=self.plan.plan_dir if changes else "",
+            files=changes,
+        )
+
+    def written(self) -> tuple[Written, ...]:
+        """What it wrote, for the answer."""
+        return tuple(
+            Written(each.path, each.content.sha256, each.content.bytes, each.replaced.sha256, each.replaced.bytes)
+            for each in self.changes
         )
 
     def governance(self, index: int | None) -> Governance:

@@ -54,7 +54,7 @@ async def main():
     desk = Desk(Path({folder!r}))
     desk.install()
     desk.runner._ledger, desk.runner._catalog = Ledger(desk.ledger), Catalog(desk.catalog)
-    desk.runner._sandbox = Launcher()
+    desk.runner._starting.sandbox = Launcher()
     await desk.run({{"secret": 1}})
     print("answered")
 

@@ -10,9 +10,13 @@ from plugind.audit import segments
 from plugind.audit.ledger import Ledger
 from plugind.audit.segments import records
 from plugind.catalog import Catalog
+from plugind.commitlog import CommitLog
+from plugind.commits import Commits
 from plugind.environments.shelf import Shelf
 from plugind.governance.killswitch import KillSwitch
 from plugind.model import Hold
+from plugind.planruns import PlanRuns
+from plugind.planturns import PlanTurns
 from plugind.policyfile import load_policy, shipped_policy
 from plugind.profiles import load_profiles, profiles_dir
 from plugind.provenance.evidence import Trust
@@ -20,6 +24,7 @@ from plugind.registry.database import Registry
 from plugind.registry.store import Store
 from plugind.run import Runner
 from tests.support.fake_launcher import FakeLauncher
+from tests.support.plan_folders import FakePlanFolders
 from tests.support.plugins import CALLER, approval, built
 
 PROFILES = load_profiles(profiles_dir())
@@ -28,8 +33,8 @@ PROFILES = load_profiles(profiles_dir())
 class Desk:
     """A runner with everything around it."""
 
-    def __init__(self, folder, environments=None, trust=None):
-        """`environments`: in the place of a shelf, as the catalog asks it."""
+    def __init__(self, folder, environments=None, trust=None, folders=None):
+        """`environments`: in the place of a shelf, as the catalog asks it; `folders`: of plans."""
         self.folder = folder
         (folder / "ledger").mkdir(exist_ok=True)
         self.sandbox = FakeLauncher()
@@ -41,14 +46,20 @@ class Desk:
         environments = environments or self.shelf
         self.catalog = Catalog(self.registry, store, trust=trust or Trust(), environments=environments)
         parts = (self.catalog, self.ledger, self.sandbox, PROFILES)
-        self.runner = Runner(*parts, lambda: self.policy, environments.in_force)
+        (folder / "commits").mkdir(exist_ok=True)
+        self.folders = folders or FakePlanFolders()
+        self.commits = Commits(self.folders, self.ledger, CommitLog(folder / "commits"), PlanTurns())
+        self.plans = PlanRuns(self.folders, self.commits, self.ledger, PROFILES, lambda: self.policy)
+        self.runner = Runner(*parts, lambda: self.policy, environments.in_force, self.plans)
         self.kills = KillSwitch(self.catalog.holds.set, self.runner.flights, announce=self.catalog.holds.announce)
 
     def install(self, name="echo", version="1.0.0", attestations=lambda data: b"", **named):
+        tier = named.pop("tier", 2)
         data = built(self.folder / "plugins", name, version, **named)
         self.catalog.submit(data, attestations(data), [], by_uid=1)
         stages = named.get("stages", ("*",))
-        self.catalog.approve(name, version, approval(stages=stages), approvers=1)
+        approved = self.catalog.find(name, version).record.manifest.permissions
+        self.catalog.approve(name, version, approval(tier, stages, approved), approvers=1)
         return self.catalog.activate(name, version, by_uid=1)
 
     async def run(self, payload=1, **fields):

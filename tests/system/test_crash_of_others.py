@@ -83,7 +83,7 @@ async def test_a_crash_at_any_step_leaves_the_ledger_whole_and_no_instance(
     async with jail() as box:
         killer = Killer(step, victim, box.launcher_pid)
         desk.runner._ledger = Ledger(desk.ledger, killer)
-        desk.runner._sandbox = Sandbox(box.client, killer)
+        desk.runner._starting.sandbox = Sandbox(box.client, killer)
         answer = await asyncio.wait_for(desk.run(7), 20)
         assert killer.below, "the step was reached"
         assert_gone_within_50_ms(killer.below)

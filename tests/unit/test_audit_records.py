@@ -19,6 +19,11 @@ from plugind.audit.records import (
     Ended,
     Intent,
     Noticed,
+    PlanChange,
+    PlanCommitted,
+    PlanFile,
+    PlanRestore,
+    PlanUndone,
     Refused,
     Started,
     Stopped,
@@ -26,6 +31,7 @@ from plugind.audit.records import (
     Subject,
     line,
     read_line,
+    stored_in,
     stored_of,
     subject_of,
 )
@@ -35,12 +41,16 @@ from plugind.model import Code, Limits, Reason, Usage, Violation
 INPUT = Stored("ab" * 32, 12, 0, 40)
 SUBJECT = Subject("r1", 1000, "plug_1", "demo", "1.0.0", "cd" * 32, 2, "durations", "plan", "internal", INPUT)
 REASON = Reason(Code.BUSY, "tier.2.instances", "8", "9", "wait")
+CHANGE = PlanChange("a.json", Stored("ef" * 32, 3, 0, 100), Stored())
 RECORDS = [
     Started("dev", 1, 2),
     Stopped("SIGTERM"),
     Intent(SUBJECT, ("network",), Limits(wall_ms=5000)),
     Ended(4, SUBJECT, "ok", "", INPUT, usage=Usage(1, 2, 3), violations=(Violation("syscall", "ptrace", 1, "x"),)),
     Denied(SUBJECT, (REASON,), 4),
+    PlanRestore(*(4, 0, "wrong", "plug_1", "demo", "1.0.0", "cd" * 32, "plan", 1000, "/plans/a"), (CHANGE,)),
+    PlanCommitted(4, "r1", "plug_1", "demo", "1.0.0", "plan", "/plans/a", 1),
+    PlanUndone(4, "r1", "plug_1", "demo", "1.0.0", "plan", "/plans/a", "somebody has changed it"),
     Changed("kill", "plug_1", "demo", "", "", 0, "it misbehaves"),
     Refused("Approve", 1000, "approver"),
     Noticed(
@@ -83,6 +93,17 @@ def test_fields_are_flat():
     assert read_line(line(5, 0, RECORDS[4]))["reasons"][0] == {
         "code": "BUSY", "rule": "tier.2.instances", "expected": "8", "actual": "9", "remedy": "wait",
     }  # fmt: skip
+
+
+def test_files_of_a_plan_are_payloads_too():
+    read = Stored("01" * 32, 5, 0, 7)
+    intent = read_line(line(5, 0, Intent(SUBJECT, (), Limits(), plan_dir="/plans/a", files=(PlanFile("b", read),))))
+    assert (intent["plan_dir"], intent["files"][0]["path"]) == ("/plans/a", "b")
+    assert stored_in(intent) == [INPUT, read]
+    replaced = PlanChange("b", CHANGE.content, read)
+    ended = read_line(line(6, 0, Ended(5, SUBJECT, "ok", plan_dir="/plans/a", files=(CHANGE, replaced))))
+    assert stored_in(ended) == [INPUT, CHANGE.content, CHANGE.content, read]
+    assert stored_in(read_line(line(7, 0, RECORDS[6]))) == []
 
 
 @given(st.text(), st.text(), st.integers(-1, 2), st.binary(max_size=32))

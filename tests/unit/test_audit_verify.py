@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from plugind.audit import payloads, segments
 from plugind.audit.ledger import Ledger
 from plugind.audit.merkle import leaf_hash, root_of
-from plugind.audit.records import Denied, Ended, Intent, Subject, line
+from plugind.audit.records import (
+    Denied,
+    Ended,
+    Intent,
+    PlanChange,
+    PlanCommitted,
+    PlanRestore,
+    PlanUndone,
+    Stored,
+    Subject,
+    line,
+)
 from plugind.audit.verify import Finding, Report, verify
 from plugind.model import Limits
 
@@ -54,6 +65,59 @@ def append(directory, *records):
 def leaves(directory):
     texts = [text for path in segments.segments(directory) for _, text in segments.lines(path)]
     return [(index, leaf_hash(text).hex()) for index, text in enumerate(texts)]
+
+
+FILE = PlanChange("a.json", Stored("ef" * 32, 3), Stored())
+ABOUT = ("r1", "plug_1", "demo", "1.0.0", "plan", "/plans/a")
+
+
+def committed(intent):
+    return PlanCommitted(intent, *ABOUT, files=1)
+
+
+def undone(intent):
+    return PlanUndone(intent, *ABOUT, why="somebody has changed it")
+
+
+async def changing(directory, *records):
+    """A run with files of a plan (INTENT is log_1), and what comes after it."""
+    ledger, _ = Ledger.open(directory, "dev")
+    about = subject("r1", Stored())
+    await ledger.append(Intent(about, ("file_write",), Limits(), plan_dir="/plans/a"))
+    await ledger.append(Ended(1, about, "ok", plan_dir="/plans/a", files=(FILE,)))
+    for record in records:
+        await ledger.append(record)
+    await ledger.close()
+    return verify(directory)
+
+
+async def test_what_became_of_files_is_told_once(tmp_path):
+    restored = PlanRestore(1, 0, "wrong", "plug_1", "demo", "1.0.0", "ab" * 32, "plan", 1000, "/plans/a", (FILE,))
+    for number, fine in enumerate([(committed(1),), (undone(1),), (committed(1), restored, undone(4)), ()]):
+        (folder := tmp_path / f"fine{number}").mkdir()
+        report = await changing(folder, *fine)
+        assert report.holds, report.findings
+        assert report.notes == ()
+    wrong = {
+        (committed(1), undone(1)): "one record of what became of the files of log_1, got a second one after log_3",
+        (committed(2),): "an OUTCOME of log_2 with files of a plan, or a RESTORE that is it, got neither",
+        (committed(1), restored, committed(4), committed(4)): "of the files of log_4, got a second one after log_5",
+    }
+    for number, (records, said) in enumerate(wrong.items()):
+        (folder := tmp_path / f"wrong{number}").mkdir()
+        (found,) = (await changing(folder, *records)).findings
+        assert said in str(found)
+
+
+async def test_files_that_nobody_tells_of_since_are_noted(tmp_path):
+    await changing(tmp_path)
+    ledger, _ = Ledger.open(tmp_path, "dev")
+    assert any("nothing says which: log_1" in note for note in verify(tmp_path).notes)
+    await ledger.append(committed(1))
+    await ledger.close()
+    report = verify(tmp_path)
+    assert report.holds
+    assert report.notes == ()
 
 
 async def test_an_untouched_ledger_holds(tmp_path, ledger):

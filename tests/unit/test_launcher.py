@@ -32,12 +32,16 @@ from plugind.sandbox.importing import Imported
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.launcher import MOST_IN_SETUP, Launcher
 from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.plans.works import Means
+from plugind.sandbox.plans.known import Known
+from plugind.sandbox.plans.roots import Roots
 from plugind.sandbox.rootfs import Interpreter
 from plugind.sandbox.template import Kind, TemplateSpec
 from plugind.sandbox.templates import Templates
 from plugind.sandbox.tries import Tries
 from tests.support.fake_networks import FakeMeans
 from tests.support.jail import bundle_of
+from tests.support.plan_tasks import perform
 
 PROFILES = load_profiles(Path(__file__).parents[2] / "profiles")
 BUNDLE = bundle_of(plugin="def run(payload, context): return 1")
@@ -229,6 +233,7 @@ class World:
             partial(jailspec.build, ground=jailspec.Ground(0, ())),
             Tries(self.base, self.start_notifier),
             self.means,
+            Means(Roots(None, development=True), Known(folder / "state.plans"), perform),
         )
         self.thread = threading.Thread(target=self.launcher.serve, args=("fake",), daemon=True)
         self.open_files = contextlib.ExitStack()

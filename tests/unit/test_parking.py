@@ -111,7 +111,7 @@ class Desk:
 
     async def run(self, record, limits: Limits = LIMITS):
         """As a runner does it: take one, and say that it went well."""
-        grant = SimpleNamespace(tier=2, limits=limits, network=())
+        grant = SimpleNamespace(tier=2, limits=limits, of_one_run=False)
         found = self.parking.take(record, grant)
         if found:
             self.box.waiting.discard(found.name)
@@ -165,7 +165,7 @@ async def test_a_version_that_goes_while_a_crowd_runs_is_not_imported(monkeypatc
 
 async def test_an_environment_that_was_built_anew_has_instances_of_its_own():
     desk = Desk()
-    plugin, grant = desk.version("a"), SimpleNamespace(tier=2, limits=LIMITS, network=())
+    plugin, grant = desk.version("a"), SimpleNamespace(tier=2, limits=LIMITS, of_one_run=False)
     desk.parking.ran(plugin, grant, "old")
     await desk.settle()
     (old,) = desk.box.waiting
@@ -180,7 +180,7 @@ async def test_an_environment_that_was_built_anew_has_instances_of_its_own():
 async def test_demand_makes_more_of_them_up_to_the_tiers_number_and_quiet_fewer(monkeypatch):
     desk = Desk()
     plugin = desk.version("a")
-    grant = SimpleNamespace(tier=2, limits=LIMITS, network=())
+    grant = SimpleNamespace(tier=2, limits=LIMITS, of_one_run=False)
     await desk.run(plugin)
     for _ in range(4):
         while desk.parking.take(plugin, grant):
@@ -211,7 +211,7 @@ async def test_what_was_run_least_recently_gives_way():
 async def test_memory_bounds_them_too():
     desk = Desk(parked=8, size_bytes=300 * MIB)
     plugin = desk.version("a")
-    grant = SimpleNamespace(tier=2, limits=LIMITS, network=())
+    grant = SimpleNamespace(tier=2, limits=LIMITS, of_one_run=False)
     for _ in range(6):
         while desk.parking.take(plugin, grant):
             pass
@@ -245,7 +245,7 @@ async def test_what_decides_anew_ends_them(what):
     else:
         desk.catalog.revision += 1
         desk.catalog.there["a"] = None
-    assert desk.parking.take(plugin, SimpleNamespace(tier=2, limits=LIMITS, network=())) is None
+    assert desk.parking.take(plugin, SimpleNamespace(tier=2, limits=LIMITS, of_one_run=False)) is None
     assert desk.box.waiting == set()
 
 
@@ -274,7 +274,7 @@ async def test_a_kill_names_them_and_waits_for_them():
 @pytest.mark.parametrize("target", ["tier:2", "pkg:pypi/numbers"])
 async def test_a_kill_of_a_tier_or_of_a_package_ends_them(target):
     desk = Desk()
-    plugin, grant = desk.version("a"), SimpleNamespace(tier=2, limits=LIMITS, network=())
+    plugin, grant = desk.version("a"), SimpleNamespace(tier=2, limits=LIMITS, of_one_run=False)
     desk.parking.ran(plugin, grant, "numbers")
     await desk.settle()
     (waiting,) = desk.box.waiting

@@ -54,6 +54,8 @@ narrower_updates = "automatic"
 run_unapproved_tier2 = true
 [network."*.example.org"]
 hosts = ["a.example.org", "b.c.example.org"]
+[plans]
+roots = ["/srv/plans", "/home/a/plans"]
 """
 
 
@@ -79,6 +81,7 @@ def test_everything_is_read():
         settings=Settings(1, True, "automatic"),
         synthesized=Synthesized(run_unapproved_tier2=True),
         networks={"*.example.org": ("a.example.org", "b.c.example.org")},
+        plan_roots=("/srv/plans", "/home/a/plans"),
         digest=hashlib.sha256(FULL.encode()).hexdigest(),
     )
 
@@ -100,7 +103,7 @@ def test_line_ends_of_another_system_are_understood():
         ("", "p.toml:1:1: schema: expected a value, got nothing"),
         ("schema = 2", "p.toml:1:10: schema: expected 1, got 2"),
         ("schema = true", "p.toml:1:10: schema: expected 1, got True"),
-        ("schema = 1\ntiers = 1", "p.toml:2:1: tiers: expected one of schema, tier, stage, sensitivity, network, settings, synthesized, quarantine, got an unknown key; did you mean tier?"),
+        ("schema = 1\ntiers = 1", "p.toml:2:1: tiers: expected one of schema, tier, stage, sensitivity, network, plans, settings, synthesized, quarantine, got an unknown key; did you mean tier?"),
         ("schema = 1\ntier = 3", "p.toml:2:8: tier: expected a table, got 3"),
         ("schema = 1\n[tier]\n3 = {}", "p.toml:3:1: tier.3: expected one of 0, 1, 2, got an unknown key"),
         ("schema = 1\n[tier.01]\npermissions = []", "p.toml:2:7: tier.01: expected one of 0, 1, 2, got an unknown key; did you mean 1?"),
@@ -140,8 +143,14 @@ def test_line_ends_of_another_system_are_understood():
         ("schema = 1\n[network.'*.a.org']\nhosts = ['xa.org']", "p.toml:3:10: network.\"*.a.org\".hosts: expected names that end in .a.org, in lower case, got 'xa.org'"),
         ("schema = 1\n[network.'*.a.org']\nhosts = ['b.a.org', 'b.a.org']", "p.toml:3:21: network.\"*.a.org\".hosts: expected each once, got 'b.a.org' again"),
         ("schema = 1\n[network.'*.a.org']\nhosts = ['b.a.org']\nports = [1]", 'p.toml:4:1: network."*.a.org".ports: expected one of hosts, got an unknown key; did you mean hosts?'),
+        ("schema = 1\n[plans]\nroots = '/a'", "p.toml:3:9: plans.roots: expected a list of at most 64 folders, got '/a'"),
+        ("schema = 1\n[plans]\nroots = ['/a', 'b']", "p.toml:3:16: plans.roots: expected absolute folders below /, without empty, . or .. parts, got 'b'"),
+        ("schema = 1\n[plans]\nroots = ['/a/../b']", "p.toml:3:10: plans.roots: expected absolute folders below /, without empty, . or .. parts, got '/a/../b'"),
+        ("schema = 1\n[plans]\nroots = ['/']", "p.toml:3:10: plans.roots: expected absolute folders below /, without empty, . or .. parts, got '/'"),
+        ("schema = 1\n[plans]\nroots = ['/a', '/a']", "p.toml:3:16: plans.roots: expected each once, got '/a' again"),
+        ("schema = 1\n[plans]\nroot = []", "p.toml:3:1: plans.root: expected one of roots, got an unknown key; did you mean roots?"),
         ("schema = 1\n[synthesized]\nrun = true", "p.toml:3:1: synthesized.run: expected one of run_unapproved_tier2, got an unknown key"),
-        ("schema = 1\n[[exception]]\nowner = 'x'", "p.toml:2:3: exception: expected one of schema, tier, stage, sensitivity, network, settings, synthesized, quarantine, got an unknown key"),
+        ("schema = 1\n[[exception]]\nowner = 'x'", "p.toml:2:3: exception: expected one of schema, tier, stage, sensitivity, network, plans, settings, synthesized, quarantine, got an unknown key"),
         ("schema = 1\ntier = ", "p.toml:2:8: expected TOML: Invalid value"),
         ("schema = 1\nschema = 1", "p.toml:2:11: expected TOML: Cannot overwrite a value"),
         ("schema = [1", "p.toml:1:12: expected TOML: Unclosed array"),

@@ -46,6 +46,33 @@ def test_the_shipped_profiles() -> None:
     assert "network" not in profiles[2].permissions
 
 
+def test_what_runs_may_have_of_a_plans_files(tmp_path) -> None:
+    files = [profile.files for profile in load_profiles(SHIPPED).values()]
+    for name in ("read_files", "read_bytes", "write_files", "write_bytes"):  # the less trusted, the less
+        values = [getattr(each, name) for each in files]
+        assert values == sorted(values, reverse=True), name
+    assert files[1].write_files > 0 == files[2].write_files
+    assert load_profile(changed(tmp_path, r"^read_files = \S+", "read_files = 3"), 2).files.read_files == 3
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "expected"),
+    [
+        (r"(?s)\[files\].*?\n\n", "", "files: expected a table, as permissions has file_read, got 'none'"),
+        (
+            r'^permissions = \["file_read"\]',
+            "permissions = []",
+            "files: expected no such table, as permissions has no files",
+        ),
+        (r"^read_bytes = ", "write_files = ", "files.write_files: expected one of read_files, read_bytes"),
+        (r"^read_files = \S+", "read_files = 0", "files.read_files: expected"),
+        (r"^read_files = \S+", "read_files = true", "files.read_files: expected"),
+    ],
+)
+def test_mistakes_about_files(tmp_path, pattern, replacement, expected) -> None:
+    refused(changed(tmp_path, pattern, replacement), expected)
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_is_not_there(tmp_path, key) -> None:
     refused(changed(tmp_path, rf"^{key} = .*$", ""), f"{key}: expected a value, got 'nothing'")

@@ -16,6 +16,7 @@ from plugind.api.roles import AdminAdmission, DevAdmission, Role, RunAdmission, 
 from plugind.api.runtime import RuntimeService
 from plugind.errors import NotAllowedError
 from plugind.model import Caller
+from plugind.planfiles import FileCeilings
 from plugind_proto.v1 import audit_pb2, governance_pb2, registry_pb2, runtime_pb2
 
 GROUPS = {901: Role.OPERATOR, 902: Role.APPROVER, 903: Role.ADMIN}
@@ -77,6 +78,7 @@ def test_the_kernel_tells_who_is_at_the_other_end():
 NEEDED = {
     "Run": Role.CALLER,
     "Map": Role.CALLER,
+    "RunFiles": Role.CALLER,
     "Session": Role.CALLER,
     "Cancel": Role.CALLER,
     "ListRuns": Role.CALLER,
@@ -197,7 +199,7 @@ async def attempt(method, request, context):
 
 @pytest.mark.parametrize("peer", ["", "unix:", "unix-abstract:plugind-other", "ipv4:127.0.0.1:9"])
 async def test_who_did_not_come_through_a_door_is_refused(peer):
-    made = RuntimeService(Callers(), Refusals(), Untouched(), Untouched())
+    made = RuntimeService(Callers(), Refusals(), Untouched(), Untouched(), FileCeilings())
     assert (
         await attempt(made.ListRuns, runtime_pb2.ListRunsRequest(), Context(peer)) is grpc.StatusCode.PERMISSION_DENIED
     )

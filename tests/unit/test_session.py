@@ -26,7 +26,10 @@ def opened(desk, idle_ms=0, **fields):
 
 def with_profile(desk, **changes):
     """Tier 2 with other limits."""
-    desk.runner._profiles = {**PROFILES, 2: dataclasses.replace(PROFILES[2], **changes)}
+    desk.runner._profiles = desk.runner._deciding.profiles = {
+        **PROFILES,
+        2: dataclasses.replace(PROFILES[2], **changes),
+    }
 
 
 def transcript(*frames):

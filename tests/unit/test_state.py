@@ -39,10 +39,17 @@ def test_a_new_folder(tmp_path, take) -> None:
     assert (state.path.stat().st_uid, state.path.stat().st_gid) == (UID, GID)
     assert json.loads((state.path / "state.json").read_text()) == {"format": FORMAT, "mode": "dev"}
     assert stat.S_IMODE((state.path / "state.json").stat().st_mode) == 0o600
-    for folder in (state.store, state.ledger, state.run):
+    for folder in (state.store, state.ledger, state.commits, state.run):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert state.database.parent == state.path
-    assert sorted(path.name for path in state.path.iterdir()) == ["ledger", "lock", "run", "state.json", "store"]
+    assert sorted(path.name for path in state.path.iterdir()) == [
+        "commits",
+        "ledger",
+        "lock",
+        "run",
+        "state.json",
+        "store",
+    ]
     assert state.lock_path.read_text() == f"{os.getpid()}\n"
 
 

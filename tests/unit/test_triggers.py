@@ -125,6 +125,19 @@ def test_a_secret_in_the_output():
     assert triggers(seen(Outcome.KILLED, violations=(leaked,))) == [("secret_in_output", "high")]
 
 
+def test_a_file_that_it_may_not_write():
+    left = (
+        Violation("file", "a/b.sh", 1, "no approved pattern of file_write means it"),
+        Violation("file", "c", 1, "fifo"),
+    )
+    (found,) = hard(seen(VIOLATION, violations=left))
+    assert (found.trigger, found.severity, found.numbers) == ("undeclared_file", "high", {"files": 2.0})
+    said = "tried 2 times: a/b.sh (no approved pattern of file_write means it), c (fifo)"
+    assert (found.expected, found.actual) == ("regular files that an approved pattern means", said)
+    long = (Violation("file", "x" * 1024, 1, "symlink"),) * 9
+    assert hard(seen(VIOLATION, violations=long))[0].actual.endswith(" (symlink) and 4 more")
+
+
 def test_all_of_one_event_are_told():
     both = (*said("bpf"), *said("socket", 2), Violation("output", "private key", 1, "withheld"))
     assert [name for name, _ in triggers(seen(VIOLATION, violations=both))] == [
@@ -141,7 +154,7 @@ def test_no_outcome_alone_is_one(outcome):
 
 VIOLATIONS = st.builds(
     Violation,
-    st.sampled_from(["syscall", "network", "output", "else"]),
+    st.sampled_from(["syscall", "network", "output", "file", "else"]),
     st.sampled_from(["socket", "bpf", "mount (i386)", ""]) | st.text(max_size=5),
     st.integers(1, 10**6),
     st.sampled_from(["AF_INET: refused with EPERM", "no plugin may make it: the run ended", "withheld"])

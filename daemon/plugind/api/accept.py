@@ -11,6 +11,7 @@ import dataclasses
 import secrets
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, cast
@@ -27,8 +28,10 @@ _RETRY_S = 0.1
 
 def peer_of(sock: socket.socket) -> Caller:
     """The process at the other end as it was when it connected. Source: unix(7), SO_PEERCRED."""
+    # First: a process that is there now, and no sooner, may have come by the pid of one that has ended meanwhile.
+    since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return Caller(uid=uid, gid=gid, pid=pid)
+    return Caller(uid=uid, gid=gid, pid=pid, since_ns=since_ns)
 
 
 class Callers:

@@ -41,6 +41,7 @@ STATUS: Final[Mapping[type[PlugindError], grpc.StatusCode]] = {
     errors.NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.IsolationUnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.LauncherGoneError: grpc.StatusCode.UNAVAILABLE,
+    errors.PlanError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.AuditUnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.StateError: grpc.StatusCode.DATA_LOSS,
 }

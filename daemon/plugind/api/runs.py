@@ -7,17 +7,20 @@ from typing import Final
 
 from plugind import batch
 from plugind.admission import InFlight
-from plugind.answers import Governance, RunAnswer, RunRequest
+from plugind.answers import Governance, Opening, RunAnswer, RunRequest
 from plugind.api import batches
 from plugind.api.calls import RUN_ID, STAGE, matching, plugin_name, version_text
 from plugind.api.messages import printable, reason_message
 from plugind.errors import InvalidRequestError
 from plugind.model import SENSITIVITIES, Caller
+from plugind.planfiles import Written, is_root
 from plugind.sandbox.samples import Seen
 from plugind.targets import PLAN_ID
 from plugind_proto.v1 import common_pb2, governance_pb2, runtime_pb2
 
 MOST_TIMEOUT_MS: Final = 24 * 3600 * 1000
+MOST_PLAN_DIR_BYTES: Final = 4096
+"""PATH_MAX of the kernel."""
 
 
 def run_request(request: runtime_pb2.RunRequest, caller: Caller) -> RunRequest:
@@ -81,8 +84,17 @@ def _common(request: runtime_pb2.RunRequest, caller: Caller) -> RunRequest:
         sensitivity=sensitivity,
         timeout_ms=request.timeout_ms,
         trial=request.trial,
+        plan_dir=request.plan_dir and _plan_dir(request.plan_dir),
+        learn=request.learn,
         run_id=request.run_id and matching("run_id", request.run_id, RUN_ID, "1 to 64 of [A-Za-z0-9_-]"),
     )
+
+
+def _plan_dir(path: str) -> str:
+    if not is_root(path) or len(path.encode()) > MOST_PLAN_DIR_BYTES:
+        expected = f"an absolute path of at most {MOST_PLAN_DIR_BYTES} bytes, without empty, . or .. parts"
+        raise InvalidRequestError(f"plan_dir: expected {expected}, got {path[:80]!r}")
+    return path
 
 
 def answer_message(answer: RunAnswer) -> runtime_pb2.RunResponse:
@@ -109,6 +121,8 @@ def answer_message(answer: RunAnswer) -> runtime_pb2.RunResponse:
         common_pb2.Violation(kind=each.kind, name=each.name, count=each.count, detail=each.detail)
         for each in answer.violations
     )
+    response.files.extend(_written(each) for each in answer.files)
+    response.opened.extend(_opening(each) for each in answer.opened)
     response.stdout, response.stderr = answer.stdout, answer.stderr
     if answer.error is not None:
         error = answer.error
@@ -118,6 +132,21 @@ def answer_message(answer: RunAnswer) -> runtime_pb2.RunResponse:
             )
         )
     return response
+
+
+def _written(file: Written) -> runtime_pb2.WrittenFile:
+    return runtime_pb2.WrittenFile(
+        path=file.path,
+        sha256=file.sha256,
+        bytes=file.bytes,
+        replaced_sha256=file.replaced_sha256,
+        replaced_bytes=file.replaced_bytes,
+    )
+
+
+def _opening(opening: Opening) -> runtime_pb2.Opening:
+    path = printable(opening.path)
+    return runtime_pb2.Opening(path=path, mode=opening.mode, place=opening.place, found=opening.found)
 
 
 def running_message(run: InFlight, seen: Seen | None) -> runtime_pb2.RunningRun:

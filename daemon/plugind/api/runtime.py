@@ -1,4 +1,4 @@
-"""plugind.v1.Runtime: Run, Map, Session, Cancel, ListRuns, Why."""
+"""plugind.v1.Runtime: Run, Map, RunFiles, Session, Cancel, ListRuns, Why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import grpc
 
 from plugind.admission import Streams
 from plugind.answers import TOO_MANY_STREAMS, RunAnswer, RunRequest
-from plugind.api import batches
+from plugind.api import batches, files
 from plugind.api.accept import Callers
 from plugind.api.calls import RUN_ID, Refusals, admitted, call, call_until, deadline_of, matching
 from plugind.api.errors import Context, abort
@@ -31,6 +31,7 @@ from plugind.api.runs import (
 from plugind.config import log
 from plugind.errors import InvalidRequestError, NotFoundError, PlugindError
 from plugind.model import Caller
+from plugind.planfiles import FileCeilings
 from plugind.repeats import Repeats
 from plugind.run import Runner
 from plugind.sampling import Sampling
@@ -42,6 +43,9 @@ FIRST_S: Final = 5.0
 _TOO_MANY: Final = runtime_pb2.SessionEnded(
     run=runtime_pb2.RunResponse(decision="deny", reasons=[reason_message(TOO_MANY_STREAMS)])
 )
+_NO_ROOM: Final = runtime_pb2.RunFilesResponse(
+    run=runtime_pb2.RunResponse(decision="deny", reasons=[reason_message(files.NO_ROOM)])
+)
 _Requests = AsyncIterator[runtime_pb2.SessionRequest]
 _Responses = AsyncIterator[runtime_pb2.SessionResponse]
 
@@ -49,13 +53,18 @@ _Responses = AsyncIterator[runtime_pb2.SessionResponse]
 class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
     """Open to every caller; what is somebody else's only to operators."""
 
-    def __init__(self, callers: Callers, refusals: Refusals, runner: Runner, sampling: Sampling) -> None:
+    def __init__(
+        self, callers: Callers, refusals: Refusals, runner: Runner, sampling: Sampling, most_files: FileCeilings
+    ) -> None:
+        """`most_files`: of the files that a caller sends, in the tier with most."""
         self.callers = callers
         self.refusals = refusals
         self._runner = runner
         self._sampling = sampling
         self._repeats = Repeats(runner)
         self._streams = Streams()
+        self._most_files = most_files
+        self._room = files.Room()
 
     @call_until(Role.CALLER)
     async def Run(  # noqa: N802
@@ -106,13 +115,31 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
                 conversation.cancel()  # when it has ended, there is nothing to cancel
 
     async def RunFiles(  # noqa: N802
-        self, requests: object, context: Context
+        self, requests: files.Requests, context: Context
     ) -> AsyncIterator[runtime_pb2.RunFilesResponse]:
-        """Comes with the files of a plan."""
-        del requests
-        for _ in range(self._streams is None):
-            yield runtime_pb2.RunFilesResponse()
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
+        """One input to one instance, and the files of its plan with it."""
+        try:
+            deadline = deadline_of(context)
+            caller = await admitted(self, context, Role.CALLER, "RunFiles")
+            with self._streams.one_more(caller) as has_room, self._room.one_more(caller) as taken:
+                answer = await self._with_files(requests, caller, deadline, taken) if has_room else None
+                for response in files.responses(answer) if answer else (_NO_ROOM,):
+                    yield response
+        except files.NoRoomError:
+            yield _NO_ROOM
+        except PlugindError as error:
+            await abort(context, error)
+        except Exception:  # noqa: BLE001 - as in calls.call, which is for calls with one answer
+            log(f"fault in RunFiles:\n{traceback.format_exc()}")
+            await context.abort(grpc.StatusCode.INTERNAL, "a fault of plugind in RunFiles; see its log")
+
+    async def _with_files(
+        self, requests: files.Requests, caller: Caller, deadline: float | None, taken: files.Taken
+    ) -> RunAnswer:
+        asked = await files.received_run(requests)
+        wanted = replace(run_request(asked, caller), deadline=deadline)
+        sent = await files.received_files(requests, self._most_files, taken)
+        return await self._once(replace(wanted, files=sent), asked.idempotency_key)
 
     @call(Role.CALLER)
     async def Cancel(self, request: runtime_pb2.CancelRequest, caller: Caller) -> runtime_pb2.CancelResponse:  # noqa: N802

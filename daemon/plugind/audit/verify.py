@@ -2,7 +2,8 @@
 
 1. every segment begins where the one before it ended, every line is whole and in its place
 2. the Merkle root over all records is the one that the checkpoint says
-3. every INTENT has at most one OUTCOME or DENIED, and every one of those has its INTENT before it
+3. every INTENT has at most one OUTCOME or DENIED, and every one of those has its INTENT before it; the same of what
+   became of files of a plan: an OUTCOME that puts some there, or a RESTORE, and its COMMITTED or UNDONE
 4. every payload is where its record says, with its digest
 5. what the journal has seen agrees
 """
@@ -81,6 +82,10 @@ class _Check:
         self.frontier = Frontier()
         self.root: bytes | None = None
         self.intents: dict[int, int | None] = {}
+        self.changes: dict[int, int | None] = {}
+        """By INTENT or RESTORE: which record says what became of its files; None: none so far."""
+        self.started = 0
+        """How many of them there were when a daemon began last."""
         self.checked: dict[Stored, str] = {}
         self.next_index = 0
         self.damaged: set[int] = set()
@@ -97,6 +102,11 @@ class _Check:
         still_open = tuple(index for index, closing in self.intents.items() if closing is None)
         if still_open:
             self.notes.append(f"open, without an outcome so far: {_logs(still_open)}")
+        before = list(self.changes.items())[: self.started]
+        if untold := [index for index, told in before if told is None]:
+            self.notes.append(
+                f"files put into a plan, or not, before a daemon began: nothing says which: {_logs(untold)}"
+            )
         if seen is not None:
             self._journal(seen)
         return Report(
@@ -167,6 +177,7 @@ class _Check:
             self._find(path.name, number, log_id, f"the record with index {index}", f"index {fields.get('index')!r}")
             return
         self._pair(path, number, fields)
+        self._pair_changes(path, number, fields)
         self._payloads(path, number, fields)
 
     # 2.
@@ -203,6 +214,24 @@ class _Check:
             self._find(path.name, number, f"log_{index}", expected, f"a second one after log_{before}")
         else:
             self.intents[intent] = index
+
+    def _pair_changes(self, path: Path, number: int, fields: dict[str, Any]) -> None:
+        index, event, of = fields["index"], fields.get("event"), fields.get("intent", -1)
+        if event == "START":
+            self.started = len(self.changes)
+        elif event == "RESTORE" or (event == "OUTCOME" and fields.get("plan_dir") and fields.get("files")):
+            self.changes.setdefault(index if event == "RESTORE" else of, None)
+        if event not in {"COMMITTED", "UNDONE"}:
+            return
+        if of not in self.changes:
+            if not self.damaged:  # what it belongs to may be the one that cannot be read
+                expected = f"an OUTCOME of log_{of} with files of a plan, or a RESTORE that is it"
+                self._find(path.name, number, f"log_{index}", expected, "neither")
+        elif (before := self.changes[of]) is not None:
+            expected = f"one record of what became of the files of log_{of}"
+            self._find(path.name, number, f"log_{index}", expected, f"a second one after log_{before}")
+        else:
+            self.changes[of] = index
 
     # 4.
 

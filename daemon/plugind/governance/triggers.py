@@ -28,6 +28,8 @@ _PROBES: Final = {"AF_INET6": 1}
 """So many of a kind are no connection yet: urllib3 asks once, when it is imported, whether there is IPv6."""
 _MISMATCHES: Final = ("DIGEST_MISMATCH", "UNLISTED_FILE")
 _MOST_NAMED: Final = 5
+_MOST_OF_A_PATH: Final = 150
+"""Characters."""
 
 
 def hard(seen: Observation) -> tuple[Anomaly, ...]:
@@ -57,8 +59,8 @@ def _is_attack(name: str) -> bool:
 
 
 def _too_many_refused_calls(seen: Observation) -> Anomaly | None:
-    """A run that was ended as a violation, though for no call and no secret: what remains is their number."""
-    if seen.outcome is not Outcome.VIOLATION or any(e.ended_the_run or e.kind == "output" for e in seen.violations):
+    """A run that was ended as a violation, though for no call, secret or file: what remains is their number."""
+    if seen.outcome is not Outcome.VIOLATION or any(_tells_why(each) for each in seen.violations):
         return None
     calls = [each for each in seen.violations if each.kind == "syscall"]
     return _anomaly(
@@ -69,6 +71,11 @@ def _too_many_refused_calls(seen: Observation) -> Anomaly | None:
         f"{_times(calls)}: {_names(calls)}" if calls else seen.detail or "a violation of which nothing more is known",
         calls=_count(calls),
     )
+
+
+def _tells_why(each: Violation) -> bool:
+    """Whether it alone makes a violation of a run."""
+    return each.ended_the_run or each.kind in ("output", "file")
 
 
 def _undeclared_connection(seen: Observation) -> Anomaly | None:
@@ -113,10 +120,28 @@ def _secret_in_output(seen: Observation) -> Anomaly | None:
     return _anomaly(seen, "secret_in_output", "high", expected, f"withheld: {_names(secrets)}", secrets=_count(secrets))
 
 
+def _undeclared_file(seen: Observation) -> Anomaly | None:
+    """What it left in its output folder, where only approved files may be: another path, or a link."""
+    files = [each for each in seen.violations if each.kind == "file"]
+    if not files:
+        return None
+    named = [f"{each.name[:_MOST_OF_A_PATH] or 'others'} ({each.detail[:_MOST_OF_A_PATH]})" for each in files]
+    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    return _anomaly(
+        seen,
+        "undeclared_file",
+        "high",
+        "regular files that an approved pattern means",
+        f"{_times(files)}: {', '.join(named[:_MOST_NAMED])}{more}",
+        files=_count(files),
+    )
+
+
 _TRIGGERS: Final[tuple[Callable[[Observation], Anomaly | None], ...]] = (
     _dangerous_syscall,
     _too_many_refused_calls,
     _undeclared_connection,
+    _undeclared_file,
     _digest_mismatch,
     _secret_in_output,
 )

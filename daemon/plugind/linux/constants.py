@@ -41,6 +41,7 @@ MS_REMOUNT: Final = 0x20
 MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x40000
+MS_SLAVE: Final = 0x80000
 MNT_DETACH: Final = 0x2
 
 # linux/prctl.h

@@ -86,6 +86,11 @@ class Grant:
         """The patterns of the plan's files that it may read, or write."""
         return tuple(json.loads(each.entry)["path"] for each in self.permissions if each.kind == kind)
 
+    @property
+    def of_one_run(self) -> bool:
+        """Whether an instance of it has something that belongs to one run: then it is made for that one."""
+        return any(each.kind in ("network", "file_read", "file_write") for each in self.permissions)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

@@ -75,16 +75,22 @@ def check_descriptors(descriptors: Sequence[int], *, session: bool = False) -> N
     Never a directory. Raises InvalidRequestError.
     """
     first, *pipes = descriptors
-    try:
-        sealed = fcntl.fcntl(first, fcntl.F_GET_SEALS) & codestore.SEALS == codestore.SEALS
-    except OSError:
-        sealed = False
-    if not sealed or os.fstat(first).st_size > INPUT_LIMIT_BYTES:
-        raise InvalidRequestError(f"input: expected a sealed memfd of at most {INPUT_LIMIT_BYTES} bytes")
+    check_sealed(first, "input")
     if session:
         _check_pipe(pipes.pop(), os.O_RDONLY, "read")
     for pipe in pipes:
         _check_pipe(pipe, os.O_WRONLY, "write")
+
+
+def check_sealed(descriptor: int, name: str, limit_bytes: int = INPUT_LIMIT_BYTES) -> None:
+    """A memfd that nobody can change any more, and not too large. Raises InvalidRequestError."""
+    try:
+        # First: of anything but a memfd even to ask for its size can be to wait for who serves it.
+        sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & codestore.SEALS == codestore.SEALS
+    except OSError:
+        sealed = False
+    if not sealed or os.fstat(descriptor).st_size > limit_bytes:
+        raise InvalidRequestError(f"{name}: expected a sealed memfd of at most {limit_bytes} bytes")
 
 
 def _check_pipe(descriptor: int, access: int, end: str) -> None:

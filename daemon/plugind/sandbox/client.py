@@ -6,13 +6,16 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from plugind.errors import InvalidRequestError, IsolationUnavailableError, LauncherGoneError
+from plugind.model import Caller
+from plugind.planfiles import Entry, pack
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.frames import Frames
 from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.planworks import PlanWorks
 from plugind.sandbox.running import HANG_UP_S, InstanceRequest, InstanceResult, Running
 from plugind.sandbox.samples import MOST_AGE_S, Samples, Seen
 
@@ -41,6 +44,7 @@ class LauncherClient:
         self._runs: dict[str, Running] = {}
         self._named: dict[str, Running] = {}
         """The same by the names that the launcher knows them by."""
+        self._works = PlanWorks()
         self._kill_descriptor = -1
         self._sending = asyncio.Lock()
         self.samples = Samples(lambda message: self._send(message, []))
@@ -88,6 +92,28 @@ class LauncherClient:
         finally:
             if run.parked is None or run.ended.done():
                 self._forget(run)
+
+    async def plan_work(
+        self,
+        task: str,
+        plan_dir: str,
+        caller: Caller,
+        facts: Mapping[str, Any],
+        entries: Sequence[Entry] = (),
+    ) -> tuple[list[Entry], dict[str, Any]]:
+        """See plugind.plans.PlanFolders. Cancelling leaves it to the launcher, which ends it at its deadline.
+
+        Raises PlanError, LauncherGoneError.
+        """
+        self._check_alive()
+        with self._works.begin() as work:
+            who = (caller.pid, caller.uid, caller.gid, caller.since_ns)
+            order = sealed_memfd("plan", pack(entries, facts))
+            try:
+                await self._send(protocol.PlanWork(work.name, task, plan_dir, *who), [order])
+            finally:
+                os.close(order)
+            return await work.result()
 
     def recent(self) -> int:
         """How many runs there are that began within the last RECENT_S; what imports ahead is none."""
@@ -292,6 +318,8 @@ class LauncherClient:
                 self._imported(message)
             case protocol.Sampled():
                 self._sampled(message)
+            case protocol.PlanDone() | protocol.PlanFailed():
+                self._works.hear(message, descriptors)
             case protocol.Placed() | protocol.Parked() | protocol.Started() | protocol.Refused() | protocol.Ended():
                 if run := self._named.get(message.run):
                     self._hear_of(run, message, descriptors)
@@ -343,6 +371,7 @@ class LauncherClient:
             self._kill_descriptor = -1
         error = LauncherGoneError(f"the launcher is gone: {why}")
         self.samples.fail(error)
+        self._works.fail(error)
         pending: list[asyncio.Future[Any]] = [self._ready, *self._loads.values()]
         for future in [*pending, *(run.ended for run in self._runs.values())]:
             if not future.done():

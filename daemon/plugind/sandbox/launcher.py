@@ -27,6 +27,7 @@ from plugind.sandbox.instances import Instances
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.loop import Loop
 from plugind.sandbox.network.networks import Means, Networks, with_network
+from plugind.sandbox.plans import works
 from plugind.sandbox.preparing import Preparing
 from plugind.sandbox.queue import StartQueue, kind_of
 from plugind.sandbox.sampler import Sampler
@@ -60,6 +61,7 @@ class Launcher:
         build: Build,
         tries: Tries,
         means: Means,
+        folders: works.Means,
     ) -> None:
         self._front = front
         self._base = base
@@ -78,6 +80,7 @@ class Launcher:
         self._loop = Loop()
         self._sampler = Sampler(self._instances, tries, self._tell)
         self._hearing = Hearing(self._loop, profiles, templates, tries, self._instances, self._tell)
+        self._works = works.Works(self._loop, folders, self._tell)
         self._networks = Networks(self._loop, profiles, means, self._init_of, self._lose_networks)
         self._starter = Starter(base, templates, code, build, tries, self._instances, self._hearing, self._networks)
         self._preparing = Preparing(
@@ -105,6 +108,7 @@ class Launcher:
     def shut_down(self) -> None:
         """End every instance and template and remove their groups. Raises OSError when something outlives SIGKILL."""
         self._waiting.close()
+        self._works.close()
         for instance in self._instances:
             instance.kill("killed")
         self._templates.kill()
@@ -123,6 +127,7 @@ class Launcher:
         if time.monotonic_ns() >= self._due_ns:  # messages alone make nothing due
             self._check_limits()
         self._check_templates()
+        self._works.check(time.monotonic_ns())
         self._sampler.answer()
         for instance, exit_code in self._crowd.over(time.monotonic_ns()):
             self._finish(instance, exit_code)
@@ -133,6 +138,7 @@ class Launcher:
         instances = self._instances.all()
         soonest = min((instance.next_check_ns for instance in instances), default=FOREVER_NS)
         soonest = min(soonest, self._templates.next_check_ns(), self._networks.next_check_ns())
+        soonest = min(soonest, self._works.next_check_ns())
         soonest = self._due_ns = min(soonest, self._crowd.next_check_ns, self._sampler.next_check_ns())
         patience_s = max(0.0, (soonest - time.monotonic_ns()) / 10**9)
         if instances:  # also where all of them wait, and nobody says anything
@@ -310,6 +316,8 @@ class Launcher:
                 self._use(message, descriptors)
             case protocol.Start():
                 self._try(self._take, message, descriptors)
+            case protocol.PlanWork():
+                self._works.take(message, descriptors[0])
             case protocol.Kill():
                 self._kill(message.run, message.cause)
             case protocol.Sample():

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from plugind.errors import IsolationUnavailableError, LauncherGoneError
+from plugind.model import Caller
+from plugind.planfiles import Entry
 from plugind.sandbox.client import LauncherClient, Talk
 from plugind.sandbox.protocol import Imported, ParkedUse, ProcessUse, Ready
 from plugind.sandbox.running import InstanceRequest, InstanceResult
@@ -116,6 +118,17 @@ class Link:
     async def park(self, request: InstanceRequest) -> InstanceResult:
         """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
         return await self._there().park(request)
+
+    async def plan_work(
+        self,
+        task: str,
+        plan_dir: str,
+        caller: Caller,
+        facts: Mapping[str, Any],
+        entries: Sequence[Entry] = (),
+    ) -> tuple[list[Entry], dict[str, Any]]:
+        """See LauncherClient. Raises IsolationUnavailableError too where there is no launcher."""
+        return await self._there().plan_work(task, plan_dir, caller, facts, entries)
 
     def recent(self) -> int:
         """How many runs there are that began of late."""

@@ -460,7 +460,8 @@ def _value(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
 
 def _fits(name: str, hint: Any, value: Any) -> bool:
     if hint is int:
-        return type(value) is int and -(2**31) <= value < 2**53
+        # 2**53 nanoseconds are 104 days, and machines run for longer; no other number is as large.
+        return type(value) is int and -(2**31) <= value < (2**63 if name.endswith("_ns") else 2**53)
     if hint is str:
         return isinstance(value, str) and _text_fits(name, value)
     if hint == _TEXTS:

@@ -29,6 +29,9 @@ from plugind.sandbox.latch import Latch, path_of
 from plugind.sandbox.launcher import Launcher
 from plugind.sandbox.network.networks import Processes
 from plugind.sandbox.network.words import Settings
+from plugind.sandbox.plans import known, works
+from plugind.sandbox.plans.helper import Perform, refuse
+from plugind.sandbox.plans.roots import Roots
 from plugind.sandbox.starter import Build
 from plugind.sandbox.template import TemplateSpec
 from plugind.sandbox.templates import Templates
@@ -63,6 +66,12 @@ class LauncherConfig:
     network_range: str = DEFAULT_NETWORK_RANGE
     nameservers: tuple[str, ...] = ()
     """Addresses of those that resolve names for plugins; none: those of /etc/resolv.conf."""
+    policy: Path | None = None
+    """The policy file, whose plan roots the launcher reads itself; None: no folder is below one."""
+    development: bool = False
+    """Whether the policy may be the checkout's owner's, and plans may lie where there is no root."""
+    perform: Perform = refuse
+    """What a plan helper does. For tests that have it do something else."""
     unsafe: UnsafeOverrides = field(default_factory=UnsafeOverrides)
 
 
@@ -140,7 +149,9 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
         build = _builder(profiles, config.unsafe)
         networks = _network_settings(config, name)
         means = Processes(base, networks, config.nameservers)
-        launcher = Launcher(front, base, profiles, templates, code, builtin, latch, build, Tries(base), means)
+        roots = Roots(config.policy, development=config.development)
+        folders = works.Means(roots, known.Known(known.path_of(config.state_dir)), config.perform)
+        launcher = Launcher(front, base, profiles, templates, code, builtin, latch, build, Tries(base), means, folders)
         signal.signal(signal.SIGTERM, lambda _number, _frame: launcher.stop())
         try:
             launcher.serve(driver.name)
@@ -172,12 +183,13 @@ def _unavailable(profiles: Mapping[int, Profile]) -> dict[int, str]:
 def _private_mounts(jail: Path) -> Iterator[Path]:
     """A mount namespace of the launcher's own, with the tmpfs for plugin code. The host sees two empty folders.
 
-    Not below the state folder: there the front may write.
+    Not below the state folder: there the front may write. What the host mounts later comes in, as plans can lie on it,
+    and what it unmounts goes; nothing of ours goes out. Source: mount_namespaces(7), MS_SLAVE.
     """
     for name in ("code", "root"):
         (jail / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     syscalls.unshare(c.CLONE_NEWNS)
-    syscalls.mount("", "/", None, c.MS_REC | c.MS_PRIVATE)
+    syscalls.mount("", "/", None, c.MS_REC | c.MS_SLAVE)
     flags = c.MS_NOSUID | c.MS_NODEV
     size = codestore.CAPACITY_BYTES
     syscalls.mount("none", str(jail / "code"), "tmpfs", flags, f"size={size},nr_inodes=65536,mode=0755")

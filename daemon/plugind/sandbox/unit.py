@@ -41,6 +41,7 @@ def main() -> NoReturn:
                 front_gid=front_gid,
                 nameservers=loaded.nameservers,
                 network_range=loaded.network_range,
+                policy=loaded.policy or profiles_dir() / "policy.toml",
             ),
             front,
         )

@@ -1,0 +1,1 @@
+"""Files of plans, read and written as their caller."""
