@@ -101,9 +101,9 @@ class Commits:
         mine = (way for way in self.left.values() if way.change.plan_dir == plan_dir and not way.done.done())
         return next((f"log_{way.change.of}" for way in mine), "")
 
-    def load(self) -> list[Way]:
-        """What an earlier daemon left. Blocks. Raises OSError."""
-        return [self._leave(Way(change)) for change in self._notes.load()]
+    async def load(self) -> list[Way]:
+        """What an earlier daemon left. Raises OSError."""
+        return [self._leave(Way(change)) for change in await asyncio.to_thread(self._notes.load)]
 
     # 1.
 

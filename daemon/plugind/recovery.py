@@ -58,7 +58,7 @@ class Recovery:
 
     async def start(self, patience_s: float = START_S) -> None:
         """What an earlier daemon left, before anybody is served. Raises OSError where the notes cannot be read."""
-        left = await asyncio.to_thread(self._commits.load)
+        left = await self._commits.load()
         if left:
             log(f"plans: {len(left)} changes of an earlier daemon are to be brought to their end")
             await asyncio.wait([self._begin(way) for way in left], timeout=patience_s)

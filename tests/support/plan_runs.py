@@ -11,8 +11,9 @@ from plugind.commits import Commits
 from plugind.model import Caller, Limits
 from plugind.planfiles import Entry
 from plugind.planturns import PlanTurns
+from plugind.recovery import Recovery
 from plugind.undo import Undo, Wish
-from tests.support.plan_folders import FakePlanFolders
+from tests.support.plan_folders import FakePlanFolders, nothing
 
 UID = 1000
 PLAN = "/plans/a"
@@ -21,15 +22,23 @@ PLAN = "/plans/a"
 class Plans:
     """Plans, a ledger, and who writes to them."""
 
-    def __init__(self, folder, segment_bytes=SEGMENT_BYTES):
-        (folder / "commits").mkdir(parents=True)
-        (folder / "ledger").mkdir()
+    def __init__(self, folder, segment_bytes=SEGMENT_BYTES, folders=None):
+        """`folders`: those that are there already, after the end of an earlier daemon."""
+        (folder / "commits").mkdir(parents=True, exist_ok=True)
+        (folder / "ledger").mkdir(exist_ok=True)
         self.directory = folder / "ledger"
         self.ledger, _ = Ledger.open(self.directory, "dev", segment_bytes)
-        self.folders = FakePlanFolders()
+        self.folders = folders or FakePlanFolders()
         self.commits = Commits(self.folders, self.ledger, CommitLog(folder / "commits"), PlanTurns())
         self.undo = Undo(self.ledger, self.directory, self.folders, self.commits)
-        self.folders.plans[PLAN] = {}
+        self.folders.plans.setdefault(PLAN, {})
+
+    async def again(self, folder):
+        """The next daemon, which has brought to its end what this one left."""
+        self.folders.step = nothing
+        made = Plans(folder, folders=self.folders)
+        await Recovery(made.commits, made.ledger, made.directory).start()
+        return made
 
     def subject(self, plan_dir, version, plugin):
         plan_id = plan_dir.rpartition("/")[2] or "none"

@@ -514,3 +514,55 @@ async def _force_everything(steps):
         assert {each.state for each in done} <= {"restored", "nothing"}
         assert by_hand <= set(plans.contents().values())
         await plans.ledger.close()
+
+
+# --- the world ends in the middle -------------------------------------------------------------------------------------
+
+
+class EndOfTheWorldError(BaseException):
+    """Nothing more is done."""
+
+
+async def _undo_until(folder, last):
+    """An undo of which only so many steps happen, and what the next daemon makes of it; whether it was stopped."""
+    plans, steps = Plans(folder), 0
+    for path in ("a.txt", "b.txt"):
+        plans.write(path, b"old")
+    run = await plans.run({"a.txt": b"new", "b.txt": b"new", "c.txt": b"new"})
+    plans.write("a.txt", b"mine")
+
+    async def step(_name):
+        nonlocal steps
+        steps += 1
+        if steps > last:
+            raise EndOfTheWorldError
+
+    plans.folders.step = step
+    stopped = False
+    try:
+        await plans.restore(run, force=True)
+    except EndOfTheWorldError:
+        stopped = True
+    await plans.ledger.close()
+    return plans, run, stopped
+
+
+async def test_wherever_it_ends_the_next_daemon_has_all_of_it_or_nothing(tmp_path):
+    before = {"a.txt": b"mine", "b.txt": b"new", "c.txt": b"new"}
+    seen = set()
+    for last in range(60):
+        folder = tmp_path / str(last)
+        plans, run, stopped = await _undo_until(folder, last)
+        after = {"a.txt": b"old", "b.txt": b"old", f"a.txt.plugind-kept-log_{run}": b"mine"}
+        again = await plans.again(folder)
+        restores = [index for index in range(run, again.ledger.size) if fields(again, index)["event"] == "RESTORE"]
+        ends = [index for index in restores if again.writes(index)[1].state == "committed"]
+        assert again.contents() == (after if restores else before)
+        assert ends == restores
+        assert (again.folders.staged, again.commits.left, list((folder / "commits").iterdir())) == ({}, {}, [])
+        seen.add(bool(restores))
+        await again.ledger.close()
+        assert verify(again.directory).findings == ()
+        if not stopped:
+            break
+    assert (stopped, seen) == (False, {True, False})
