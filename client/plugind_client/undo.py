@@ -27,6 +27,8 @@ class RestoredFile:
     """How it differs from that, a unified diff; empty where it does not, or where one of both is no text."""
     kept_as: str
     """Where what was found is kept; empty: it needs not be."""
+    problem: str
+    """What is there now and no regular file, such as "symlink"; empty: it is one, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def _restored_file(file: audit_pb2.RestoredFile) -> RestoredFile:
         unchanged=file.unchanged,
         difference=file.difference,
         kept_as=file.kept_as,
+        problem=file.problem,
     )
 
 

@@ -70,6 +70,8 @@ class RestoredFile:
     unchanged: bool
     difference: str = ""
     kept_as: str = ""
+    problem: str = ""
+    """What is there now and no regular file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class Differences:
                 unchanged=each.unchanged,
                 difference="" if each.unchanged else self._difference(write, each),
                 kept_as=kept.get(each.change.path, ""),
+                problem=each.found.problem,
             )
             for each in compared
         )

@@ -256,6 +256,7 @@ async def test_what_is_no_file_any_more_is_not_forced(plans):
     for force in (False, True):
         done = await plans.restore(run, force=force)
         assert (done.state, done.detail) == ("conflict", "a.txt: there is a symlink now")
+        assert done.files[0].problem == "symlink"
     assert plans.contents() == {"a.txt": b""}
 
 

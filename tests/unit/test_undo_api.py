@@ -214,6 +214,13 @@ def test_a_conflict_is_shown_with_its_difference_and_ends_with_7(daemon):
     assert (forced.code, f"put back; what was there is kept as a.txt.plugind-kept-{run}" in forced.out) == (0, True)
 
 
+def test_what_is_no_file_any_more_is_named_and_not_forced(daemon):
+    daemon.plans.write("c.txt", b"", problem="symlink")
+    done = plugindctl("audit", "restore", daemon.runs[1], "--force", "--reason", "wrong")
+    assert (done.code, f"{daemon.runs[1]}  c.txt  is a symlink now" in lines(done.out)) == (7, True)
+    assert done.err == f"{daemon.runs[1]}: c.txt: there is a symlink now\n"
+
+
 def test_what_failed_ends_with_6(daemon):
     daemon.plans.folders.known.clear()
     done = plugindctl("audit", "restore", daemon.runs[0], "--reason", "wrong")

@@ -125,7 +125,8 @@ def _tell(runs: tuple[RestoredRun, ...]) -> None:
         if run.detail:
             note(f"{run.log_id}: {run.detail}")
     done = [run for run in runs if run.state == "restored"]
-    if any(run.state == "conflict" for run in runs):
+    changed = [run for run in runs if run.state == "conflict" and not any(file.problem for file in run.files)]
+    if changed:
         note("--force puts back all the same, and keeps what is there now beside it")
     if len(done) == 1:
         note(f"`plugindctl audit restore {done[0].audit_log} --reason TEXT` undoes this again")
@@ -139,6 +140,8 @@ def _what(run: RestoredRun, file: RestoredFile) -> str:
         if file.found_sha256 == file.restored_sha256:
             comes = "is as it was before"
         return comes + (f"; what was there is kept as {file.kept_as}" if file.kept_as else "")
+    if file.problem:
+        return f"is a {file.problem} now"
     if file.unchanged:
         return "is as the run left it"
     if file.found_sha256 == file.restored_sha256:

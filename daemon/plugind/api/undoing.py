@@ -75,6 +75,7 @@ def _restored(done: Restored) -> audit_pb2.RestoredRun:
                 unchanged=file.unchanged,
                 difference=file.difference,
                 kept_as=file.kept_as,
+                problem=file.problem,
             )
             for file in done.files
         ],
