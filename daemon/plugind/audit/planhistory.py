@@ -58,8 +58,11 @@ class PlanWrites:
 
     def __init__(self) -> None:
         self.by_index: dict[int, PlanWrite] = {}
-        self._undone: dict[int, PlanWrite] | None = {}
-        """By index, what has undone it; None: to be found out again."""
+        self._undone: dict[int, PlanWrite] = {}
+        """By index, what has undone it."""
+        self._being_undone: dict[int, PlanWrite] = {}
+        self._known = True
+        """Whether these two are as the writes are."""
 
     def add(self, fields: Mapping[str, Any]) -> None:
         """A record, in the order of the ledger; others than of writes and their ends do not matter."""
@@ -69,26 +72,33 @@ class PlanWrites:
         elif fields["event"] in _DECIDES and (known := self.by_index.get(fields["intent"])):
             ended: State = "committed" if fields["event"] == "COMMITTED" else "undone"
             self.by_index[known.index] = replace(known, state=ended, why=fields.get("why", ""))
-        self._undone = None
-
-    def undone_by(self, index: int) -> PlanWrite | None:
-        """The write that has undone this one, and is in force itself; None: there is none."""
-        if self._undone is None:
-            self._undone = {}
-            # What undoes something is recorded after it: from the newest on, each is known to be in force or not.
-            for write in reversed(self.by_index.values()):
-                if write.of >= 0 and self.in_force(write):
-                    self._undone.setdefault(write.of, write)
-        return self._undone.get(index)
+        self._known = False
 
     def in_force(self, write: PlanWrite) -> bool:
         """Whether it came into the plan's folder and was not undone since."""
         return write.state == "committed" and self.undone_by(write.index) is None
 
+    def undone_by(self, index: int) -> PlanWrite | None:
+        """The write that has undone this one, and is in force itself; None: there is none."""
+        self._find_out()
+        return self._undone.get(index)
+
     def being_undone(self, index: int) -> PlanWrite | None:
         """An undoing of it that is not decided so far."""
-        undoing = (each for each in self.by_index.values() if each.of == index and each.state == "open")
-        return next(undoing, None)
+        self._find_out()
+        return self._being_undone.get(index)
+
+    def _find_out(self) -> None:
+        if self._known:
+            return
+        self._known = True
+        self._undone, self._being_undone = {}, {}
+        # What undoes something is recorded after it: from the newest on, each is known to be in force or not.
+        for write in reversed(self.by_index.values()):
+            if write.of >= 0 and write.state == "open":
+                self._being_undone[write.of] = write
+            elif write.of >= 0 and self.in_force(write):
+                self._undone[write.of] = write
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +109,6 @@ class _Marked:
     name: str = ""
     version: str = ""
     since_unix_ms: int = 0
-    intent: int = -1
-    """Only the OUTCOME of this run; -1: of any."""
 
     def may_take(self, text: bytes) -> bool:
         """See reading.Wanted."""
@@ -109,9 +117,7 @@ class _Marked:
             return True  # it is damaged, which comes out when it is taken apart
         if event not in self.events or self.name.encode() not in text:
             return False
-        if event != "OUTCOME":
-            return True
-        return _HAS_FILES in text and (self.intent < 0 or b'"intent":%d,' % self.intent in text)
+        return event != "OUTCOME" or _HAS_FILES in text
 
     def takes(self, fields: dict[str, Any]) -> bool:
         """See reading.Wanted."""
@@ -122,21 +128,43 @@ class _Marked:
         )
 
 
+class _About:
+    """Records about one write and what undid it, as they come: each is referred to by later ones only."""
+
+    since_unix_ms = 0
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self._marks = [b'"intent":%d,' % first]
+
+    def may_take(self, text: bytes) -> bool:
+        """See reading.Wanted."""
+        event = reading.event_of(text)
+        if event in ("", "RESTORE"):  # few; or damaged, which comes out when it is taken apart
+            return True
+        return (event in _DECIDES or (event == "OUTCOME" and _HAS_FILES in text)) and any(
+            mark in text for mark in self._marks
+        )
+
+    def takes(self, fields: dict[str, Any]) -> bool:
+        """See reading.Wanted."""
+        if fields["event"] != "RESTORE":
+            return True
+        about = fields["index"] == self._first or b'"intent":%d,' % fields["of"] in self._marks
+        if about and fields["index"] != self._first:
+            self._marks.append(b'"intent":%d,' % fields["index"])
+        return about
+
+
 def writes_about(directory: Path, index: int, below: int = reading.ALL) -> tuple[PlanWrites, PlanWrite]:
     """What a run, or a RESTORE, wrote, with all that has undone it. `index`: of any record of it.
 
     One that wrote nothing has no files. Raises NotFoundError, and InvalidRequestError for a record that is of no run.
     """
     entry = _first_of(directory, reading.get(directory, index, below), below)
-    writes, about = PlanWrites(), {entry.index}
-    wanted = _Marked(_WRITES | _DECIDES, intent=entry.index)
-    for each in reading.matching(directory, entry.index, wanted, below):
-        fields = each.fields
-        restores = fields["event"] == "RESTORE" and (fields["of"] in about or each.index == entry.index)
-        if restores:
-            about.add(each.index)
-        if restores or fields.get("intent") in about:
-            writes.add(fields)
+    writes = PlanWrites()
+    for each in reading.matching(directory, entry.index, _About(entry.index), below):
+        writes.add(each.fields)
     return writes, writes.by_index.get(entry.index) or write_of(entry.fields)
 
 
