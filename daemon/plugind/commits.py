@@ -35,6 +35,9 @@ RECOVERY_S: Final = 10.0
 """So long somebody who waits for an answer waits for a launcher that is lost in the middle of it."""
 _NOTHING_DONE: Final = frozenset({"root", "caller", "open", "denied", "file", "large", "busy", "conflict"})
 """Codes of a staging that is not there. After the others it may be, in part: a helper that hangs cannot be asked."""
+_NEVER_THERE: Final = frozenset({"open", "caller"})
+"""Codes, where something is to go back: there is no folder, or the launcher, which notes it before, knows of nobody who
+has had something staged there. So there is nothing that could go back."""
 Trouble: Final = (PlanError, LauncherGoneError, IsolationUnavailableError, AuditUnavailableError, OSError)
 
 
@@ -191,7 +194,7 @@ class Commits:
             if decided.record >= 0:
                 await self._ledger.append(_record(change, decided, way.settled))
             way.done.set_result(way.settled)
-        await self._folders.plan_work("clean", change.plan_dir, caller, {"run": change.name})
+        await self._clean(change, decided, caller)
         await asyncio.to_thread(self._notes.remove, change.name)
         return way.settled
 
@@ -199,7 +202,12 @@ class Commits:
         forward = decided.record >= 0
         facts = {"run": change.name, "forward": forward}
         async with self.turns.settling(change.plan_dir):
-            _, said = await self._folders.plan_work("settle", change.plan_dir, caller, facts)
+            try:
+                _, said = await self._folders.plan_work("settle", change.plan_dir, caller, facts)
+            except PlanError as error:
+                if forward or error.code not in _NEVER_THERE:
+                    raise
+                return Settled("undone", "nothing was staged")
         state, why = said.get("state"), str(said.get("why", ""))
         if state == "nothing" and forward:
             return await self._look(change, decided, caller)
@@ -208,6 +216,15 @@ class Commits:
         if state in ("undone", "nothing"):
             return Settled("undone", why or "given up")
         raise PlanError("fault", f"{change.plan_dir}: expected what became of {change.name}, got {said!r:.200}")
+
+    async def _clean(self, change: Change, decided: Decided, caller: Caller) -> None:
+        """Take the staging away, whose end is recorded."""
+        gone = {"open"} if decided.record >= 0 else _NEVER_THERE  # with the folder what was in it is gone
+        try:
+            await self._folders.plan_work("clean", change.plan_dir, caller, {"run": change.name})
+        except PlanError as error:
+            if error.code not in gone:
+                raise
 
     async def _look(self, change: Change, decided: Decided, caller: Caller) -> Settled:
         """Somebody took the staging away. What is there now says what it had come to."""
