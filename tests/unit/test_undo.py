@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plugind.admission import InFlight, Patience
 from plugind.audit import payloads, reading
 from plugind.audit.verify import verify
 from plugind.comparison import kept_name
 from plugind.errors import InvalidRequestError, LauncherGoneError, NotFoundError, PlanError
+from plugind.model import Caller
 from plugind.planfiles import MAX_NAME_BYTES, RESERVED, path_problem
 from tests.support.plan_runs import PLAN, UID, Plans
 
@@ -324,7 +326,21 @@ async def test_somebody_whom_the_launcher_does_not_know_is_nobody(plans):
     assert plans.contents() == {"a.txt": b"new"}
 
 
-async def test_an_undo_waits_for_the_run_that_writes(plans):
+async def test_an_undo_waits_for_the_run_that_writes_and_not_for_ever(plans, monkeypatch):
+    run = await plans.run({"a.txt": b"new"})
+    writer = InFlight("r9", Caller(UID, UID, 5), "", 0)
+    async with plans.commits.turns.write(PLAN, writer, Patience()):
+        monkeypatch.setattr("plugind.undo.TURN_S", 0.05)
+        done = await plans.restore(run)
+        assert (done.state, done.detail) == ("failed", f"a run still writes to {PLAN}: try it again")
+        monkeypatch.undo()
+        waiting = asyncio.create_task(plans.restore(run))
+        await asyncio.sleep(0.05)
+        assert plans.contents() == {"a.txt": b"new"}
+    assert ((await waiting).state, plans.contents()) == ("restored", {})
+
+
+async def test_a_plan_in_which_a_change_is_not_decided_is_left_alone(plans):
     run = await plans.run({"a.txt": b"new"})
     plans.commits.left["x"] = _Left(PLAN)
     done = await plans.restore(run)
