@@ -15,6 +15,7 @@ import grpc
 
 from plugind_client.channel import call, translated
 from plugind_client.errors import Fault, Unavailable
+from plugind_client.undo import Impact, RestoredRun, impact, restored
 from plugind_proto.v1 import audit_pb2
 from plugind_proto.v1.audit_pb2_grpc import AuditStub
 
@@ -22,6 +23,8 @@ SHORT_CALL_S: Final = 60.0
 """Deadline of calls that read a part of the ledger."""
 VERIFY_S: Final = 3600.0
 """Deadline of the whole check: about a minute for a million records."""
+RESTORE_S: Final = 3600.0
+"""Deadline of an undo, which may be of a thousand runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,45 @@ class Audit:
             ),
             notes=tuple(report.notes),
         )
+
+    def restore(
+        self, log_id: str, reason: str = "", *, dry_run: bool = False, force: bool = False
+    ) -> tuple[RestoredRun, ...]:
+        """Puts back what a run, or the undoing of one, has replaced in a plan; one element says what became of it.
+
+        `reason` is required, but for a dry run, which changes nothing. `force`: also where somebody has changed a file
+        since; what is there now is kept beside it. What has kept it from being done is no error but in `state`.
+
+        Raises:
+            NotFound, InvalidRequest, NotAllowed: as the words say.
+        """
+        request = audit_pb2.RestoreRequest(log_id=log_id, reason=reason, dry_run=dry_run, force=force)
+        return restored(call(self._connection().audit.Restore, request, RESTORE_S))
+
+    def restore_all(
+        self,
+        plugin: str,
+        version: str = "",
+        *,
+        since_unix_ms: int,
+        reason: str = "",
+        dry_run: bool = False,
+        force: bool = False,
+    ) -> tuple[RestoredRun, ...]:
+        """The same for all runs of a plugin, or of one version, since then: the newest first, each by itself."""
+        request = audit_pb2.RestoreRequest(
+            plugin=plugin, version=version, since_unix_ms=since_unix_ms, reason=reason, dry_run=dry_run, force=force
+        )
+        return restored(call(self._connection().audit.Restore, request, RESTORE_S))
+
+    def impact(self, plugin: str, version: str = "", *, since_unix_ms: int = 0) -> Impact:
+        """The plans and files that a plugin, or one version, has read and written since then (0: ever).
+
+        Raises:
+            InvalidRequest, NotAllowed: as the words say.
+        """
+        request = audit_pb2.ImpactRequest(plugin=plugin, version=version, since_unix_ms=since_unix_ms)
+        return impact(call(self._connection().audit.Impact, request, SHORT_CALL_S))
 
 
 def _record(record: audit_pb2.AuditRecord) -> AuditRecord:

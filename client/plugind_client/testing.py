@@ -11,8 +11,9 @@
 
 It has all methods of the real client with the same signatures, the same records and the same errors: it is made of the
 same calls, and only what answers them is in memory. What is not there: a jail, signatures (everything is Tier 2),
-schemas and a policy beyond states, stages and holds; a drill finds nothing wrong. `submit`, `approve`, `kill`, the
-audit and all else work on a registry in memory; `audit.tail` ends with the newest record instead of waiting for more.
+schemas and a policy beyond states, stages and holds; a drill finds nothing wrong, and `audit.restore` undoes nothing
+(InvalidRequest). `submit`, `approve`, `kill`, the audit and all else work on a registry in memory; `audit.tail` ends
+with the newest record instead of waiting for more.
 `load_source` hands its code in and runs none of it: `fake.answers(module.__name__, answer)` says what a call
 {"function": …, "arguments": …} gives. In `calls` a session that was opened is a call "session", and each of its inputs,
 also by a module, a "session.call".

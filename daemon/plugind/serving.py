@@ -55,6 +55,7 @@ from plugind.service import Notifier
 from plugind.state import State
 from plugind.trail import Trail
 from plugind.trustfile import load_trust
+from plugind.undo import Undo
 from plugind_proto.v1 import governance_pb2
 
 EXIT_LAUNCHER_GONE: Final = 6
@@ -199,6 +200,7 @@ class Front:
         self._recovery = Recovery(self._commits, self._ledger, prepared.state.ledger)
         self._tell_recovery = self._recovery.wake
         about = (self._commits, self._ledger, prepared.profiles, lambda: self.policy)
+        self._undo = Undo(self._ledger, prepared.state.ledger, self._link, self._commits)
         self._plans = PlanRuns(self._link, *about, development=prepared.config.dev)
 
     async def _open_server(self) -> ApiServer:
@@ -214,7 +216,7 @@ class Front:
                 *(monitoring.incidents, monitoring.casefile, monitoring.drill, monitoring.metrics),
                 *(monitoring.quarantine, monitoring.monitor),
             ),
-            AuditService(callers, self._trail, self._ledger, self._prepared.state.ledger),
+            AuditService(callers, self._trail, self._ledger, self._prepared.state.ledger, self._undo),
         )
         most = self._prepared.config.connections_per_uid
         self._doors = [

@@ -1,42 +1,26 @@
 """The Audit service and `plugindctl audit`, over a real socket and a real ledger."""
 
-import asyncio
 import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import threading
 
-import grpc
 import pytest
 
-from plugind.api.accept import Callers, Door
-from plugind.api.audit import AuditService
 from plugind.api.roles import DevAdmission, RunAdmission
 from plugind.audit import payloads, segments
-from plugind.audit.ledger import Ledger
 from plugind.audit.records import Changed, Denied, Ended, Intent, Refused, Stopped, Subject
 from plugind.model import Code, Limits, Reason
-from plugind_client.cli.audit import moment_ms
+from plugind_client.cli.words import moment_ms
 from plugind_client.client import Client
 from plugind_client.errors import Fault, InvalidRequest, NotAllowed, NotFound
-from plugind_proto.v1 import audit_pb2_grpc
+from tests.support.audit_daemon import AuditDaemon
 from tests.support.fake_daemon import COMMAND, plugindctl
 
 INPUT, OUTPUT = b'{"tasks": []}', b"\x1b[31m\xff"
 EVENTS = ["START", "INTENT", "OUTCOME", "DENIED", "CHANGE", "REFUSED"]
-
-
-class Refusals:
-    """Keeps what it is told."""
-
-    def __init__(self):
-        self.told = []
-
-    async def refused(self, caller, call, role):
-        self.told.append((caller.uid, call, str(role)))
 
 
 def subject(stored, **fields):
@@ -47,58 +31,16 @@ def subject(stored, **fields):
     return Subject(**given | fields)
 
 
-class Daemon:
-    """The Audit service on a socket, in a thread with an event loop of its own."""
-
-    def __init__(self, folder, admission):
-        self.folder, self.admission = folder, admission
-        self.state = folder / "state"
-        self.directory = self.state / "ledger"
-        self.directory.mkdir(parents=True)
-        self.socket = str(folder / "d.sock")
-        self.refusals = Refusals()
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-        self.do(self.begin())
-
-    def do(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
-
-    async def begin(self):
-        self.ledger, _ = Ledger.open(self.directory, "dev", segment_bytes=3000)
-        kept = subject(self.ledger.keep(INPUT))
-        intent = await self.ledger.append(Intent(kept, ("network",), Limits(wall_ms=5000)))
-        output = self.ledger.keep(OUTPUT)
-        await self.ledger.append(Ended(intent, kept, "timeout", "too\nlate\x1b[2J", stdout=output))
-        reason = Reason(Code.BUSY, "tier.2.instances", "8", "9", "wait")
-        await self.ledger.append(Denied(subject(kept.input, plugin="other", plugin_id="plug_2"), (reason,)))
-        await self.ledger.append(Changed("kill", "plug_1", "demo", "", "", 0, "it misbehaves"))
-        await self.ledger.append(Refused("Approve", 1000, "approver"))
-        callers = Callers()
-        backend = str(self.folder / "grpc.sock")
-        self.server = grpc.aio.server()
-        service = AuditService(callers, self.refusals, self.ledger, self.directory)
-        audit_pb2_grpc.add_AuditServicer_to_server(service, self.server)
-        self.server.add_insecure_port(f"unix:{backend}")
-        await self.server.start()
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.socket)
-        self.listener.listen()
-        self.door = Door(self.listener, backend, callers, self.admission, 10)
-        self.door.open()
-
-    async def end(self):
-        await self.door.close()
-        await self.server.stop(0)
-        await self.ledger.close()
-        await self.door.hang_up()
-
-    def close(self):
-        self.do(self.end())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
+async def fill(daemon):
+    ledger = daemon.ledger
+    kept = subject(ledger.keep(INPUT))
+    intent = await ledger.append(Intent(kept, ("network",), Limits(wall_ms=5000)))
+    output = ledger.keep(OUTPUT)
+    await ledger.append(Ended(intent, kept, "timeout", "too\nlate\x1b[2J", stdout=output))
+    reason = Reason(Code.BUSY, "tier.2.instances", "8", "9", "wait")
+    await ledger.append(Denied(subject(kept.input, plugin="other", plugin_id="plug_2"), (reason,)))
+    await ledger.append(Changed("kill", "plug_1", "demo", "", "", 0, "it misbehaves"))
+    await ledger.append(Refused("Approve", 1000, "approver"))
 
 
 @pytest.fixture
@@ -106,7 +48,7 @@ def start(tmp_path, monkeypatch):
     with contextlib.ExitStack() as stack:
 
         def begin(admission):
-            daemon = Daemon(tmp_path, admission)
+            daemon = AuditDaemon(tmp_path, admission, fill)
             stack.callback(daemon.close)
             monkeypatch.setenv("PLUGIND_SOCKET", daemon.socket)
             monkeypatch.setenv("PLUGIND_ADMIN_SOCKET", daemon.socket)
@@ -243,10 +185,13 @@ def test_every_call_needs_the_operator_and_a_refusal_is_told(start):
             lambda: client.audit.get("log_0"),
             lambda: next(client.audit.tail()),
             client.audit.verify,
+            lambda: client.audit.restore("log_1", "why"),
+            lambda: client.audit.impact("demo"),
         ):
             with pytest.raises(NotAllowed):
                 make()
-    assert daemon.refusals.told == [(os.getuid(), call, "operator") for call in ("Query", "Get", "Tail", "Verify")]
+    calls = ("Query", "Get", "Tail", "Verify", "Restore", "Impact")
+    assert daemon.refusals.told == [(os.getuid(), call, "operator") for call in calls]
 
 
 # --- plugindctl audit -------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ NEEDED = {
     "ReloadPolicy": Role.ADMIN,
     "Drill": Role.ADMIN,
 }
-AUDIT = ("Query", "Get", "Tail", "Verify")
+AUDIT = ("Query", "Get", "Tail", "Verify", "Restore", "Impact")
 SERVICES = {
     RuntimeService: runtime_pb2.DESCRIPTOR.services_by_name["Runtime"],
     RegistryService: registry_pb2.DESCRIPTOR.services_by_name["Registry"],

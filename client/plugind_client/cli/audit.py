@@ -6,24 +6,22 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from plugind_client.cli import audit_show
+from plugind_client.cli import audit_show, undoing
 from plugind_client.cli.problems import CommandError, Exit
 from plugind_client.cli.screen import note, one_line, print_json, table, visible
 from plugind_client.cli.settings import AdminSocketPath, JsonFlag, Settings, SocketPath, examples, settled
+from plugind_client.cli.words import Since, moment_ms
 
 if TYPE_CHECKING:
     from plugind_client.audit import Audit, AuditReport
     from plugind_client.client import Client
 
-_AGO: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
-_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST_SEEN: Final = 500_000
 """Records of the journal that are compared at one time, the newest."""
 
@@ -36,7 +34,8 @@ StateDir = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    audit = typer.Typer(no_args_is_help=True, help="See what was decided and what ran, and check the records.")
+    audit = typer.Typer(no_args_is_help=True, help="See what was decided and what ran, check the records, undo.")
+    undoing.register(audit)
     audit.command(
         name="list",
         epilog=examples(
@@ -82,9 +81,7 @@ def list_records(
     ] = None,
     outcome: Annotated[str, typer.Option(help="Only runs that ended so, such as timeout.", show_default=False)] = "",
     plan: Annotated[str, typer.Option(help="Only runs for this plan.", show_default=False)] = "",
-    since: Annotated[
-        str, typer.Option(metavar="WHEN", help="10m, 2h, 3d, or 2026-01-31[T12:00] in UTC.", show_default=False)
-    ] = "",
+    since: Since = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 50,
     as_json: JsonFlag = False,
     socket: SocketPath = None,
@@ -234,19 +231,3 @@ def _index(log_id: str) -> int:
     if not number.isascii() or not number.isdigit():
         raise CommandError(Exit.USAGE, f"expected an id like log_4001, got {log_id!r}")
     return int(number)
-
-
-def moment_ms(text: str) -> int:
-    """A moment as a person writes it, in milliseconds since the epoch; without a zone it is UTC."""
-    now = datetime.datetime.now(datetime.UTC)
-    if ago := _AGO.fullmatch(text):
-        when = now - datetime.timedelta(seconds=int(ago[1]) * _UNIT_S[ago[2]])
-    else:
-        try:
-            when = datetime.datetime.fromisoformat(text)
-        except ValueError:
-            raise CommandError(
-                Exit.USAGE, f"--since: expected 10m, 2h, 3d or a time like 2026-01-31T12:00, got {text!r}"
-            ) from None
-        when = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
-    return max(int(when.timestamp() * 1000), 0)

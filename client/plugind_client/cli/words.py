@@ -7,9 +7,10 @@ import dataclasses
 import datetime
 import json
 import pwd
+import re
 import sys
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -17,6 +18,11 @@ from plugind_client.cli.problems import CommandError, Exit
 from plugind_client.cli.screen import answered
 from plugind_client.records import Hold, Limits, Permission
 
+_AGO: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+Since = Annotated[
+    str, typer.Option("--since", metavar="WHEN", help="10m, 2h, 3d, or 2026-01-31[T12:00] in UTC.", show_default=False)
+]
 Reason = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="Why; kept with it. Asked for on a terminal.", show_default=False),
@@ -122,3 +128,19 @@ def plugin_version(text: str) -> tuple[str, str]:
     if not name or not version:
         raise CommandError(Exit.USAGE, f"{text!r}: expected PLUGIN@VERSION, such as cost_breakdown@1.2.0")
     return name, version
+
+
+def moment_ms(text: str) -> int:
+    """A moment as a person writes it, in milliseconds since the epoch; without a zone it is UTC."""
+    now = datetime.datetime.now(datetime.UTC)
+    if ago := _AGO.fullmatch(text):
+        when = now - datetime.timedelta(seconds=int(ago[1]) * _UNIT_S[ago[2]])
+    else:
+        try:
+            when = datetime.datetime.fromisoformat(text)
+        except ValueError:
+            raise CommandError(
+                Exit.USAGE, f"--since: expected 10m, 2h, 3d or a time like 2026-01-31T12:00, got {text!r}"
+            ) from None
+        when = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
+    return max(int(when.timestamp() * 1000), 0)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from plugind_client.errors import NotFound
 from plugind_client.memory.batches import map_all
+from plugind_client.memory.impact import restore
 from plugind_client.memory.incidents import Incidents
 from plugind_client.memory.keys import Keys
 from plugind_client.memory.ledger import Ledger, now_ms
@@ -64,6 +65,8 @@ class Daemon:
             "audit.Get": ledger.get,
             "audit.Tail": ledger.tail,
             "audit.Verify": ledger.verify,
+            "audit.Restore": restore,
+            "audit.Impact": ledger.impact,
         }
 
     def answer(self, method: str, request: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from plugind_client.errors import InvalidRequest, NotFound
+from plugind_client.memory.impact import impact
 from plugind_proto.v1 import audit_pb2
 
 ORIGIN: Final = "plugind-in-memory"
@@ -114,6 +115,10 @@ class Ledger:
             return iter(())
         start = max(0, len(self._records) - request.newest) if request.newest else request.from_index
         return iter(self._records[start:])
+
+    def impact(self, request: audit_pb2.ImpactRequest) -> audit_pb2.ImpactResponse:
+        """What a plugin has touched."""
+        return impact(self._records, request)
 
     def verify(self, request: audit_pb2.AuditVerifyRequest) -> audit_pb2.AuditReport:
         """Everything holds, but for what a journal says otherwise."""

@@ -1,10 +1,9 @@
-"""plugind.v1.Audit: Query, Get, Tail, Verify. Files are read in threads."""
+"""plugind.v1.Audit: Query, Get, Tail, Verify; Restore and Impact are in undoing. Files are read in threads."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Final
 import grpc
 
 from plugind.api.accept import Callers
-from plugind.api.calls import Refusals, admitted, call, matching, plugin_name
+from plugind.api.calls import LOG_ID, Refusals, admitted, call, matching, plugin_name
 from plugind.api.errors import Context, abort
 from plugind.api.roles import Role
+from plugind.api.undoing import UndoCalls
 from plugind.audit import payloads, reading
 from plugind.audit.ledger import Ledger
 from plugind.audit.reading import Entry, Filter, Follower
@@ -25,22 +25,23 @@ from plugind.config import log
 from plugind.errors import InvalidRequestError, NotFoundError, PlugindError
 from plugind.model import Caller, Outcome
 from plugind.targets import PLAN_ID
+from plugind.undo import Undo
 from plugind_proto.v1 import audit_pb2, audit_pb2_grpc
 
-LOG_ID: Final = re.compile(r"log_(0|[1-9][0-9]{0,17})")
 USUAL: Final = 50
 MOST: Final = 1000
 _POLL_S: Final = 0.1
 
 
-class AuditService(audit_pb2_grpc.AuditServicer):
+class AuditService(UndoCalls, audit_pb2_grpc.AuditServicer):
     """What operators may know of the ledger, which nobody can change."""
 
-    def __init__(self, callers: Callers, refusals: Refusals, ledger: Ledger, directory: Path) -> None:
+    def __init__(self, callers: Callers, refusals: Refusals, ledger: Ledger, directory: Path, undo: Undo) -> None:
         self.callers = callers
         self.refusals = refusals
         self._ledger = ledger
         self._directory = directory
+        self._undo = undo
         self._verifying = asyncio.Lock()
 
     @call(Role.OPERATOR)
@@ -80,18 +81,6 @@ class AuditService(audit_pb2_grpc.AuditServicer):
                 raise NotFoundError(f"log_{index}: the record has no {payload[:200]}")
             answer.payload = payloads.read(self._directory, stored)
         return answer
-
-    async def Restore(self, request: audit_pb2.RestoreRequest, context: Context) -> audit_pb2.RestoreResponse:  # noqa: N802
-        """Comes with the files of a plan."""
-        del request
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
-        raise AssertionError
-
-    async def Impact(self, request: audit_pb2.ImpactRequest, context: Context) -> audit_pb2.ImpactResponse:  # noqa: N802
-        """Comes with the files of a plan."""
-        del request
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
-        raise AssertionError
 
     async def Tail(  # noqa: N802
         self, request: audit_pb2.AuditTailRequest, context: Context

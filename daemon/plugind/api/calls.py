@@ -22,6 +22,7 @@ LINE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,500}")
 PLUGIN: Final = re.compile(r"[a-z][a-z0-9_]{1,62}|plug_[1-9][0-9]{0,17}")
 VERSION: Final = re.compile(r"[0-9A-Za-z.+-]{1,64}")
 STAGE: Final = re.compile(r"[a-z0-9_]{1,64}")
+LOG_ID: Final = re.compile(r"log_(0|[1-9][0-9]{0,17})")
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

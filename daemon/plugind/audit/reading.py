@@ -22,6 +22,7 @@ from plugind.errors import NotFoundError, StateError
 ALL: Final = sys.maxsize
 _CLOSING: Final = frozenset({"OUTCOME", "DENIED"})
 _TIME: Final = re.compile(rb'\{"index":[0-9]+,"time_unix_ms":([0-9]+),')
+_EVENT: Final = re.compile(_TIME.pattern + rb'"event":"([A-Z]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,21 @@ def newest(directory: Path, wanted: Wanted, limit: int, below: int = ALL) -> lis
         if latest_ms < wanted.since_unix_ms and int(path.stem) < below:
             break
     return found
+
+
+def matching(directory: Path, index: int, wanted: Wanted, below: int = ALL) -> Iterator[Entry]:
+    """All records from an index on that are wanted, oldest first."""
+    for path, number, text in _texts(directory, index, below):
+        if wanted.may_take(text):
+            entry = _entry(path, number, text)
+            if wanted.takes(entry.fields):
+                yield entry
+
+
+def event_of(text: bytes) -> str:
+    """The event of a line, without taking it apart; empty: it is none of ours, as whoever takes it apart will find."""
+    found = _EVENT.match(text)
+    return found[2].decode() if found else ""
 
 
 class Follower:

@@ -145,7 +145,7 @@ class PlanRestore:
 
     event: ClassVar[str] = "RESTORE"
     of: int
-    """The INTENT of the run."""
+    """The INTENT of the run; or the RESTORE, where that is undone."""
     by_uid: int
     why: str
     plugin_id: str
