@@ -69,22 +69,29 @@ def close(descriptors: Sequence[int]) -> None:
         os.close(descriptor)
 
 
-def check_descriptors(descriptors: Sequence[int], *, session: bool = False) -> None:
+def check_descriptors(descriptors: Sequence[int], *, session: bool = False, files_bytes: int = -1) -> None:
     """Input a sealed memfd, the others write ends of pipes, the last of a session the read end of one.
 
-    Never a directory. Raises InvalidRequestError.
+    With `files_bytes` another sealed memfd follows, of at most that; -1: none does. Never a directory. Raises
+    InvalidRequestError.
     """
     first, *pipes = descriptors
-    try:
-        sealed = fcntl.fcntl(first, fcntl.F_GET_SEALS) & codestore.SEALS == codestore.SEALS
-    except OSError:
-        sealed = False
-    if not sealed or os.fstat(first).st_size > INPUT_LIMIT_BYTES:
-        raise InvalidRequestError(f"input: expected a sealed memfd of at most {INPUT_LIMIT_BYTES} bytes")
+    if files_bytes >= 0:
+        _check_memfd("files", pipes.pop(), files_bytes)
+    _check_memfd("input", first, INPUT_LIMIT_BYTES)
     if session:
         _check_pipe(pipes.pop(), os.O_RDONLY, "read")
     for pipe in pipes:
         _check_pipe(pipe, os.O_WRONLY, "write")
+
+
+def _check_memfd(what: str, descriptor: int, most_bytes: int) -> None:
+    try:
+        sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & codestore.SEALS == codestore.SEALS
+    except OSError:
+        sealed = False
+    if not sealed or os.fstat(descriptor).st_size > most_bytes:
+        raise InvalidRequestError(f"{what}: expected a sealed memfd of at most {most_bytes} bytes")
 
 
 def _check_pipe(descriptor: int, access: int, end: str) -> None:
