@@ -86,6 +86,9 @@ class Front:
             "tier": 2,
             "environment": "",
             "network": [],
+            "reads": 0,
+            "write_files": 0,
+            "write_bytes": 0,
         }
         limits = limits_of(2)
         for name, value in changes.items():
