@@ -17,7 +17,7 @@ from plugind.sandbox import codestore
 from plugind.sandbox.gathering import NO_PATH, SPARSE, TOO_LARGE, TOO_MANY, collect, gather
 from plugind.sandbox.grants import OutputFolder
 from plugind.sandbox.protocol import Ended
-from plugind.sandbox.sealed import read_all
+from plugind.sandbox.sealed import mapped
 
 MOST_FILES, MOST_BYTES = 8, 100_000
 ENDED = Ended("r1", "", 0, 1, 1, 1)
@@ -191,7 +191,8 @@ def told_of(place: Path, ended: Ended) -> tuple[Ended, list[bytes]]:
 
     def tell(memfd: int) -> None:
         assert fcntl.fcntl(memfd, fcntl.F_GET_SEALS) & codestore.SEALS == codestore.SEALS
-        heard.append(read_all(memfd))
+        with mapped(memfd) as content:
+            heard.append(content[:])
 
     before = len(os.listdir("/proc/self/fd"))
     after = gather(folder, ended, tell)

@@ -22,7 +22,7 @@ from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES
 from plugind.sandbox.outcome import Verdict, judge, judge_import, judge_session
 from plugind.sandbox.pipes import Capture
 from plugind.sandbox.samples import Seen
-from plugind.sandbox.sealed import read_all, sealed_memfd
+from plugind.sandbox.sealed import mapped, sealed_memfd
 
 HANG_UP_S = 2.0
 """So long an instance may go on when its session is over."""
@@ -248,7 +248,8 @@ class Running:
         if os.fstat(self._wrote).st_size > 4 + MAX_INDEX_BYTES + most_bytes:
             raise InvalidRequestError(f"files: expected at most {most_bytes} bytes and an index, got more")
         # One more than there may be: it says that there are too many (gathering.py).
-        return tuple(unpack(read_all(self._wrote), most_files + 1, most_bytes)[0])
+        with mapped(self._wrote) as content:
+            return tuple(unpack(content, most_files + 1, most_bytes)[0])
 
     def _verdict(self, ended: protocol.Ended, result: bytes) -> Verdict:
         limits = self.request.limits
