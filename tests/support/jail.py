@@ -62,7 +62,9 @@ class Jail:
         profiles: dict[int, Profile],
         shelf: Shelf,
         imported: list[Imported],
+        state: Path,
     ) -> None:
+        self.state = state
         self.shelf = shelf
         self.imported = imported
         self.client = client
@@ -150,7 +152,7 @@ async def jail(profiles: Path | None = None, unsafe: UnsafeOverrides | None = No
         client = LauncherClient(sock, imported.append)
         try:
             await client.open()
-            yield Jail(client, pid, load_profiles(profiles), Shelf(path_of(state)), imported)
+            yield Jail(client, pid, load_profiles(profiles), Shelf(path_of(state)), imported, state)
         finally:
             await client.stop()
             with contextlib.suppress(ProcessLookupError):
