@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -17,9 +18,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from plugind import planfiles
 from plugind.environments.shelf import Shelf, path_of
 from plugind.linux import cgroup
 from plugind.model import Limits, Profile
+from plugind.planfiles import Entry
 from plugind.profiles import load_profiles, profiles_dir
 from plugind.sandbox.client import LauncherClient
 from plugind.sandbox.jailspec import effective_limits
@@ -60,7 +63,9 @@ class Jail:
         profiles: dict[int, Profile],
         shelf: Shelf,
         imported: list[Imported],
+        state: Path,
     ) -> None:
+        self.state = state
         self.shelf = shelf
         self.imported = imported
         self.client = client
@@ -77,16 +82,29 @@ class Jail:
         files: Mapping[str, str] | None = None,
         on_started: Callable[[], None] = lambda: None,
         environment: str = "",
+        plan: Mapping[str, bytes] | None = None,
+        write: tuple[int, int] = (0, 0),
         **limits: int,
     ) -> InstanceResult:
-        """`code` defines run(payload, context); `files` are other modules beside it, by name."""
+        """`code` defines run(payload, context); `files` are other modules beside it, by name.
+
+        `plan` are the files of a plan that it may read, `write` how many it may leave, and how many bytes.
+        """
         data = bundle_of(**{**(files or {}), "plugin": code})
-        digest = hashlib.sha256(data).hexdigest()
-        await self.client.load(digest, lambda: data)
+        request = self.request(data, payload, tier, name, environment, **limits)
+        packed = None if plan is None else planfiles.pack([Entry(*each) for each in plan.items()])
+        request = dataclasses.replace(request, files=packed, write_files=write[0], write_bytes=write[1])
+        await self.client.load(request.digest, lambda: data)
+        return await self.client.run(request, on_started)
+
+    def request(
+        self, data: bytes, payload: object = None, tier: int = 2, name: str = "", environment: str = "", **limits: int
+    ) -> InstanceRequest:
+        """What a run of run() in a bundle is asked for with."""
         profile = self.profiles[tier]
-        request = InstanceRequest(
+        return InstanceRequest(
             run=name or f"t{next(_numbers)}",
-            digest=digest,
+            digest=hashlib.sha256(data).hexdigest(),
             tier=tier,
             limits=effective_limits(Limits(**limits), profile),
             interface="json",
@@ -96,7 +114,6 @@ class Jail:
             stdio_bytes=profile.stdio_bytes,
             environment=environment,
         )
-        return await self.client.run(request, on_started)
 
     async def value(
         self, code: str, payload: object = None, *, tier: int = 2, environment: str = "", **limits: int
@@ -137,7 +154,7 @@ async def jail(profiles: Path | None = None, unsafe: UnsafeOverrides | None = No
         client = LauncherClient(sock, imported.append)
         try:
             await client.open()
-            yield Jail(client, pid, load_profiles(profiles), Shelf(path_of(state)), imported)
+            yield Jail(client, pid, load_profiles(profiles), Shelf(path_of(state)), imported, state)
         finally:
             await client.stop()
             with contextlib.suppress(ProcessLookupError):

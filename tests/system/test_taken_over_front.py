@@ -180,7 +180,7 @@ def test_too_many_and_too_few_descriptors(front: Front, op: str, count: int) -> 
 def start_text(limit: str = "1", tier: str = "2", run: str = '"r1"', more: str = "") -> bytes:
     names = [name for name, _ in Limits().items()]
     limits = ",".join(f'"{name}":{limit if name == "wall_ms" else 1000000}' for name in names)
-    return f'{{"op":"start","run":{run},"digest":"{DIGEST}","tier":{tier},"environment":"","network":[],"limits":{{{limits}}}{more}}}'.encode()
+    return f'{{"op":"start","run":{run},"digest":"{DIGEST}","tier":{tier},"environment":"","network":[],"reads":0,"write_files":0,"write_bytes":0,"limits":{{{limits}}}{more}}}'.encode()
 
 
 MALFORMED = {
@@ -238,6 +238,10 @@ MALFORMED = {
     "an environment by its name": start_text().replace(b'"environment":""', b'"environment":"science"'),
     "an environment that goes up": start_text().replace(b'"environment":""', b'"environment":"../../etc"'),
     "an environment that is null": start_text().replace(b'"environment":""', b'"environment":null'),
+    "no reads": start_text().replace(b'"reads":0,', b""),
+    "reads by a path": start_text().replace(b'"reads":0', b'"reads":"/etc/shadow"'),
+    "a folder to write to": start_text().replace(b'"write_files":0', b'"write_files":["/etc"]'),
+    "bytes to write as a float": start_text().replace(b'"write_bytes":0', b'"write_bytes":1.0'),
     "a network that is null": start_text().replace(b'"network":[]', b'"network":null'),
     "a network of nothing": start_text().replace(b'"network":[]', b'"network":[{}]'),
     "a peer by a text": start_text().replace(b'"network":[]', b'"network":["8.8.8.8:443"]'),
@@ -261,6 +265,7 @@ MALFORMED = {
     "its own placed": protocol.encode(protocol.Placed("r1")),
     "its own started": protocol.encode(protocol.Started("r1")),
     "its own refused": protocol.encode(protocol.Refused("r1", "setup", "no")),
+    "its own wrote": protocol.encode(protocol.Wrote("r1")),
     "its own ended": protocol.encode(protocol.Ended("r1", "", 0, 0, 0, 0)),
     "a zygote's word": b'{"op":"exited","run":"r1","exit_code":0}',
     "an instance's word": b'{"op":"hello"}',
@@ -273,7 +278,7 @@ def test_malformed_messages(front: Front, kind: str) -> None:
     """With the descriptors that a start or a placed has, so that they are not the reason."""
     data = MALFORMED[kind]
     with unmoved(front), proper_descriptors() as (descriptors, _):
-        many = 4 if b'"start"' in data else 2 if b'"placed"' in data else 0
+        many = 4 if b'"start"' in data else 2 if b'"placed"' in data else 1 if b'"wrote"' in data else 0
         front.send(data, descriptors[:many])
         assert front.works()
         assert_logged(front, "refused ")

@@ -68,6 +68,26 @@ def test_a_network_is_a_step_where_the_tier_may_have_one(daemon):
         assert not {"network", "hosts"} & set(names)
 
 
+def test_files_of_a_plan_are_steps_where_the_tier_may_have_them(daemon):
+    wanted = [
+        registry_pb2.Permission(kind=kind, entry_json='{"path": "wbs_*.json"}') for kind in ("file_read", "file_write")
+    ]
+    for tier, permissions, names in (
+        (1, wanted, {"plan_files", "output_folder"}),
+        (1, wanted[:1], {"plan_files"}),
+        (1, wanted[1:], {"output_folder"}),
+        (2, wanted, {"plan_files"}),
+        (1, [], set()),
+    ):
+        stored(daemon, tier=tier, approval=registry_pb2.Approval(tier=tier, permissions=permissions))
+        steps = {step["name"]: step for step in plugindctl("jail", "costs", "--json").json["steps"]}
+        assert {"plan_files", "output_folder"} & set(steps) == names
+    stored(daemon, tier=1, approval=registry_pb2.Approval(tier=1, permissions=wanted))
+    shown = plugindctl("jail", "costs").out
+    assert "plan_files(path=/grant/read/plan)" in shown
+    assert f"{PROFILES[1].files.write_files} files and {PROFILES[1].files.write_bytes} bytes" in shown
+
+
 def test_unapproved_version_has_the_jail_that_it_asks_for(daemon):
     stored(daemon, state="submitted", limits=common_pb2.Limits(wall_ms=9000))
     told = plugindctl("jail", "costs", "--json").json

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from plugind import planfiles
 from plugind.model import Limits, Profile
 from plugind.sandbox import jailspec
 from plugind.sandbox.inside import setup
@@ -21,6 +23,7 @@ PROFILE = Profile(
 
 def test_every_step_has_a_function_inside_and_says_why() -> None:
     spec = jailspec.with_network(jailspec.build(PROFILE, LIMITS, "a" * 64, 7, GROUND), "::1 localhost\n")
+    spec = jailspec.with_files(spec, reads=True, write_files=1, write_bytes=1)
     assert {step.name for step in spec.steps} == set(setup._STEPS)
     assert all(step.why for step in spec.steps)
     assert json.loads(json.dumps(spec.wire())) == spec.wire()
@@ -49,6 +52,22 @@ def test_a_network_is_entered_first_and_its_names_are_there_before_proc_is_cover
     assert arguments["hosts"] == {"text": "192.0.2.1 a.example\n"}
     assert arguments["landlock"] == {**{s.name: s.arguments for s in without.steps}["landlock"], "network": True}
     assert [name for name in names if name not in ("network", "hosts")] == [step.name for step in without.steps]
+
+
+@pytest.mark.parametrize("reads,files,wanted", [
+    (True, 0, ["plan_files"]), (False, 3, ["output_folder"]), (True, 3, ["plan_files", "output_folder"]), (False, 0, []),
+])  # fmt: skip
+def test_files_are_moved_in_while_it_is_root_of_its_template(reads: bool, files: int, wanted: list[str]) -> None:
+    without = jailspec.build(PROFILE, LIMITS, "a" * 64, 7, GROUND)
+    spec = jailspec.with_files(without, reads=reads, write_files=files, write_bytes=1 << 20)
+    names = [step.name for step in spec.steps]
+    assert names[names.index("proc") - len(wanted) : names.index("proc")] == wanted, "after /tmp, and before identity"
+    assert [name for name in names if name not in wanted] == [step.name for step in without.steps]
+    paths = {step.name: step.arguments["path"] for step in spec.steps if step.name in wanted}
+    assert paths.items() <= {"plan_files": planfiles.PLAN_DIR, "output_folder": planfiles.OUTPUT_DIR}.items()
+    rules = {step.name: step.arguments for step in spec.steps}["landlock"]["rules"]
+    assert str(Path(planfiles.PLAN_DIR).parent) in rules["read"]
+    assert str(Path(planfiles.OUTPUT_DIR).parent) in rules["write"]
 
 
 def test_limits_and_uid_reach_their_steps() -> None:

@@ -26,12 +26,13 @@ def call(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     names = iter(f"made_up_{number}" for number in range(99))
 
-    def called(code, payload, *, interface="json", function=":run", entrypoint=""):
+    def called(code, payload, *, interface="json", function=":run", entrypoint="", **more):
         name = next(names)
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(code))
         monkeypatch.delitem(sys.modules, name, raising=False)
         chosen = entrypoint or name + (function if interface == "json" else "")
         told = {"interface": interface, "entrypoint": chosen, "stage": "durations", "plan_id": "plan-1", "mode": "run"}
+        told |= more
         kind, body = runner._outcome(lambda: runner._answer(runner.Plugin(told), told, json.dumps(payload).encode()))
         return kind, json.loads(body)
 
@@ -41,6 +42,12 @@ def call(tmp_path, monkeypatch):
 def test_a_value_comes_back_and_the_context_goes_in(call) -> None:
     code = "def run(payload, context): return [payload, context.stage, context.plan_id, context.scratch_dir]"
     assert call(code, {"a": 1}) == (b"V", [{"a": 1}, "durations", "plan-1", "/tmp"])
+
+
+def test_where_files_of_a_plan_are_is_in_the_context_and_empty_without(call) -> None:
+    code = "def run(payload, context): return [context.plan_dir, context.output_dir]"
+    assert call(code, 1) == (b"V", ["", ""])
+    assert call(code, 1, plan_dir="/r", output_dir="/w") == (b"V", ["/r", "/w"])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,7 +228,7 @@ def jail_spec(built: Built, tier: Tier) -> JailSpec:
         tier,
         built.manifest.limits,
         built.digest,
-        _hosts((each.kind, each.entry) for each in built.manifest.permissions),
+        [(each.kind, each.entry) for each in built.manifest.permissions],
     )
 
 
@@ -245,7 +245,7 @@ def jail_spec_of_version(version: PluginVersion) -> JailSpec:
         as_tier(tier),
         Limits(**dataclasses.asdict(limits)),
         version.digest,
-        _hosts((each.kind, each.entry_json) for each in permissions),
+        [(each.kind, each.entry_json) for each in permissions],
     )
 
 
@@ -261,12 +261,19 @@ def as_tier(number: int) -> Tier:
     return next((tier for tier in TIERS if tier == number), 2)
 
 
-def _jail_spec(tier: Tier, limits: Limits, digest: str, hosts: list[str]) -> JailSpec:
+def _jail_spec(tier: Tier, limits: Limits, digest: str, permissions: Collection[tuple[str, str]]) -> JailSpec:
     from plugind.sandbox import jailspec, rootfs
 
     profile = profiles()[tier]
     limits = jailspec.effective_limits(limits, profile)
     spec = jailspec.build(profile, limits, digest, EXAMPLE_UID, rootfs.ground(profile))
+    kinds, files, hosts = {kind for kind, _ in permissions}, profile.files, _hosts(permissions)
+    spec = jailspec.with_files(
+        spec,
+        reads="file_read" in kinds and files.read_files > 0,
+        write_files=files.write_files if "file_write" in kinds else 0,
+        write_bytes=files.write_bytes,
+    )
     if not hosts or not profile.network_bytes_per_second:
         return spec
     return jailspec.with_network(spec, f"addresses found at the start, of {', '.join(hosts)}")

@@ -69,12 +69,15 @@ def close(descriptors: Sequence[int]) -> None:
         os.close(descriptor)
 
 
-def check_descriptors(descriptors: Sequence[int], *, session: bool = False) -> None:
+def check_descriptors(descriptors: Sequence[int], *, session: bool = False, files_bytes: int = -1) -> None:
     """Input a sealed memfd, the others write ends of pipes, the last of a session the read end of one.
 
-    Never a directory. Raises InvalidRequestError.
+    With `files_bytes` another sealed memfd follows, of at most that; -1: none does. Never a directory. Raises
+    InvalidRequestError.
     """
     first, *pipes = descriptors
+    if files_bytes >= 0:
+        check_sealed(pipes.pop(), "files", files_bytes)
     check_sealed(first, "input")
     if session:
         _check_pipe(pipes.pop(), os.O_RDONLY, "read")

@@ -14,10 +14,10 @@ from plugind.model import Caller
 from plugind.planfiles import Entry, pack
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.frames import Frames
-from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.planworks import PlanWorks
 from plugind.sandbox.running import HANG_UP_S, InstanceRequest, InstanceResult, Running
 from plugind.sandbox.samples import MOST_AGE_S, Samples, Seen
+from plugind.sandbox.sealed import sealed_memfd
 
 READY_TIMEOUT_S = 60.0
 RECENT_S = 1.0
@@ -320,7 +320,14 @@ class LauncherClient:
                 self._sampled(message)
             case protocol.PlanDone() | protocol.PlanFailed():
                 self._works.hear(message, descriptors)
-            case protocol.Placed() | protocol.Parked() | protocol.Started() | protocol.Refused() | protocol.Ended():
+            case (
+                protocol.Placed()
+                | protocol.Parked()
+                | protocol.Started()
+                | protocol.Refused()
+                | protocol.Wrote()
+                | protocol.Ended()
+            ):
                 if run := self._named.get(message.run):
                     self._hear_of(run, message, descriptors)
                 else:
@@ -330,7 +337,9 @@ class LauncherClient:
         match message:
             case protocol.Placed() if len(descriptors) == message.descriptors:
                 run.take_reins(*descriptors)
-            case protocol.Placed():
+            case protocol.Wrote() if len(descriptors) == message.descriptors:
+                run.take_wrote(*descriptors)
+            case protocol.Placed() | protocol.Wrote():
                 channel.close(descriptors)
             case protocol.Started():
                 if run.request.mode != "import":  # whose beginning is that it waits
@@ -381,4 +390,14 @@ class LauncherClient:
 
 def start(kind: type[protocol.Start], request: InstanceRequest) -> protocol.Start:
     """The message that asks for an instance."""
-    return kind(request.run, request.digest, request.tier, request.limits, request.environment, request.network)
+    return kind(
+        request.run,
+        request.digest,
+        request.tier,
+        request.limits,
+        request.environment,
+        request.network,
+        int(request.files is not None),
+        request.write_files,
+        request.write_bytes,
+    )

@@ -11,7 +11,7 @@ from typing import Final
 
 from plugind.errors import InvalidRequestError, IsolationUnavailableError
 from plugind.model import Profile
-from plugind.sandbox import channel, codestore, jailspec, protocol
+from plugind.sandbox import channel, codestore, grants, jailspec, protocol
 from plugind.sandbox.instances import Instances
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.queue import StartQueue
@@ -50,13 +50,15 @@ class Gate:
         if message.tier == 0 and message.digest not in self._builtin:
             raise InvalidRequestError(f"tier 0: {message.digest} is not in the root-owned list of built-in plugins")
         self.check_latch(message.digest, message.tier)
+        self._check_files(message, profile)
         session = isinstance(message, protocol.Open)
         for name, value, ceiling in jailspec.above_ceiling(message.limits, profile, session=session):
             raise InvalidRequestError(f"{name}: expected 1 to {ceiling} in tier {message.tier}, got {value}")
         if message.digest not in self._code:
             raise IsolationUnavailableError(protocol.NOT_LOADED, f"digest {message.digest} was not loaded")
         self._check_place(message, profile)
-        channel.check_descriptors(descriptors, session=session)
+        files_bytes = grants.most_packed_bytes(profile.files) if message.reads else -1
+        channel.check_descriptors(descriptors, session=session, files_bytes=files_bytes)
         return profile
 
     def admit_use(self, tier: int, digest: str, message: protocol.Use, descriptors: Sequence[int]) -> None:
@@ -67,6 +69,20 @@ class Gate:
             raise InvalidRequestError(f"wall_ms: expected 1 to {most} in tier {tier}, got {message.wall_ms}")
         channel.check_descriptors(descriptors)
         self._check_running(self._profiles[tier])
+
+    def _check_files(self, message: protocol.Start, profile: Profile) -> None:
+        """Whether it may have files of a plan, and so much. Which files these are is seen when they are unpacked."""
+        wanted = (message.reads, message.write_files, message.write_bytes)
+        if wanted == (0, 0, 0):
+            return
+        if isinstance(message, protocol.Park):
+            raise InvalidRequestError("files: expected none of what imports ahead, got some")
+        ceilings = (min(1, profile.files.read_files), profile.files.write_files, profile.files.write_bytes)
+        for name, value, most in zip(("reads", "write_files", "write_bytes"), wanted, ceilings, strict=True):
+            if not 0 <= value <= most:
+                raise InvalidRequestError(f"{name}: expected 0 to {most} in tier {profile.tier}, got {value}")
+        if bool(message.write_files) != bool(message.write_bytes):
+            raise InvalidRequestError(f"write_files, write_bytes: expected both or neither, got {wanted[1:]}")
 
     def check_network(self, message: protocol.Start) -> None:
         """Whether somebody in his right mind may ask for such a network. Which addresses it comes to is seen later."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from plugind.model import Limits, Profile
+from plugind.planfiles import OUTPUT_DIR, PLAN_DIR
 
 INSIDE_UID = 1000
 """The one uid there is in an instance's user namespace."""
@@ -167,6 +168,33 @@ def with_network(spec: JailSpec, hosts: str) -> JailSpec:
         if step.name == "session":
             steps.append(_step("network", "a namespace of its own, of which others decide what gets through"))
     return replace(spec, steps=tuple(steps))
+
+
+def with_files(spec: JailSpec, *, reads: bool, write_files: int, write_bytes: int) -> JailSpec:
+    """The same of an instance that may read files of a plan, or leave some (at most so many, and so many bytes)."""
+    granted = []
+    if reads:
+        granted.append(
+            _step(
+                "plan_files",
+                "the files that were granted, a copy of its own: read-only, and nothing else",
+                path=PLAN_DIR,
+            )
+        )
+    if write_files:
+        granted.append(
+            _step(
+                "output_folder",
+                f"what it writes, on a tmpfs of its own, charged to the memory group; at the end at most {write_files}"
+                f" files and {write_bytes} bytes are taken",
+                path=OUTPUT_DIR,
+            )
+        )
+    # As root of the template, before Landlock: what that restricts may move no mount.
+    place = max(
+        number for number, step in enumerate(spec.steps, 1) if step.name in ("session", "plugin_files", "scratch")
+    )
+    return replace(spec, steps=(*spec.steps[:place], *granted, *spec.steps[place:]))
 
 
 def _landlock(profile: Profile, ground: Ground) -> list[Step]:

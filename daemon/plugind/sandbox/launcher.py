@@ -17,7 +17,7 @@ from typing import Final
 from plugind.errors import InvalidBundleError, InvalidRequestError, IsolationUnavailableError, PlugindError
 from plugind.linux.cgroup import Base
 from plugind.model import Profile
-from plugind.sandbox import channel, codestore, notifier, protocol, template
+from plugind.sandbox import channel, codestore, gathering, notifier, protocol, template
 from plugind.sandbox.complaints import Complaints
 from plugind.sandbox.crowd import Crowd
 from plugind.sandbox.gate import Gate
@@ -439,7 +439,13 @@ class Launcher:
         instance.violations, dangerous = self._tries.of(instance.owner)
         if dangerous and not instance.killed_ns:
             instance.refuse("")  # it ended by itself while word of its call was on the way here
+        folder = instance.give_folder()
         ended = instance.finish(exit_code)
+        if folder is not None:
+            if instance.started_ns:
+                tell = lambda memfd: self._tell(protocol.Wrote(instance.run), [memfd])  # noqa: E731
+                ended = gathering.gather(folder, ended, tell)
+            folder.close()
         refused = protocol.Refused(instance.run, *instance.failure)
         said: protocol.Ended | protocol.Refused = ended if instance.started_ns else refused
         if instance.cut is None:

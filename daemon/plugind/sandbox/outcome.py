@@ -96,7 +96,7 @@ def _cause_text(ended: Ended, limits: Limits) -> str:
         "killed": "killed by the operator",
         "canceled": "canceled by the caller",
         "violation": ended.detail or _forbidden(ended.violations),
-    }.get(ended.cause, "the sandbox lost the instance")
+    }.get(ended.cause, ended.detail or "the sandbox lost the instance")
 
 
 def _forbidden(violations: tuple[Violation, ...]) -> str:

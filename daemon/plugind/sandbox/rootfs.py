@@ -19,13 +19,14 @@ from plugind.errors import IsolationUnavailableError
 from plugind.linux import constants as c
 from plugind.linux import landlock, syscalls
 from plugind.model import Profile
+from plugind.planfiles import OUTPUT_DIR, PLAN_DIR
 from plugind.sandbox import jailspec
 from plugind.sandbox.inside.packages import PLACE
 
 RUNTIME_DIR = "/runtime"
-GRANTS = ("grant/read/plan", "grant/write/output")
-"""Where folders are moved in later. Landlock's rules are on the folders above: one on a mountpoint itself would not
-cover what is mounted there afterwards."""
+GRANTS = tuple(path.lstrip("/") for path in (PLAN_DIR, OUTPUT_DIR))
+"""Where an instance moves in what it was granted. Landlock's rules are on the folders above: one on a mountpoint itself
+would not cover what is mounted there afterwards."""
 _RESERVED = ("/tmp", "/proc", "/dev", "/code", "/plugin", "/runtime", "/etc", "/grant", PLACE)  # noqa: S108
 _READ_ONLY = c.MS_BIND | c.MS_REMOUNT | c.MS_RDONLY | c.MS_NOSUID
 _DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -34,6 +35,7 @@ _INSIDE = (
     "linux/__init__.py",
     "linux/constants.py",
     "linux/landlock.py",
+    "linux/mounts.py",
     "linux/syscalls.py",
     "sandbox/__init__.py",
 )

@@ -13,15 +13,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from plugind.errors import IsolationUnavailableError
+from plugind.errors import InvalidRequestError, IsolationUnavailableError
 from plugind.model import Limits, Mode, NetworkUse, Outcome, PluginError, Usage, Violation, Wanted
-from plugind.planfiles import Entry
+from plugind.planfiles import MAX_INDEX_BYTES, OUTPUT_DIR, PLAN_DIR, Entry, unpack
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.frames import Frames
 from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES
 from plugind.sandbox.outcome import Verdict, judge, judge_import, judge_session
-from plugind.sandbox.pipes import Capture, sealed_memfd
+from plugind.sandbox.pipes import Capture
 from plugind.sandbox.samples import Seen
+from plugind.sandbox.sealed import mapped, sealed_memfd
 
 HANG_UP_S = 2.0
 """So long an instance may go on when its session is over."""
@@ -110,6 +111,8 @@ class Running:
         self.began_s = time.monotonic()
         self._reins = parked.give_reins() if parked else None
         self._cause = ""
+        self._wrote = -1
+        """A memfd with what it left in its output folder; -1: the launcher has told of none."""
         self.seen: Seen | None = None
         """What it used when that was told last."""
 
@@ -158,9 +161,17 @@ class Running:
             raise
 
     def open_descriptors(self) -> list[int]:
-        """Input memfd and the write ends of the three pipes, to be sent and closed."""
+        """Input memfd, the write ends of the three pipes and the files that it may read, to be sent and closed."""
+        files = self.request.files
+        return [*self._open_pipes(), *([] if files is None else [sealed_memfd("files", files)])]
+
+    def _open_pipes(self) -> list[int]:
         request = self.request
         kind = {"interface": request.interface, "entrypoint": request.entrypoint, "mode": request.mode}
+        kind |= {
+            "plan_dir": "" if request.files is None else PLAN_DIR,
+            "output_dir": OUTPUT_DIR if request.write_files else "",
+        }
         if request.runtime == "exec":
             kind |= {"runtime": "exec", "output_bytes": str(request.limits.output_bytes)}
         head = json.dumps({**request.context, **kind}).encode()
@@ -170,6 +181,12 @@ class Running:
             return [*opened, *(capture.open() for capture in self._captures)]
         requests, result = self.frames.open()
         return [*opened, result, *(capture.open() for capture in self._captures), requests]
+
+    def take_wrote(self, memfd: int) -> None:
+        """What it left in its output folder; looked at when it has ended."""
+        if self._wrote >= 0:
+            os.close(self._wrote)
+        self._wrote = memfd
 
     def finish(self, message: protocol.Ended | protocol.Refused) -> None:
         """The launcher's last word on this run."""
@@ -208,6 +225,10 @@ class Running:
             await asyncio.wait(pending, timeout=2)
         *result, stdout, stderr = (bytes(capture.data) for capture in self._captures)
         verdict = self._verdict(ended, b"".join(result))
+        try:
+            wrote = await asyncio.to_thread(self._read_wrote) if self._wrote >= 0 else ()
+        except InvalidRequestError as error:  # our launcher's word, and yet
+            verdict, wrote = Verdict(Outcome.FAULT, f"what it wrote: {error}"), ()
         return InstanceResult(
             outcome=verdict.outcome,
             detail=verdict.detail,
@@ -218,7 +239,17 @@ class Running:
             usage=Usage(ended.wall_ms, ended.cpu_ms, ended.memory_peak_bytes),
             violations=verdict.violations,
             network=ended.network,
+            wrote=wrote,
         )
+
+    def _read_wrote(self) -> tuple[Entry, ...]:
+        """Raises InvalidRequestError for what is more than there can be."""
+        most_files, most_bytes = self.request.write_files, self.request.write_bytes
+        if os.fstat(self._wrote).st_size > 4 + MAX_INDEX_BYTES + most_bytes:
+            raise InvalidRequestError(f"files: expected at most {most_bytes} bytes and an index, got more")
+        # One more than there may be: it says that there are too many (gathering.py).
+        with mapped(self._wrote) as content:
+            return tuple(unpack(content, most_files + 1, most_bytes)[0])
 
     def _verdict(self, ended: protocol.Ended, result: bytes) -> Verdict:
         limits = self.request.limits
@@ -251,6 +282,9 @@ class Running:
         if self.frames is not None:
             self.frames.close()
         self.close_captures()
+        if self._wrote >= 0:
+            os.close(self._wrote)
+            self._wrote = -1
         if self._reins is not None:
             channel.close(self._reins)
             self._reins = None

@@ -12,7 +12,7 @@ from dataclasses import replace
 from plugind.errors import IsolationUnavailableError
 from plugind.linux.cgroup import Base, GroupLimits
 from plugind.model import Limits, Profile
-from plugind.sandbox import channel, codestore, jailspec, protocol, template
+from plugind.sandbox import channel, codestore, grants, jailspec, protocol, template, uids
 from plugind.sandbox.hearing import Hearing
 from plugind.sandbox.instances import Instances
 from plugind.sandbox.network.networks import Network, Networks
@@ -49,11 +49,20 @@ class Starter:
     def start(
         self, running: template.Template, profile: Profile, message: protocol.Start, descriptors: list[int]
     ) -> None:
-        """One more instance. Raises IsolationUnavailableError, OSError; ConnectionError where the zygote is gone."""
+        """One more instance.
+
+        Raises IsolationUnavailableError, OSError; ConnectionError where the zygote is gone; InvalidRequestError for
+        files that are none.
+        """
         with contextlib.ExitStack() as lent:
             network = self._networks.take(message.run) if message.network else None
             if network is not None:
                 lent.callback(os.close, network.namespace)
+            granted: list[int] = []
+            if message.reads:
+                *descriptors, packed = descriptors
+                granted.append(grants.plan_files(packed, profile.files))
+                lent.callback(os.close, granted[0])
             uid = self._templates.free_uid(message.tier, self._instances.uids(message.tier))
             spec = self._spec(profile, message, uid, network)
             instance = self._instance(running.kind, profile, message, uid)
@@ -63,10 +72,14 @@ class Starter:
                     lent.callback(channel.close, ends)
                     given, stdout, stderr = descriptors
                     descriptors = [given, ends[0], stdout, stderr, ends[1]]
+                if message.write_files:
+                    host_uid = uids.slice_of(message.tier)[0] + uid
+                    instance.folder = grants.OutputFolder.make(message.write_files, message.write_bytes, host_uid)
+                    granted.append(instance.folder.mount)
                 if network is not None:
                     instance.cut = network.cut
-                    descriptors = [*descriptors, network.namespace]
-                _order(running, message, spec, instance, descriptors)
+                    granted.append(network.namespace)
+                _order(running, message, spec, instance, [*descriptors, *granted])
             except OSError:
                 instance.finish(1)
                 raise
@@ -80,6 +93,9 @@ class Starter:
         # What only a backstop holds counts import and run together, each of which has the whole.
         backstop = replace(limits, cpu_ms=2 * limits.cpu_ms) if isinstance(message, protocol.Park) else limits
         spec = self._build(profile, backstop, message.digest, uid)
+        spec = jailspec.with_files(
+            spec, reads=bool(message.reads), write_files=message.write_files, write_bytes=message.write_bytes
+        )
         return jailspec.with_network(spec, network.hosts) if network is not None else spec
 
     def _instance(self, kind: template.Kind, profile: Profile, message: protocol.Start, uid: int) -> Instance:
@@ -99,7 +115,8 @@ def _order(
     descriptors: Sequence[int],
 ) -> None:
     """Tell the zygote. Raises OSError."""
-    fields = {"ahead": isinstance(message, protocol.Park), "network": bool(message.network)}
+    granted = {"plan": bool(message.reads), "output": bool(message.write_files), "network": bool(message.network)}
+    fields = {"ahead": isinstance(message, protocol.Park), **granted}
     order = json.dumps({"op": "start", "run": message.run, "steps": spec.wire(), **fields}).encode()
     instance.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:

@@ -14,6 +14,7 @@ from typing import Protocol
 from plugind.linux.cgroup import GroupStats, GroupUse
 from plugind.model import Limits, Violation
 from plugind.sandbox import channel
+from plugind.sandbox.grants import OutputFolder
 from plugind.sandbox.protocol import Ended, Parked
 from plugind.sandbox.template import Kind
 
@@ -108,6 +109,8 @@ class Instance:
     """Of one with a network: nothing gets through any more when it returns. Raises OSError."""
     ahead: Ahead | None = None
     """Of one that imports ahead of its run."""
+    folder: OutputFolder | None = None
+    """Of one that may write: what is there counts only when it has ended (gathering.py)."""
     created_ns: int = field(default_factory=time.monotonic_ns)
     started_ns: int = 0
     """When plugin code began; 0 while the jail is being built."""
@@ -257,6 +260,11 @@ class Instance:
             self.control.close()
             self.control = None
 
+    def give_folder(self) -> OutputFolder | None:
+        """It is another's to close from here on."""
+        folder, self.folder = self.folder, None
+        return folder
+
     def finish(self, exit_code: int) -> Ended:
         """Every process is gone: remove the groups, close what is open, say how it ended. Raises OSError."""
         now_ns = time.monotonic_ns()
@@ -266,6 +274,8 @@ class Instance:
             self.pidfd = -1
         if self.ahead is not None:
             self.ahead.close()
+        if self.folder is not None:
+            self.folder.close()
         ended = self._ended(exit_code, now_ns)
         self.group.kill()  # that it ended is what the zygote says
         self.group.remove()

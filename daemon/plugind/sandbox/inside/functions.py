@@ -22,11 +22,13 @@ TRACEBACK_CHARS = 16384
 class Context:
     """What a plugin may know of its run: the second argument of run(payload, context)."""
 
-    __slots__ = ("plan_id", "scratch_dir", "stage")
+    __slots__ = ("output_dir", "plan_dir", "plan_id", "scratch_dir", "stage")
 
-    def __init__(self, stage: str, plan_id: str) -> None:
+    def __init__(self, stage: str, plan_id: str, plan_dir: str, output_dir: str) -> None:
         self.stage = stage
         self.plan_id = plan_id
+        self.plan_dir = plan_dir
+        self.output_dir = output_dir
         self.scratch_dir = "/tmp"  # noqa: S108 - the instance's own tmpfs
 
 
@@ -50,7 +52,8 @@ class Plugin:
     def begin(self, call: dict[str, str]) -> None:
         """What is to come is for this stage and plan: known only when the run comes, of a plugin imported ahead."""
         if not self.non_finite:
-            self._context = Context(call["stage"], call["plan_id"])
+            files = (call.get(name, "") for name in ("plan_dir", "output_dir"))
+            self._context = Context(call["stage"], call["plan_id"], *files)
 
     def load(self, text: bytes) -> object:
         """The value of an input."""

@@ -40,7 +40,8 @@ class Program(Plugin):
         self.functions = {}
         self._path = f"/plugin/{call['entrypoint']}"
         self._most_bytes = int(call["output_bytes"])
-        self._environment = {**os.environ, "PLUGIND_STAGE": call["stage"], "PLUGIND_PLAN_ID": call["plan_id"]}
+        of_run = ("stage", "plan_id", "plan_dir", "output_dir")
+        self._environment = {**os.environ, **{f"PLUGIND_{name.upper()}": call.get(name, "") for name in of_run}}
         # A pid 1 does not hear what its own namespace sends it, but for what it has a handler for.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         self._wake, wake = _pipe()

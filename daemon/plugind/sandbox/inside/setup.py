@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plugind.linux import constants as c
-from plugind.linux import landlock, syscalls
+from plugind.linux import landlock, mounts, syscalls
 from plugind.sandbox.inside.packages import THREAD_POOLS
 
 _LOCKED_DOWN = c.MS_NOSUID | c.MS_NODEV
@@ -42,6 +42,10 @@ class Context:
     the socket by which its one run comes."""
     namespace: int = -1
     """Of the network that it was granted; -1: it has one of its own, with nothing in it."""
+    plan: int = -1
+    """A mount with the files of a plan that it may read; -1: it may read none."""
+    output: int = -1
+    """A mount to write to; -1: it may not."""
     listener: int = field(default=-1)
     """Where the filter tells of refused calls: for the launcher, and closed here before plugin code runs."""
     sysctl: int = field(default=-1)
@@ -80,6 +84,19 @@ def setup_hosts(_context: Context, text: str) -> None:
     flags = c.MS_REMOUNT | c.MS_BIND | c.MS_RDONLY | c.MS_NOEXEC | _LOCKED_DOWN
     syscalls.mount("", "/etc/hosts", None, flags)
     os.unlink("/tmp/hosts")  # noqa: S108
+
+
+def setup_plan_files(context: Context, path: str) -> None:
+    # Nothing has to be looked up, mounted or read here: it comes as it is to be.
+    mounts.move_mount(context.plan, path)
+    os.close(context.plan)
+    context.plan = -1
+
+
+def setup_output_folder(context: Context, path: str) -> None:
+    mounts.move_mount(context.output, path)
+    os.close(context.output)
+    context.output = -1
 
 
 def setup_proc(context: Context) -> None:
@@ -215,6 +232,8 @@ _STEPS: dict[str, Callable[..., None]] = {
     "plugin_files": setup_plugin_files,
     "scratch": setup_scratch,
     "hosts": setup_hosts,
+    "plan_files": setup_plan_files,
+    "output_folder": setup_output_folder,
     "proc": setup_proc,
     "hostname": setup_hostname,
     "cgroup_namespace": setup_cgroup_namespace,

@@ -25,8 +25,12 @@ from plugind.sandbox.inside import ahead, packages, runner, setup, warm
 CONTROL = 3
 MAX_MESSAGE_BYTES = 64 * 1024
 DESCRIPTORS = ("control", "input", "result", "stdout", "stderr", "requests")
-"""Of an instance, in the order in which they come; the last one only of a session's. After them its
-network namespace, where it was granted one."""
+"""Of an instance, in the order in which they come; the last one only of a session's."""
+GRANTED = ("plan", "output", "namespace")
+"""After them, in this order, what it was granted: files to read and a folder to write to (mounts), a network (its
+namespace)."""
+_FLAGS = ("plan", "output", "network")
+"""Fields of a start that say which of these come with it."""
 AHEAD = (*DESCRIPTORS[:-1], "word")
 """The same of one that imports ahead."""
 # A network namespace too, with nothing in it: what is seen of a shared one in /proc/self/net carries signals.
@@ -55,7 +59,8 @@ def _read(descriptor: int) -> bytes:
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """One message with its descriptors; an empty one means the launcher is gone."""
-    data, control, _flags, _ = sock.recvmsg(MAX_MESSAGE_BYTES, socket.CMSG_SPACE(8 * 4), socket.MSG_CMSG_CLOEXEC)
+    room = socket.CMSG_SPACE((len(DESCRIPTORS) + len(GRANTED)) * 4)
+    data, control, _flags, _ = sock.recvmsg(MAX_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
     if not data:
         sys.exit(0)
     descriptors = array.array("i")
@@ -117,9 +122,11 @@ class Zygote:
 def become_instance(message: dict[str, Any], descriptors: list[int], seccomp: bytes) -> NoReturn:
     """In the clone: build the jail, say so, run the plugin. Never returns to the zygote's loop."""
     try:
-        namespace = descriptors.pop() if message["network"] else -1
-        given = dict(zip(AHEAD if message.get("ahead") else DESCRIPTORS, descriptors, strict=False))
-        context = setup.Context(**given, seccomp=seccomp, namespace=namespace)
+        granted = [name for name, flag in zip(GRANTED, _FLAGS, strict=True) if message[flag]]
+        own = len(descriptors) - len(granted)
+        given = dict(zip(AHEAD if message.get("ahead") else DESCRIPTORS, descriptors[:own], strict=False))
+        given.update(zip(granted, descriptors[own:], strict=True))
+        context = setup.Context(**given, seccomp=seccomp)
         try:
             syscalls.set_name("plugind-plugin")
             # A pidfd of this instance: a name that no other process can come to bear.
