@@ -4,6 +4,8 @@ PYTHON_ENV := .venv/bin/python
 AS_ROOT := packaging/as_root.sh
 # Root leaves nothing behind in a checkout that is a user's.
 PYTEST_ROOT := $(PYTHON_ENV) -m pytest -p no:cacheprovider
+# Unit tests wait as long as they work: four workers on two CPUs. Whoever has none left takes of another's.
+UNIT := -q -n 4 --dist worksteal tests/unit
 BENCH_EXTRA := .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 
 .PHONY: help setup demo quick test test-systemd test-vm soak bench bench-compare flamegraph lint
@@ -19,10 +21,10 @@ demo: setup ## start a daemon, run plugins over a plan, stop hostile ones (under
 	@$(AS_ROOT) "the daemon makes namespaces and control groups for its jails" $(PYTHON_ENV) client/examples/demo.py
 
 quick: lint ## linters and unit tests; no root, under a minute
-	$(PYTHON_ENV) -m pytest -q -n 2 -m "not root and not slow" --hypothesis-profile=quick tests/unit
+	PYTHONDONTWRITEBYTECODE= $(PYTHON_ENV) -m pytest -m "not root and not slow" --hypothesis-profile=quick $(UNIT)
 
 test: lint ## everything but the soak; needs root, under a quarter of an hour
-	@$(AS_ROOT) "the tests run as they do in CI" $(PYTEST_ROOT) -q -n 2 tests/unit
+	@$(AS_ROOT) "the tests run as they do in CI" $(PYTEST_ROOT) $(UNIT)
 	@$(AS_ROOT) "the tests make real jails and attack them" $(PYTEST_ROOT) --ignore=tests/soak --ignore=tests/unit
 
 test-systemd: setup ## install it in a container with systemd and drive it as an operator (needs root, minutes)

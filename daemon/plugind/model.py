@@ -247,6 +247,10 @@ class Monitoring:
     """So long an open breaker lets nothing start."""
     probes: int = 5
     """Runs that are then let through, one after the other, before it closes."""
+    openings: int = 3
+    """So often it opens without having recovered in between, and the version is quarantined."""
+    together: int = 3
+    """So many plugins whose breakers open for time within open_ms, and the machine is the likelier cause."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ _MONITOR: Final = {
     "deviations": (1, 1000),
     "open_ms": (1, 86_400_000),
     "probes": (1, 20),
+    "openings": (2, 20),
+    "together": (2, 1000),
 }
 """Least and most of each number in [monitor]. The most of window and warm_up is what statistics keep."""
 

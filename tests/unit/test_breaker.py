@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugind.governance.breaker import PROBE_LOST_MS, Breaker, closer
+from plugind.governance.escalation import MOST_RUNS
 from plugind.governance.statistics import FAILURES, Statistics
 from plugind.model import Monitoring, Outcome
 from tests.support.observed import seen
@@ -295,7 +296,7 @@ def test_probes_that_fail_are_for_quarantine():
     (found,) = judgement.anomalies
     assert (found.trigger, found.hard, found.severity) == ("probes", False, "high")
     assert (found.expected, found.actual) == ("fewer than 3 of 5 probes to fail, after failures", "3 of 3 failed")
-    assert found.numbers == {"failed": 3.0, "ended": 3.0, "probes": 5.0, "limit": 3.0}
+    assert found.numbers == {"failed": 3.0, "timeouts": 0.0, "ended": 3.0, "probes": 5.0, "limit": 3.0}
     assert not desk.breaker.begin(desk.now), "and nothing starts, whoever hears of it"
 
 
@@ -344,6 +345,81 @@ def test_what_has_just_closed_opens_sooner_until_it_has_earned_trust():
     assert desk.runs(FAILED, FAILED)[0] is None
 
 
+def reopening(desk, failures, runs=30, probes=(OK,) * 5):
+    """It opens, its probes go well, and so on: so many failures at the end of these runs. The last verdict."""
+    desk.opened()
+    for _ in range(10):
+        desk.now += OPEN_MS
+        assert desk.runs(*probes)[0].verdict == "closed"
+        judgement, _ = desk.runs(*[OK] * (runs - failures), *[FAILED] * failures)
+        if judgement is None or judgement.verdict == "quarantine":
+            return judgement
+    return judgement
+
+
+def test_one_that_opens_again_and_again_and_fails_more_than_before_is_for_quarantine():
+    desk = Desk()
+    judgement = reopening(desk, failures=3, runs=4, probes=[FAILED, OK, FAILED, OK, OK])
+    assert (judgement.verdict, desk.statistics.breaker.openings) == ("quarantine", 3)
+    why, found = judgement.anomalies
+    assert (why.trigger, found.trigger, found.hard, found.severity) == ("failures", "reopened", False, "high")
+    assert found.expected == "fewer than 3 openings of its breaker without 40 runs in between that went well"
+    assert found.actual.startswith("3 since it was trusted last, now because of failures; ")
+    assert found.numbers["failures"] / found.numbers["runs"] >= 1 / 3
+    assert desk.breaker.state == "open"
+
+
+def test_one_that_has_recovered_in_between_begins_anew():
+    desk = Desk()
+    assert reopening(desk, failures=0, runs=40) is None
+    assert desk.statistics.breaker.streak.openings == 0
+    assert desk.runs(*[FAILED] * 10)[0].verdict == "opened"
+    assert desk.statistics.breaker.streak.openings == 1
+
+
+def test_opening_again_alone_is_not_enough():
+    desk = Desk()
+    assert reopening(desk, failures=2, runs=30).verdict == "opened", "2 of 35 are no more than chance"
+    assert desk.statistics.breaker.openings == 11
+    assert desk.statistics.breaker.streak.runs <= MOST_RUNS
+
+
+def test_one_that_becomes_slower_each_time_is_not_accepted_for_ever():
+    desk = Desk()
+    desk.runs(*[OK] * 100)
+    verdicts = []
+    for wall_ms in (200, 2000, 20_000):
+        judgement, _ = desk.runs(*[OK] * 20, wall_ms=wall_ms)
+        verdicts.append(judgement.verdict)
+        desk.now += OPEN_MS
+        desk.runs(*[OK] * 5, wall_ms=wall_ms)
+        desk.runs(*[OK] * 27, wall_ms=wall_ms)
+    assert verdicts == ["opened", "opened", "quarantine"]
+    assert [each.trigger for each in judgement.anomalies] == ["wall_ms", "reopened"]
+
+
+def test_who_is_released_begins_its_openings_anew():
+    desk = Desk()
+    reopening(desk, failures=3, runs=4, probes=[FAILED, OK, FAILED, OK, OK])
+    desk.breaker.release()
+    assert desk.statistics.breaker.streak.openings == 0
+    assert desk.runs(FAILED, FAILED)[0].verdict == "opened"
+
+
+@pytest.mark.parametrize(
+    ("failures", "late"),
+    [([Outcome.TIMEOUT] * 3, True), ([FAILED] * 3, False), ([Outcome.TIMEOUT, Outcome.TIMEOUT, FAILED], True)],
+)
+def test_what_opens_for_time_alone_says_so(failures, late):
+    desk = Desk()
+    desk.runs(*[OK] * 100)
+    judgement, _ = desk.runs(*failures, mode="map")
+    assert (judgement.verdict, judgement.late) == ("opened", late)
+    desk.now += OPEN_MS
+    judgement, _ = desk.runs(*failures, mode="map")
+    assert (judgement.verdict, len(judgement.excusable_unix_ms)) == ("quarantine", 2 if late else 0)
+
+
 def test_who_is_released_is_on_trial():
     desk = Desk().half_open()
     assert desk.runs(*[FAILED] * 5)[0].verdict == "quarantine"
@@ -372,7 +448,8 @@ def test_on_probation_everything_is_closer():
     found = closer(Monitoring())
     assert (found.window, found.failures_percent, found.deviations, found.schema_failures) == (10, 33, 4, 2)
     assert (found.mode, found.probes, found.open_ms, found.warm_up) == ("enforce", 5, 60_000, 30)
-    least = Monitoring(window=2, failures_percent=1, deviations=1, schema_failures=1)
+    assert (found.openings, found.together) == (2, 3)
+    least = Monitoring(window=2, failures_percent=1, deviations=1, schema_failures=1, openings=2)
     assert closer(least) == least
 
 
@@ -397,6 +474,7 @@ THRESHOLDS = st.builds(
     warm_up=st.integers(5, 100),
     deviations=st.integers(1, 9),
     probes=st.integers(1, 20),
+    openings=st.integers(2, 20),
 )
 
 
@@ -419,7 +497,9 @@ def test_whatever_happens_it_is_consistent(events, thresholds, probation):
         )
         assert (
             judgement.verdict
-            in {"closed": ("", "opened"), "open": ("",), "half_open": ("", "closed", "quarantine")}[before]
+            in {"closed": ("", "opened", "quarantine"), "open": ("",), "half_open": ("", "closed", "quarantine")}[
+                before
+            ]
         )
         assert bool(judgement.anomalies) == (judgement.verdict in ("opened", "quarantine"))
         assert (

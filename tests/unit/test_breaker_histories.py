@@ -90,6 +90,35 @@ def test_one_that_fails_in_half_of_its_runs_from_some_run_on_is_in_quarantine_in
         assert history.go(1000).quarantined >= 0
         taken.append(history.runs - before)
     assert sorted(taken)[50] <= 30
+    assert max(taken) <= 150
+
+
+@pytest.mark.parametrize("before", [0.05, 0.1])
+def test_so_is_one_that_failed_often_enough_before(before):
+    taken = []
+    for seed in range(100):
+        history = History(Version(random.Random(seed), failing=before))
+        history.go(200)
+        if history.told.quarantined >= 0:
+            continue
+        history.version.failing = 0.5
+        began = history.runs
+        assert history.go(1000).quarantined >= 0
+        taken.append(history.runs - began)
+    assert max(taken) <= 150
+
+
+def test_one_that_becomes_slower_in_steps_is_in_quarantine_in_most_cases():
+    found = 0
+    for seed in range(100):
+        history = History(Version(random.Random(seed), noise=0.3))
+        history.go(100)
+        for _ in range(6):
+            history.version.wall_ms *= 5
+            if history.told.quarantined < 0:
+                history.go(30)
+        found += history.told.quarantined >= 0
+    assert found >= 75
 
 
 def test_a_lasting_new_level_is_what_is_usual_after_one_opening():

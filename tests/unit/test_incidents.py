@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sqlite3
 
 import pytest
 from hypothesis import given, settings
@@ -241,6 +243,8 @@ def test_events_and_plans_of_a_plugin_that_does_not_stop_are_bounded(desk):
         ("sha256:" + "ab" * 32, About(digest="ab" * 32)),
         ("demo", About(plugin="demo")),
         ("demo@1.0.0", About(plugin="demo", version="1.0.0")),
+        ("plan:roof: 1", About(target="plan:roof: 1")),
+        ("pkg:pypi/words@1.0", About(target="pkg:pypi/words@1.0")),
     ],
 )
 def test_a_kill_opens_one_about_what_it_means_and_the_same_again_is_added(desk, target, about):
@@ -251,6 +255,27 @@ def test_a_kill_opens_one_about_what_it_means_and_the_same_again_is_added(desk, 
     again = desk.incidents.about_kill(Hold("killed", target, "wrong sums", 3, 60), 0, 70)
     assert again.id == made.id
     assert desk.incidents.events(made.id)[-1].text.endswith("(0 runs ended)")
+
+
+def test_each_thing_that_is_killed_has_its_own(desk):
+    targets = ["all", "plan:roof", "plan:roof: 1", "caller:1000", "tier:1", "tier:2", "key:ab", "pkg:pypi/words"]
+    made = [desk.incidents.about_kill(Hold("killed", each, "stop", 3, 60), 1, 61) for each in targets]
+    assert len({each.id for each in made}) == len(targets)
+    assert [each.title.partition(": killed")[0] for each in made] == ["everything", *targets[1:]]
+    desk.incidents.close(made[1].id, 7, "done", 62)
+    again = [desk.incidents.about_kill(Hold("killed", each, "stop", 3, 60), 1, 63).id for each in targets]
+    assert again == [made[0].id, "incident_9", *(each.id for each in made[2:])], "a closed one takes no further kill"
+
+
+def test_incidents_of_before_are_still_there(desk, tmp_path):
+    first = desk.incidents.about_kill(Hold("killed", "tier:2", "stop", 3, 60), 1, 61)
+    desk.database.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "monitor.db")) as old:
+        old.executescript("ALTER TABLE incidents DROP COLUMN target; PRAGMA user_version = 1;")
+    made = Desk(tmp_path)
+    assert made.incidents.get(first.id).about == NOTHING
+    assert made.incidents.about_kill(Hold("killed", "tier:2", "stop", 3, 60), 1, 70).about == About(target="tier:2")
+    made.database.close()
 
 
 def test_a_kill_of_what_an_incident_is_about_is_added_to_it(desk):

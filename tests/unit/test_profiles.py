@@ -177,7 +177,9 @@ def test_a_list_that_cannot_be_read(tmp_path) -> None:
             builtin_digests(folder)
 
 
-MONITOR = "mode required window failures_percent schema_failures warm_up deviations open_ms probes".split()
+MONITOR = (
+    "mode required window failures_percent schema_failures warm_up deviations open_ms probes openings together".split()
+)
 
 
 def test_when_a_version_is_out_of_the_ordinary() -> None:
@@ -213,6 +215,8 @@ def test_a_key_of_the_monitor_that_is_not_there(tmp_path, key) -> None:
         ("open_ms", "86400001", "from 1 to 86400000, got"),
         ("probes", "2.0", "from 1 to 20, got 2.0"),
         ("probes", "21", "from 1 to 20, got 21"),
+        ("openings", "1", "from 2 to 20, got 1"),
+        ("together", "1", "from 2 to 1000, got 1"),
     ],
 )
 def test_what_the_monitor_cannot_have(tmp_path, key, value, expected) -> None:

@@ -146,7 +146,7 @@ def test_a_key_too_few_or_too_many_is_refused(place):
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        (["schema"], 2),
+        (["schema"], 3),
         (["next_index"], -1),
         (["denied"], 1.0),
         (["denied"], True),
@@ -170,6 +170,13 @@ def test_a_key_too_few_or_too_many_is_refused(place):
         (["breaker", "why"], 1),
         (["breaker", "trial"], 2**53),
         (["breaker", "probed"], [None]),
+        (["breaker", "late"], 21),
+        (["breaker", "streak"], {}),
+        (["breaker", "streak", "openings"], -1),
+        (["breaker", "streak", "late_unix_ms"], [0] * 21),
+        (["breaker", "streak", "medians"], []),
+        (["breaker", "streak", "medians"], {"cpu_ms": 1.0}),
+        (["breaker", "streak", "medians"], {"wall_ms": -1.0}),
     ],
 )
 def test_a_value_that_was_never_written_is_refused(place, value):
@@ -179,6 +186,15 @@ def test_a_value_that_was_never_written_is_refused(place, value):
     table[place[-1]] = value
     with pytest.raises(ValueError, match=r"statistics: |is not a valid Outcome"):
         Statistics.from_json(json.dumps(whole))
+
+
+def test_what_was_written_before_there_were_streaks_is_read():
+    table = json.loads(TEXT)
+    del table["breaker"]["late"], table["breaker"]["streak"]
+    found = Statistics.from_json(json.dumps(table | {"schema": 1}))
+    assert found.breaker.streak == statistics.Streak()
+    with pytest.raises(ValueError, match="expected a table with"):
+        Statistics.from_json(json.dumps(table))
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def about_version(catalog: Catalog, target: str) -> About:
     if kept.version:
         version = catalog.version(kept.plugin, kept.version)
         return About(version.plugin_id, kept.plugin, kept.version, version.digest)
-    return About(catalog.plugin(kept.plugin).plugin_id, kept.plugin) if kept.plugin else NOTHING
+    return About(catalog.plugin(kept.plugin).plugin_id, kept.plugin) if kept.plugin else kept
 
 
 def _incident_id(text: str) -> str:

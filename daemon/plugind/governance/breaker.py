@@ -4,6 +4,8 @@ closed     Runs start. It opens when the version fails, or uses more, as it did 
 open       Nothing starts for `open_ms`. That is cheap, so it may be a false alarm now and then.
 half_open  `probes` runs are let through, one at a time. If they fail it is for quarantine, else it closes.
 
+One that opens again and again, and never as before, is for quarantine too (escalation.py).
+
 A breaker that has closed is on trial for two windows of runs, in which less evidence opens it again. It opens for
 
 failures  `failures_percent` of the last `window` runs; or, of a version with `warm_up` runs, a CUSUM against its own
@@ -25,8 +27,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from plugind.governance import sequential
-from plugind.governance.statistics import FAILURES, MEASURES, Level, State, Statistics
+from plugind.governance import escalation, sequential
+from plugind.governance.escalation import CHANCE
+from plugind.governance.statistics import FAILURES, MEASURES, Level, State, Statistics, Streak
 from plugind.model import Anomaly, Monitoring, Observation, Outcome, Severity
 
 FAILURE_LIMIT: Final = 5.6
@@ -42,8 +45,6 @@ LEVEL_RISEN: Final = 0.7
 ON_TRIAL: Final = 0.7
 """So much of these limits is enough for a breaker that has just closed."""
 TRIAL_WINDOWS: Final = 2
-CHANCE: Final = 0.001
-"""The probes fail when more than half of them do, and so many that this would be as unlikely at its own usual rate."""
 PROBE_LOST_MS: Final = 660_000
 """A probe of which nothing is heard for so long is given up. Longer than the longest session that is shipped."""
 FLOORS: Final = {"wall_ms": (2.0, 0.5), "memory_peak_bytes": (4.0 * 1024 * 1024, 0.25), "output_bytes": (1024.0, 0.5)}
@@ -66,6 +67,12 @@ class Judgement:
 
     anomalies: tuple[Anomaly, ...] = ()
     verdict: Verdict = ""
+    late: bool = False
+    """Whether it opened for time alone."""
+    excusable_unix_ms: tuple[int, ...] = ()
+    """For quarantine: what counted towards it for time alone."""
+    spare: int = 0
+    """So many of these could have been left out, and the verdict would be the same."""
 
 
 _NOTHING: Final = Judgement()
@@ -77,6 +84,7 @@ def closer(thresholds: Monitoring) -> Monitoring:
         thresholds,
         window=max(2, thresholds.window // 2),
         failures_percent=max(1, thresholds.failures_percent * 2 // 3),
+        openings=max(2, thresholds.openings - 1),
         deviations=max(1, thresholds.deviations * 2 // 3),
         schema_failures=max(1, thresholds.schema_failures - 1),
     )
@@ -131,7 +139,7 @@ class Breaker:
 
     def release(self) -> None:
         """People have let the version go (from quarantine): closed and on trial, with its baselines."""
-        self._own.probed = []
+        self._own.probed, self._own.late, self._own.streak = [], 0, Streak()
         self._close()
 
     def _tick(self, now_unix_ms: int) -> None:
@@ -155,6 +163,7 @@ class Breaker:
             return _NOTHING  # it has no input, and may well come to nothing: hard triggers alone look at it
         if seen.outcome is Outcome.OK or seen.outcome in FAILURES:
             if self._own.state == "closed":
+                escalation.ran(self._statistics, seen.outcome in FAILURES)
                 return self._judge(seen)
             return self._probe(seen) if self._is_probe(seen) else _NOTHING
         if self._is_probe(seen) and (seen.outcome is not None or seen.intent >= 0):
@@ -165,10 +174,29 @@ class Breaker:
         found = [self._failures(seen), self._schema_failures(seen), *self._levels(seen)]
         anomalies = tuple(anomaly for anomaly in found if anomaly is not None)
         if anomalies:
-            self._open(seen, ", ".join(anomaly.trigger for anomaly in anomalies))
-            return Judgement(anomalies, "opened")
-        self._own.trial -= self._own.trial > 0
+            late = all(map(escalation.is_of_time, anomalies))
+            self._open(seen, ", ".join(anomaly.trigger for anomaly in anomalies), late)
+            if escalation.is_due(self._statistics, self._thresholds):
+                return self._escalate(seen, anomalies, late)
+            return Judgement(anomalies, "opened", late)
+        if self._own.trial:
+            self._own.trial -= 1
+            if not self._own.trial:
+                self._own.streak = Streak()  # it has recovered
         return _NOTHING
+
+    def _escalate(self, seen: Observation, anomalies: tuple[Anomaly, ...], late: bool) -> Judgement:
+        own, limit = self._own, self._thresholds.openings
+        streak = own.streak
+        numbers: dict[str, float] = {"openings": streak.openings, "limit": limit, "for_time": len(streak.late_unix_ms),
+                                     "failures": streak.failures, "runs": streak.runs}  # fmt: skip
+        runs = TRIAL_WINDOWS * self._thresholds.window
+        expected = f"fewer than {limit} openings of its breaker without {runs} runs in between that went well"
+        actual = f"{streak.openings} since it was trusted last, now because of {own.why}"
+        actual += f"; {streak.failures} of {streak.runs} runs failed meanwhile"
+        again = self._anomaly(seen, "reopened", expected, actual, numbers, "high")
+        times, spare = tuple(streak.late_unix_ms), streak.openings - limit
+        return Judgement((*anomalies, again), "quarantine", late, times, spare)
 
     def _sooner(self) -> float:
         return ON_TRIAL if self._own.trial else 1.0
@@ -186,7 +214,9 @@ class Breaker:
         risen_so = score >= limit and count >= FEWEST - bool(self._own.trial)
         if count < most and not risen_so and not (self._has_a_past() and _alternates(failures.recent)):
             return None
-        numbers = {"failures": count, "runs": runs, "usual_percent": 100 * usual, "score": score, "limit": limit}
+        late = escalation.timeouts(self._statistics, count)
+        numbers = {"failures": count, "timeouts": late, "runs": runs, "usual_percent": 100 * usual, "score": score,
+                   "limit": limit}  # fmt: skip
         return self._anomaly(
             seen,
             "failures",
@@ -258,11 +288,12 @@ class Breaker:
         median, (least, part) = level.samples.median, FLOORS[name]
         return median + self._thresholds.deviations * max(level.samples.mad, least, part * median)
 
-    def _open(self, seen: Observation, why: str) -> None:
+    def _open(self, seen: Observation, why: str, late: bool) -> None:
         statistics, own = self._statistics, self._own
         own.state, own.why, own.opened_unix_ms = "open", why, seen.at_unix_ms
         own.openings += 1
-        own.probe_unix_ms, own.probed = 0, []
+        own.probe_unix_ms, own.probed, own.late = 0, [], 0
+        escalation.opened(statistics, self._thresholds, seen.at_unix_ms, late=late)
         statistics.failures.restart()
         statistics.schema_failures = 0
         for level in statistics.levels.values():
@@ -281,17 +312,21 @@ class Breaker:
         own, probes = self._own, self._thresholds.probes
         own.probe_unix_ms = 0
         own.probed.append(seen.outcome in FAILURES)
+        own.late += seen.outcome is Outcome.TIMEOUT
+        escalation.ran(self._statistics, seen.outcome in FAILURES)
         if seen.mode == "run" and seen.outcome is Outcome.OK:
             for name, sample in self._measured(seen).items():
                 self._statistics.levels[name].probed.append(sample)
         failed, most = sum(own.probed), self._most_failed()
         if failed >= most:
-            numbers: dict[str, float] = {"failed": failed, "ended": len(own.probed), "probes": probes, "limit": most}
+            numbers: dict[str, float] = {"failed": failed, "timeouts": own.late, "ended": len(own.probed),
+                                         "probes": probes, "limit": most}  # fmt: skip
             expected = f"fewer than {most} of {probes} probes to fail, after {own.why}"
             actual = f"{failed} of {len(own.probed)} failed"
             anomaly = self._anomaly(seen, "probes", expected, actual, numbers, "high")
-            self._open(seen, own.why)
-            return Judgement((anomaly,), "quarantine")
+            late, times = escalation.is_of_time(anomaly), (own.opened_unix_ms, seen.at_unix_ms)
+            self._open(seen, own.why, late)
+            return Judgement((anomaly,), "quarantine", late, times if late else ())
         if len(own.probed) < probes:
             return _NOTHING
         self._close()
@@ -311,7 +346,7 @@ class Breaker:
         own.trial = TRIAL_WINDOWS * self._thresholds.window
         statistics.failures.restart(own.probed)
         statistics.schema_failures = 0
-        own.probed = []
+        own.probed, own.late = [], 0
         for name, level in statistics.levels.items():
             self._settle(name, level)
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from plugind.errors import StateError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 WAIT_S: Final = 1.0
 """So long a change waits for another one of this daemon's."""
 APPLICATION_ID: Final = 0x706C676D  # "plgm"
@@ -45,6 +45,7 @@ CREATE TABLE incidents (
     plugin TEXT NOT NULL,
     version TEXT NOT NULL,
     digest TEXT NOT NULL,
+    target TEXT NOT NULL,
     opened_by_uid INTEGER NOT NULL,
     opened_unix_ms INTEGER NOT NULL,
     closed_by_uid INTEGER,
@@ -68,6 +69,8 @@ CREATE TABLE incident_plans (
     PRIMARY KEY (incident, plan_id)
 ) STRICT, WITHOUT ROWID;
 """
+_FROM_1: Final = "ALTER TABLE incidents ADD COLUMN target TEXT NOT NULL DEFAULT '';"
+"""Until then what a kill meant that was no version stood in the title alone."""
 
 
 class Database:
@@ -118,10 +121,12 @@ class Database:
         (application,) = self._connection.execute("PRAGMA application_id").fetchone()
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         empty = not self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not empty and (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
+        if not empty and (application != APPLICATION_ID or version not in {1, SCHEMA_VERSION}):
             raise StateError(f"{self._path}: expected format {SCHEMA_VERSION} of the monitor's database, got another")
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if empty:
             mark = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
             self._connection.executescript(f"BEGIN; {TABLES} {mark} COMMIT;")
+        elif version == 1:
+            self._connection.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")

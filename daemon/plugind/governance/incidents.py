@@ -36,11 +36,17 @@ class About:
     plugin: str = ""
     version: str = ""
     digest: str = ""
+    target: str = ""
+    """What was killed, where that is no version: "plan:roof", "caller:1000", "tier:2", "key:…", "pkg:pypi/words"."""
 
     @property
     def label(self) -> str:
         """How messages name it: "cost_breakdown@1.2.0"."""
-        return f"{self.plugin}@{self.version}" if self.plugin and self.version else self.plugin or self.digest[:16]
+        return (
+            f"{self.plugin}@{self.version}"
+            if self.plugin and self.version
+            else self.plugin or self.digest[:16] or self.target
+        )
 
 
 NOTHING: Final = About()
@@ -234,8 +240,7 @@ class Incidents:
         with self._database.changing() as connection:
             there = _open_like(connection, about, "kill")
             if there is None:
-                whom = about.label or (hold.target if ":" in hold.target else "everything")
-                title = f"{whom}: killed by uid {hold.by_uid}"[:500]
+                title = f"{about.label or 'everything'}: killed by uid {hold.by_uid}"[:500]
                 new = Incident(0, _KILL_SEVERITY, title, "kill", about, hold.by_uid, now)
                 there = self._open(connection, new, unrecorded=True)
             _add(connection, there.number, event, _KILL_SEVERITY)
@@ -244,11 +249,11 @@ class Incidents:
     def _open(self, connection: sqlite3.Connection, new: Incident, unrecorded: bool) -> Incident:
         about = new.about
         number = connection.execute(
-            "INSERT INTO incidents (severity, title, cause, plugin_id, plugin, version, digest, opened_by_uid,"
-            " opened_unix_ms, closing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '')",
+            "INSERT INTO incidents (severity, title, cause, plugin_id, plugin, version, digest, target, opened_by_uid,"
+            " opened_unix_ms, closing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')",
             (
                 *(new.severity, new.title, new.cause, about.plugin_id, about.plugin, about.version, about.digest),
-                *(new.opened_by_uid, new.opened_unix_ms),
+                *(about.target, new.opened_by_uid, new.opened_unix_ms),
             ),
         ).lastrowid
         opened = _get(connection, cast("int", number))
@@ -279,7 +284,7 @@ def about_target(target: str) -> About:
     if target.startswith("sha256:"):
         return About(digest=target.removeprefix("sha256:"))
     if ":" in target:  # a key, a package, a plan, a caller or a tier: no version in particular
-        return NOTHING
+        return About(target=target)
     name, _, version = target.partition("@")
     return About(plugin=name, version=version)
 
@@ -304,8 +309,9 @@ def worst(severities: Iterable[Severity]) -> Severity:
 
 
 def _open_like(connection: sqlite3.Connection, about: About, cause: str) -> Incident | None:
-    """The open incident about the same version; where no digest is known, of the same cause and name."""
-    query, values = "digest = '' AND cause = ? AND plugin = ? AND version = ?", [cause, about.plugin, about.version]
+    """The open incident about the same version; where no digest is known, of the same cause and name or target."""
+    query = "digest = '' AND cause = ? AND plugin = ? AND version = ? AND target = ?"
+    values = [cause, about.plugin, about.version, about.target]
     if about.digest:
         query, values = "digest = ?", [about.digest]
     row = connection.execute(
@@ -329,7 +335,7 @@ def _incident(connection: sqlite3.Connection, row: sqlite3.Row) -> Incident:
         severity=row["severity"],
         title=row["title"],
         cause=row["cause"],
-        about=About(row["plugin_id"], row["plugin"], row["version"], row["digest"]),
+        about=About(row["plugin_id"], row["plugin"], row["version"], row["digest"], row["target"]),
         opened_by_uid=row["opened_by_uid"],
         opened_unix_ms=row["opened_unix_ms"],
         closed_by_uid=row["closed_by_uid"],

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from plugind.errors import StateError
-from plugind.governance import triggers
+from plugind.governance import crowd, triggers
 from plugind.governance.breaker import Breaker
+from plugind.governance.crowd import Crowd
 from plugind.governance.database import Database
 from plugind.governance.statistics import Statistics
 from plugind.model import Anomaly, Monitoring, Observation, Outcome, Usage, Violation
@@ -36,7 +37,7 @@ class Finding:
     opened: bool = False
     """The breaker lets nothing start for a while."""
     quarantine: bool = False
-    """It has to be put into quarantine: for one event, or because the breaker's probes failed."""
+    """It has to be put into quarantine: for one event, or because the breaker's probes failed or it opens for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Monitor:
             row = connection.execute("SELECT next_index FROM progress").fetchone()
         self.next_index: int = row["next_index"] if row else 0
         """Of the first record that was not looked at yet."""
+        self._crowd = Crowd(crowd.openings(self.anomalies(limit=crowd.MOST)[::-1]))
 
     def passed(self, index: int) -> None:
         """Everything before this index was looked at."""
@@ -73,9 +75,13 @@ class Monitor:
         if not seen.digest:
             return Finding()
         breaker = self._breaker(seen.digest, seen.tier)
-        observed = self._thresholds(seen.digest, seen.tier).mode == "observe"
+        thresholds = self._thresholds(seen.digest, seen.tier)
+        observed = thresholds.mode == "observe"
         hard = tuple(replace(each, observed=observed) for each in triggers.hard(seen))
         judged = breaker.observe(seen)
+        if judged.late:
+            self._crowd.add(seen.at_unix_ms, seen.plugin)
+        judged = self._crowd.hold_back(judged, thresholds)
         self._dirty.add(seen.digest)
         found = Finding(
             (*hard, *judged.anomalies),

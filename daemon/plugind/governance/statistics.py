@@ -38,9 +38,12 @@ FAILURES: Final = frozenset(
 """The plugin's doing. Killed, canceled, fault and unknown are others'."""
 MOST_OUTCOMES: Final = 100
 MOST_PROBES: Final = 20
+MOST_LATE: Final = 20
 MOST_BYTES: Final = 64 * 1024
 """Of the JSON text. It has less than half of it."""
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
+_BEFORE_STREAKS: Final = 1
+"""The schema that had none. What it says goes on with an empty one."""
 _MOST: Final = 2**53 - 1
 
 
@@ -51,6 +54,19 @@ class Level:
     samples: Samples = field(default_factory=Samples)
     beyond: Sequential = field(default_factory=Sequential)
     probed: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Streak:
+    """Openings of a breaker that has not recovered in between, and what came since the first of them."""
+
+    openings: int = 0
+    late_unix_ms: list[int] = field(default_factory=list)
+    """When those were that were for time alone; the last MOST_LATE."""
+    runs: int = 0
+    failures: int = 0
+    medians: dict[str, float] = field(default_factory=dict)
+    """Of the measures, before the first; of those of which there was one."""
 
 
 @dataclass(slots=True)
@@ -66,8 +82,11 @@ class BreakerState:
     """When the probe was begun that is on its way; 0: none is."""
     probed: list[bool] = field(default_factory=list)
     """Of each probe that has ended, whether it failed."""
+    late: int = 0
+    """How many of these ended as timeout."""
     trial: int = 0
     """So many more runs have to go well before it is trusted as before it was opened."""
+    streak: Streak = field(default_factory=Streak)
 
 
 @dataclass(slots=True)
@@ -134,7 +153,7 @@ class Statistics:
         except InvalidJsonError as error:
             raise ValueError(f"statistics: expected what was written, got {error}") from None
         table = _table(found, "statistics", "schema", *(each.name for each in dataclasses.fields(cls)))
-        if table["schema"] != _SCHEMA:
+        if table["schema"] not in (_BEFORE_STREAKS, _SCHEMA):
             raise ValueError(f"statistics: schema: expected {_SCHEMA}, got {table['schema']!r:.60}")
         levels = _table(table["levels"], "levels", *MEASURES)
         return cls(
@@ -147,7 +166,7 @@ class Statistics:
             failures=_sequential(table["failures"], "failures"),
             schema_failures=_number(table, "schema_failures"),
             levels={name: _level(levels[name], name) for name in MEASURES},
-            breaker=_breaker(table["breaker"]),
+            breaker=_breaker(table["breaker"], old=table["schema"] == _BEFORE_STREAKS),
         )
 
     def summary(self) -> dict[str, str]:
@@ -233,7 +252,9 @@ def _level(value: JsonValue, name: str) -> Level:
     )
 
 
-def _breaker(value: JsonValue) -> BreakerState:
+def _breaker(value: JsonValue, *, old: bool) -> BreakerState:
+    if old and isinstance(value, dict):
+        value = {**value, "late": 0, "streak": dataclasses.asdict(Streak())}
     table = _table(value, "breaker", *(each.name for each in dataclasses.fields(BreakerState)))
     if table["state"] not in STATES or not isinstance(table["why"], str):
         raise ValueError(f"statistics: breaker: expected one of {', '.join(STATES)}, got {table['state']!r:.60}")
@@ -244,5 +265,21 @@ def _breaker(value: JsonValue) -> BreakerState:
         openings=_number(table, "openings"),
         probe_unix_ms=_number(table, "probe_unix_ms"),
         probed=_bools(table, "probed", MOST_PROBES),
+        late=_number(table, "late", MOST_PROBES),
         trial=_number(table, "trial"),
+        streak=_streak(table["streak"]),
+    )
+
+
+def _streak(value: JsonValue) -> Streak:
+    table = _table(value, "streak", *(each.name for each in dataclasses.fields(Streak)))
+    medians = _table(table["medians"], "medians", *(table["medians"] if isinstance(table["medians"], dict) else ()))
+    if not medians.keys() <= set(MEASURES):
+        raise ValueError(f"statistics: medians: expected those of {', '.join(MEASURES)}, got {medians!r:.60}")
+    return Streak(
+        openings=_number(table, "openings"),
+        late_unix_ms=_numbers(table, "late_unix_ms", MOST_LATE),
+        runs=_number(table, "runs"),
+        failures=_number(table, "failures"),
+        medians={name: _real(medians, name, _MOST) for name in medians},
     )
