@@ -30,7 +30,7 @@ from plugind.model import Limits, Outcome
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES
 from plugind.sandbox.outcome import judge
-from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.sealed import sealed_memfd
 from tests.escapes.controls_off import ENTRY, MODULES, Went, attack, shown, shows
 from tests.support.bad_front import taken_over
 from tests.support.jail import Jail, bundle_of, jail

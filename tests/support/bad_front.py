@@ -22,7 +22,7 @@ from plugind.profiles import load_profiles, profiles_dir
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES, REQUEST
 from plugind.sandbox.outcome import judge
-from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.sealed import sealed_memfd
 from plugind.sandbox.spawn import LauncherConfig, start_launcher
 from tests.support.jail import bundle_of, descendants, living_instances, state_folder, sweep
 

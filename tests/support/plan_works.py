@@ -19,7 +19,7 @@ from plugind.linux import constants as c
 from plugind.linux import syscalls
 from plugind.planfiles import Entry, pack, unpack
 from plugind.sandbox import channel, protocol
-from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.sealed import sealed_memfd
 from tests.support.bad_front import Front, taken_over
 from tests.support.plan_tasks import perform
 

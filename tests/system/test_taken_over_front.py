@@ -27,7 +27,7 @@ from plugind.model import Limits
 from plugind.profiles import profiles_dir
 from plugind.sandbox import channel, codestore, protocol, uids
 from plugind.sandbox.complaints import MOST_A_SECOND
-from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.sealed import sealed_memfd
 from tests.escapes.attack import attack
 from tests.support.bad_front import (
     BUNDLE,

@@ -10,7 +10,7 @@ import pytest
 
 from plugind.errors import InvalidRequestError
 from plugind.sandbox import channel, protocol
-from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.sealed import sealed_memfd
 
 DIGEST = "a" * 64
 

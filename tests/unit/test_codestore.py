@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from plugind.errors import InvalidBundleError
 from plugind.sandbox.codestore import CodeStore, footprint, read_sealed, read_tar
-from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.sealed import sealed_memfd
 
 
 def tar_of(*members: tuple[str, bytes, bytes]) -> bytes:

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from plugind.environments.shelf import Shelf
 from plugind.sandbox import channel, protocol
-from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.rootfs import Interpreter
+from plugind.sandbox.sealed import sealed_memfd
 from plugind.sandbox.template import Kind, TemplateSpec
 from plugind.sandbox.templates import Templates
 from plugind.sandbox.uids import SLICE

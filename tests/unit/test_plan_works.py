@@ -13,7 +13,7 @@ from plugind.model import Caller
 from plugind.planfiles import Entry, pack, unpack
 from plugind.sandbox import channel, link, protocol
 from plugind.sandbox.client import LauncherClient
-from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.sealed import sealed_memfd
 
 CALLER = Caller(uid=1000, gid=100, pid=4711, since_ns=2**60)
 """Of a machine that has run for 36 years."""

@@ -14,8 +14,8 @@ import pytest
 from plugind.model import Limits, Outcome
 from plugind.sandbox.inside import functions, runner
 from plugind.sandbox.outcome import judge
-from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.protocol import Ended
+from plugind.sandbox.sealed import sealed_memfd
 
 NONCE = bytes(range(16))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from plugind.model import Limits
 from plugind.sandbox import channel, protocol
-from plugind.sandbox.pipes import sealed_memfd
+from plugind.sandbox.sealed import sealed_memfd
 from plugind.sandbox.supervisor import Instance
 from plugind.sandbox.template import Kind
 from tests.soak.fuzz import examples

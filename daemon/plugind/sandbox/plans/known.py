@@ -1,7 +1,7 @@
 """Who has had something staged in which plan's folder: so that it can be settled, or undone, when he is gone.
 
 A file beside the state folder and not in it, as the latch is: what the front may write it could invent. One JSON object
-a line: {"uid", "gid", "groups", "umask", "plan_dir", "at_unix_ms"}; of several for one user and folder the last one counts.
+a line: {"uid", "gid", "groups", "umask", "plan_dir", "at_unix_ms"}; of several for one user and folder the last counts.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from plugind.sandbox import codestore
-from plugind.sandbox.pipes import seal
+from plugind.sandbox.sealed import seal
 
 
 @pytest.fixture
