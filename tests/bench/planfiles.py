@@ -56,8 +56,8 @@ def measure(rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
 
 def _in_turns(client: Client, plan: Path, rounds: int) -> dict[str, dict[str, float]]:
     kinds: dict[str, Callable[[str], object]] = {
-        "no files": lambda salt: client.run("no_files", {"salt": salt}),
-        "files": lambda salt: client.run("files", {"salt": salt}, plan_dir=plan),
+        "no files": lambda salt: client.run("no_files", {"salt": salt}, stage="report"),
+        "files": lambda salt: client.run("files", {"salt": salt}, plan_dir=plan, stage="report"),
     }
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for number, (kind, run) in itertools.product(range(rounds + 5), kinds.items()):

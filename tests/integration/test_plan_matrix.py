@@ -128,7 +128,7 @@ def test_exactly_the_allowed_cells_work(
             of_plan = plan(tmp_path, f"{sensitivity}{len(writes)}")
             before = contents(of_plan)
             payload = {"read": [MEANT["read"], OTHER["read"], *MEANT.values()], "write": list(writes)}
-            asked = {"plan_dir": of_plan, "sensitivity": sensitivity}
+            asked = {"plan_dir": of_plan, "sensitivity": sensitivity, "stage": "report"}
             cell = (tier, declared, approved, sensitivity, writes)
             if not allowed:
                 with pytest.raises(Denied) as denied:
