@@ -1,7 +1,7 @@
 """Who has had something staged in which plan's folder: so that it can be settled, or undone, when he is gone.
 
 A file beside the state folder and not in it, as the latch is: what the front may write it could invent. One JSON object
-a line: {"uid", "gid", "groups", "umask", "plan_dir", "at_unix_ms"}; of several for one user and folder the last one counts.
+a line: {"uid", "gid", "groups", "umask", "plan_dir", "at_unix_ms"}; of several for one user and folder the last counts.
 """
 
 from __future__ import annotations
@@ -210,6 +210,6 @@ def _decoded(line: bytes) -> tuple[Identity, str]:
     ids = (entry["uid"], entry["gid"], *groups)
     if len(groups) > MOST_GROUPS or not all(type(each) is int and 0 <= each < 2**32 - 1 for each in ids):
         raise ValueError("expected ids of users and groups, got other numbers")
-    if not 0 <= entry["umask"] <= 0o777:
-        raise ValueError(f"umask: expected 0 to {0o777}, got {entry['umask']}")
+    if not 0 <= entry["umask"] <= 0o077:
+        raise ValueError(f"umask: expected 0 to {0o077}, got {entry['umask']}")
     return Identity(entry["uid"], entry["gid"], tuple(groups), entry["umask"]), entry["plan_dir"]
