@@ -124,7 +124,7 @@ class Plans:
         plan_dir: str,
         pid: int,
         task: str = "read",
-        run: str = "w1",
+        work: str = "w1",
         uid: int = ANNA,
         gid: int | None = None,
         since_ns: int | None = None,
@@ -134,36 +134,42 @@ class Plans:
     ) -> None:
         """Any work, with any descriptor in the place of its order."""
         since_ns = now_ns() if since_ns is None else since_ns
-        fields = {"op": "plan_work", "run": run, "task": task, "plan_dir": plan_dir, "since_ns": since_ns}
+        fields = {"op": "plan_work", "run": work, "task": task, "plan_dir": plan_dir, "since_ns": since_ns}
         fields |= {"caller_pid": pid, "caller_uid": uid, "caller_gid": uid if gid is None else gid}
         order = sealed_memfd("plan", pack(entries, facts)) if descriptor is None else descriptor
-        self._asked[run] = time.monotonic()
+        self._asked[work] = time.monotonic()
         self.front.send(fields, [order])
         if descriptor is None:
             os.close(order)
 
-    def answer(self, run: str = "w1") -> Answer:
+    def answer(self, work: str = "w1") -> Answer:
         """To that work; other work's answers are kept, other messages are not."""
-        while run not in self._answers:
+        while work not in self._answers:
             assert select.select([self.front.sock], [], [], TIMEOUT_S)[0], f"no answer: {self.front.log()}"
-            data, descriptors, _ = channel.receive(self.front.sock, protocol.MAX_MESSAGE_BYTES, 2)
-            assert data, f"the launcher is gone: {self.front.log()}"
-            match protocol.decode(data):
-                case protocol.PlanFailed(named, code, detail):
-                    self._answers[named] = Answer(code, detail, after_s=time.monotonic() - self._asked[named])
-                case protocol.PlanDone(named):
-                    content = os.pread(descriptors[0], 1 << 28, 0)
-                    entries, facts = unpack(content, 1000, 1 << 28)
-                    files = {entry.path: entry.content or b"" for entry in entries}
-                    after_s = time.monotonic() - self._asked[named]
-                    self._answers[named] = Answer(files=files, facts=facts, after_s=after_s)
-            channel.close(descriptors)
-        return self._answers.pop(run)
+            self._hear()
+        return self._answers.pop(work)
+
+    def hear_what_is_there(self) -> None:
+        """Keep the answers that have come."""
+        while not self.front.silent():
+            self._hear()
+
+    def _hear(self) -> None:
+        data, descriptors, _ = channel.receive(self.front.sock, protocol.MAX_MESSAGE_BYTES, 2)
+        assert data, f"the launcher is gone: {self.front.log()}"
+        match protocol.decode(data):
+            case protocol.PlanFailed(named, code, detail):
+                self._answers[named] = Answer(code, detail, after_s=time.monotonic() - self._asked[named])
+            case protocol.PlanDone(named):
+                entries, facts = unpack(os.pread(descriptors[0], 1 << 28, 0), 1000, 1 << 28)
+                files = {entry.path: entry.content or b"" for entry in entries}
+                self._answers[named] = Answer(files=files, facts=facts, after_s=time.monotonic() - self._asked[named])
+        channel.close(descriptors)
 
     def do(self, plan_dir: str, pid: int, task: str = "read", **chosen: Any) -> Answer:
         """Ask, and hear."""
         self.ask(plan_dir, pid, task, **chosen)
-        return self.answer(chosen.get("run", "w1"))
+        return self.answer(chosen.get("work", "w1"))
 
     def helpers(self) -> list[int]:
         """Pids of plan helpers that the launcher has now, those that are dying with them."""
@@ -187,8 +193,8 @@ def _name(pid: str) -> str:
 
 @contextlib.contextmanager
 def plans(**chosen: Any) -> Iterator[Plans]:
-    """A launcher whose helpers do what plan_tasks says, and a root for plans."""
-    with place() as at, taken_over(policy=at.policy, perform=perform, **chosen) as front:
+    """A launcher whose helpers do what plan_tasks says, and a root for plans. `chosen`: see LauncherConfig."""
+    with place() as at, taken_over(policy=at.policy, **{"perform": perform, **chosen}) as front:
         yield Plans(front, at)
 
 

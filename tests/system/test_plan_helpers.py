@@ -219,8 +219,8 @@ def test_more_than_there_are_places_for_wait_for_their_turn(made) -> None:
     most = 0
     with caller() as pid, caller(BERT) as bert:
         for number in range(20):
-            made.ask(plan, pid, run=f"m{number}", do="read after a moment", s=0.2)
-        made.ask(other, bert, run="bert", uid=BERT)
+            made.ask(plan, pid, work=f"m{number}", do="read after a moment", s=0.2)
+        made.ask(other, bert, work="bert", uid=BERT)
         first = made.answer("bert")
         assert (first.files, first.after_s < 0.5) == ({"b": b"y"}, True)
         answers = []
@@ -275,17 +275,17 @@ def test_a_folder_that_hangs_is_given_up_and_runs_do_not_wait(takes) -> None:
         if takes:
             take(served)
         meanwhile_s = runs_s(made.front)
-        assert made.do(plan, pid, run="other").files == {"a": b"x"}
+        assert made.do(plan, pid, work="other").files == {"a": b"x"}
         told = made.answer()
         print(f"a run: {usual_s * 1000:.1f} ms, while one hangs {meanwhile_s * 1000:.1f} ms")
         assert (told.failed, folder in told.detail) == ("deadline", True)
         assert DEADLINE_S <= told.after_s < DEADLINE_S + stretched(1)
-        assert meanwhile_s < RUN_S
+        assert meanwhile_s < max(RUN_S, 2 * usual_s)  # of a busy machine all runs take longer
         if takes:
             time.sleep(0.2)
             assert len(made.helpers()) == 1
             assert " D " in Path(f"/proc/{made.helpers()[0]}/stat").read_text()
-            assert made.do(plan, pid, run="other").files == {"a": b"x"}
+            assert made.do(plan, pid, work="other").files == {"a": b"x"}
             os.close(os.dup(served))
         else:
             made.wait_for_helpers(0)
@@ -296,9 +296,10 @@ def test_eight_that_hang_are_enough_and_runs_go_on() -> None:
     with hung_plans(2 * MOST, takes=True) as (made, folders, served), caller() as anna, caller(BERT) as bert:
         plan = made.at.plan("well", mode=0o755, a="x")
         users = {ANNA: anna, BERT: bert}
+        usual_s = runs_s(made.front)
         for number in range(MOST):
             uid = (ANNA, BERT)[number % 2]
-            made.ask(folders[number], users[uid], run=f"h{number}", uid=uid)
+            made.ask(folders[number], users[uid], work=f"h{number}", uid=uid)
         for _ in range(MOST):
             take(served)
         assert len(made.helpers()) == MOST
@@ -310,7 +311,7 @@ def test_eight_that_hang_are_enough_and_runs_go_on() -> None:
             assert "8 at work, 8 of them hung" in told.detail
         after_s = runs_s(made.front)
         print(f"a run while eight hang: {meanwhile_s * 1000:.1f} ms, and when they are left: {after_s * 1000:.1f} ms")
-        assert max(meanwhile_s, after_s) < RUN_S
+        assert max(meanwhile_s, after_s) < max(RUN_S, 2 * usual_s)
         assert len(made.helpers()) == MOST
         with contextlib.suppress(OSError):  # it stays in use; but with MNT_FORCE it fails what it was asked
             syscalls.umount2(str(made.at.root / "hung"), 1)
@@ -322,7 +323,7 @@ def test_one_user_s_that_hang_leave_the_others_their_places() -> None:
     with hung_plans(MOST, takes=True) as (made, folders, served), caller() as anna, caller(BERT) as bert:
         plan = made.at.plan("well", BERT, a="x")
         for number in range(MOST):
-            made.ask(folders[number], anna, run=f"h{number}")
+            made.ask(folders[number], anna, work=f"h{number}")
         for _ in range(MOST_OF_ONE):
             take(served)
         assert made.do(plan, bert, uid=BERT).files == {"a": b"x"}
@@ -336,7 +337,7 @@ def test_when_the_launcher_ends_its_helpers_do(how) -> None:
     with plans() as made, caller() as pid:
         plan = made.at.plan("well")
         for number in range(3):
-            made.ask(plan, pid, run=f"w{number}", do="sleep" if number else "stop")
+            made.ask(plan, pid, work=f"w{number}", do="sleep" if number else "stop")
         helpers = made.wait_for_helpers(3)
         deadline = time.monotonic() + 10
         while any(f"Uid:\t{ANNA}" not in Path(f"/proc/{each}/status").read_text() for each in helpers):
@@ -356,7 +357,7 @@ def test_when_the_launcher_ends_its_helpers_do(how) -> None:
 def test_a_launcher_that_ends_does_not_wait_for_what_hangs() -> None:
     with hung_plans(2, takes=True) as (made, folders, served), caller() as pid:
         for number in range(2):
-            made.ask(folders[number], pid, run=f"h{number}")
+            made.ask(folders[number], pid, work=f"h{number}")
             take(served)
         helpers = made.wait_for_helpers(2)
         began = time.monotonic()

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import socket
+import time
 import weakref
 
 import grpc
@@ -123,12 +124,14 @@ async def wait_until(condition):
 async def test_the_backend_sees_a_name_that_stands_for_the_caller(tmp_path, door):
     async with Echo(tmp_path / "backend.sock") as backend:
         made = door()
+        before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         reader, writer = await connect(tmp_path)
         writer.write(b"x")
         await reader.read(1)
         name = backend.peers[0].decode().removeprefix("\0")
         caller = made._callers.behind(f"unix-abstract:{name}")
         assert (caller.uid, caller.gid, caller.pid) == (os.getuid(), os.getgid(), os.getpid())
+        assert before_ns < caller.since_ns < time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         writer.close()
         await wait_until(lambda: len(made._callers) == 0)
         with pytest.raises(NotAllowedError):

@@ -136,3 +136,26 @@ def test_everybody_calls_the_profile_by_the_same_name():
     unit = (PACKAGING / "plugind-launcher.service").read_text()
     assert re.findall(r"(?m)^AppArmorProfile=(.*)$", unit) == [f"-{facts.PROFILE}"]
     assert (facts.PROFILE, LOAD.parent / facts.PROFILE) == (PROFILE.name, PROFILE)
+
+
+def test_nothing_keeps_the_launcher_from_the_folders_of_plans():
+    """Its plan helpers open them where their callers have them, in its own mount namespace: it has the host's mounts."""
+    unit = (PACKAGING / "plugind-launcher.service").read_text()
+    keys = {line.partition("=")[0] for line in unit.splitlines() if not line.startswith("#")}
+    hiding = (
+        "Protect",
+        "Private",
+        "ReadOnly",
+        "ReadWrite",
+        "Inaccessible",
+        "Bind",
+        "Root",
+        "Temporary",
+        "NoExec",
+        "Mount",
+    )
+    assert not [key for key in keys if key.startswith(hiding)]
+    assert keys.isdisjoint(
+        {"CapabilityBoundingSet", "User", "SystemCallFilter", "NoNewPrivileges", "RestrictNamespaces"}
+    )
+    assert "flags=(unconfined)" in PROFILE.read_text()

@@ -90,7 +90,7 @@ BAD = [
     b"\n", b"{}\n", b"[]\n", b"null\n", b"\xff\n", b"[" * 100_000 + b"\n",
     *(json.dumps({**GOOD, **change}).encode() + b"\n" for change in (
         {"uid": -1}, {"uid": 2**32 - 1}, {"uid": True}, {"uid": "0"}, {"gid": 2**32}, {"gid": None}, {"groups": [-1]},
-        {"groups": ["a"]}, {"groups": [True]}, {"groups": list(range(5000))}, {"plan_dir": 7}, {"more": 1}, {"umask": -1}, {"umask": 512}, {"umask": "022"},
+        {"groups": ["a"]}, {"groups": [True]}, {"groups": list(range(5000))}, {"plan_dir": 7}, {"more": 1}, {"umask": -1}, {"umask": 64}, {"umask": "022"},
     )),
 ]  # fmt: skip
 

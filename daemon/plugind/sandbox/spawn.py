@@ -29,8 +29,8 @@ from plugind.sandbox.latch import Latch, path_of
 from plugind.sandbox.launcher import Launcher
 from plugind.sandbox.network.networks import Processes
 from plugind.sandbox.network.words import Settings
-from plugind.sandbox.plans import known, works
-from plugind.sandbox.plans.helper import Perform, refuse
+from plugind.sandbox.plans import known, tasks, works
+from plugind.sandbox.plans.helper import Perform
 from plugind.sandbox.plans.roots import Roots
 from plugind.sandbox.starter import Build
 from plugind.sandbox.template import TemplateSpec
@@ -70,7 +70,7 @@ class LauncherConfig:
     """The policy file, whose plan roots the launcher reads itself; None: no folder is below one."""
     development: bool = False
     """Whether the policy may be the checkout's owner's, and plans may lie where there is no root."""
-    perform: Perform = refuse
+    perform: Perform = tasks.perform
     """What a plan helper does. For tests that have it do something else."""
     unsafe: UnsafeOverrides = field(default_factory=UnsafeOverrides)
 

@@ -60,12 +60,6 @@ class Piece:
     """A sealed memfd."""
 
 
-def refuse(task: str, root: str, plan_dir: str, order: bytes) -> bytes:
-    """What a launcher does that was not told what to do. Raises PlanError."""
-    del root, plan_dir, order
-    raise PlanError("fault", f"{task}: this launcher was started without what its plan helpers do")
-
-
 def become(sock: socket.socket, parent: int, piece: Piece, perform: Perform) -> NoReturn:
     """In the fork: be it. Answers with DONE and a sealed memfd, or says why not."""
     try:

@@ -57,7 +57,7 @@ def look(process: int, pid: int, uid: int, gid: int, since_ns: int) -> Identity:
         # Not splitlines: a process may have more than that takes for an end of line in its name, and words after it.
         fields = dict(line.split(":", 1) for line in status.split("\n") if line.startswith(_FIELDS))
         uids, gids, groups = (tuple(map(int, fields[name].split())) for name in ("Uid", "Gid", "Groups"))
-        umask = int(fields["Umask"], 8) & 0o777
+        umask = int(fields["Umask"], 8) & 0o077  # he can always read and write what was made for him
     except (ValueError, IndexError, KeyError) as error:
         raise PlanError("caller", f"process {pid}: expected stat and status as proc(5) has them: {error!r}") from error
     # A tick is 10 ms, and began_ns is rounded down: who begins and connects at once is not later.

@@ -210,6 +210,6 @@ def _decoded(line: bytes) -> tuple[Identity, str]:
     ids = (entry["uid"], entry["gid"], *groups)
     if len(groups) > MOST_GROUPS or not all(type(each) is int and 0 <= each < 2**32 - 1 for each in ids):
         raise ValueError("expected ids of users and groups, got other numbers")
-    if not 0 <= entry["umask"] <= 0o777:
-        raise ValueError(f"umask: expected 0 to {0o777}, got {entry['umask']}")
+    if not 0 <= entry["umask"] <= 0o077:
+        raise ValueError(f"umask: expected 0 to {0o077}, got {entry['umask']}")
     return Identity(entry["uid"], entry["gid"], tuple(groups), entry["umask"]), entry["plan_dir"]
