@@ -29,7 +29,7 @@ from plugind.underway import Underway
 
 LEARNS: Final = FileCeilings(write_files=64, write_bytes=16 * 1024 * 1024)
 """What a run that learns may leave in a tier that writes no files."""
-_OTHERS_DOING: Final = frozenset({"conflict", "denied", "open", "file", "caller"})
+_OTHERS_DOING: Final = frozenset({"conflict", "denied", "open", "file", "large", "caller", "root"})
 """Codes of a staging that came to nothing by what people did to the folder meanwhile: canceled, and no fault."""
 
 

@@ -304,7 +304,7 @@ async def test_a_staging_that_fails_changes_nothing_and_leaves_nothing(desk, cod
     desk.folders.instead["stage"] = [PlanError(code, "so it is")]
     desk.writes["1"] = {"a.json": b"2"}
     answer = await desk.run()
-    expected = Outcome.CANCELED if code in ("conflict", "denied", "open", "file", "caller") else Outcome.FAULT
+    expected = Outcome.FAULT if code in ("deadline", "busy", "fault") else Outcome.CANCELED
     assert answer.outcome is expected
     assert "so it is" in answer.detail
     if desk.commits.left:  # nobody knows what such a helper has done: the recovery looks
