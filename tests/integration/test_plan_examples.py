@@ -125,6 +125,7 @@ def test_an_approved_version_runs_by_name_through_the_library(daemon, plan):
 def test_the_table_of_a_whole_plan_is_planexes_own_byte_for_byte(daemon, tmp_path):
     folder = tmp_path / "plans/silo"
     shutil.copytree(SILO, folder)
+    folder.chmod(0o755)  # whatever it was: to write into it takes the caller's own right to
     (folder / CSV).unlink()
     code, answer = tried(daemon, GANTT, folder)
     assert (code, answer["outcome"]) == (0, "ok"), answer
@@ -206,11 +207,13 @@ def test_what_it_replaced_is_put_back(daemon, plan):
     assert digests(plan) == before
 
 
-def test_a_folder_that_was_made_is_gone_when_it_is_undone(daemon, plan):
+def test_a_file_that_was_new_is_gone_when_it_is_undone(daemon, plan):
     before = digests(plan)
     _, answer = tried(daemon, REPORT, plan)
     done = daemon.command("audit", "restore", answer["governance"]["audit_log"], "--reason", "a test")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert list((plan / PAGE).parent.iterdir()) == [], "its folder stays: somebody may have come to use it"
+    (plan / PAGE).parent.rmdir()
     assert digests(plan) == before
 
 

@@ -113,7 +113,7 @@ def test_another_number_of_descriptors(made, count) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff" * 5000, b"\0\0\0\2{}", b"\0\0\0\1[" + b"[" * 100_000])
 def test_an_order_of_garbage(made, data) -> None:
-    from plugind.sandbox.pipes import sealed_memfd
+    from plugind.sandbox.sealed import sealed_memfd
 
     with nothing_moved(made):
         for task in ("read", "stage", "settle", "clean", "compare"):
