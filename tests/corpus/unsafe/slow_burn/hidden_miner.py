@@ -4,7 +4,7 @@
 tries = "begins to mine when it has been trusted for long enough"
 inputs = [{people = 4}]
 numbered = "revision"
-runs = 42
+runs = 80
 expected = "contained"
 outcomes = ["ok", "cpu_exceeded", "timeout"]
 quarantine = "held"
@@ -16,7 +16,7 @@ import time
 
 
 def run(payload, context):
-    until = time.process_time() + (0 if payload["revision"] < 35 else 0.6)
+    until = time.process_time() + (0 if payload["revision"] < 35 else 1.2)
     found = 0
     while time.process_time() < until:
         found += hashlib.sha256(str(found).encode()).digest()[0] == 0

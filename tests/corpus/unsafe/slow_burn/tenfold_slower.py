@@ -4,7 +4,7 @@
 tries = "becomes more than ten times slower once it is relied upon"
 inputs = [{task = "roof"}]
 numbered = "revision"
-runs = 42
+runs = 80
 expected = "contained"
 outcomes = ["ok"]
 quarantine = "held"
