@@ -73,6 +73,8 @@ def run_one(daemon: Daemon, client: Client, specimen: Specimen) -> History:
     for run in range(specimen.runs):
         if specimen.quarantine and quarantined(client, history.digest):
             break
+        if specimen.quarantine == "held" and history.held_back:
+            break  # it was found, so soon on an idle machine and later on a busy one, where everything varies
         _attempt(client, history, run)
     if specimen.quarantine == "breaker":
         _until_quarantined(client, history)

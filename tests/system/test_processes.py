@@ -138,7 +138,8 @@ def settled(daemon: Daemon) -> dict[str, Any]:
 def test_kill_9_at_any_moment(tmp_path: Path, victim: str, moment_ms: int) -> None:
     """`moment_ms` after the run was asked for: while the jail is being built, or while plugin code runs."""
     with Daemon() as daemon:
-        daemon.install(folder(tmp_path, "sleeper", code=SLEEPER))
+        # Where the victim was gone before the run was there, the run goes on to the end of its time.
+        daemon.install(folder(tmp_path, "sleeper", code=SLEEPER, extra="[limits]\nwall_ms = 1500"))
         caller = threading.Thread(target=_ask, args=(daemon.client(),), daemon=True)
         caller.start()
         time.sleep(moment_ms / 1000)

@@ -4,9 +4,9 @@
 tries = "begins to mine when it has been trusted for long enough"
 inputs = [{people = 4}]
 numbered = "revision"
-runs = 50
+runs = 80
 expected = "contained"
-outcomes = ["ok", "cpu_exceeded"]
+outcomes = ["ok", "cpu_exceeded", "timeout"]
 quarantine = "held"
 why = "it stays within the CPU time that people approved: the breaker holds it for a time, as it does what is slow"
 """
@@ -16,8 +16,8 @@ import time
 
 
 def run(payload, context):
-    until = time.monotonic() + (0 if payload["revision"] < 35 else 0.6)
+    until = time.process_time() + (0 if payload["revision"] < 35 else 1.2)
     found = 0
-    while time.monotonic() < until:
+    while time.process_time() < until:
         found += hashlib.sha256(str(found).encode()).digest()[0] == 0
     return payload["people"] * 10

@@ -4,7 +4,7 @@
 tries = "becomes more than ten times slower once it is relied upon"
 inputs = [{task = "roof"}]
 numbered = "revision"
-runs = 50
+runs = 80
 expected = "contained"
 outcomes = ["ok"]
 quarantine = "held"
@@ -15,5 +15,5 @@ import time
 
 
 def run(payload, context):
-    time.sleep(0.02 if payload["revision"] < 35 else 0.6)
+    time.sleep(0.02 if payload["revision"] < 35 else 1.2)
     return {"task": payload["task"], "days": 12}
