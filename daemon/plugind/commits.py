@@ -35,9 +35,6 @@ RECOVERY_S: Final = 10.0
 """So long somebody who waits for an answer waits for a launcher that is lost in the middle of it."""
 _NOTHING_DONE: Final = frozenset({"root", "caller", "open", "denied", "file", "large", "busy", "conflict"})
 """Codes of a staging that is not there. After the others it may be, in part: a helper that hangs cannot be asked."""
-_NEVER_THERE: Final = frozenset({"open", "caller"})
-"""Codes, where something is to go back: there is no folder, or the launcher, which notes it before, knows of nobody who
-has had something staged there. So there is nothing that could go back."""
 Trouble: Final = (PlanError, LauncherGoneError, IsolationUnavailableError, AuditUnavailableError, OSError)
 
 
@@ -205,7 +202,7 @@ class Commits:
             try:
                 _, said = await self._folders.plan_work("settle", change.plan_dir, caller, facts)
             except PlanError as error:
-                if forward or error.code not in _NEVER_THERE:
+                if forward or not _was_never_there(error, caller):
                     raise
                 return Settled("undone", "nothing was staged")
         state, why = said.get("state"), str(said.get("why", ""))
@@ -219,11 +216,11 @@ class Commits:
 
     async def _clean(self, change: Change, decided: Decided, caller: Caller) -> None:
         """Take the staging away, whose end is recorded."""
-        gone = {"open"} if decided.record >= 0 else _NEVER_THERE  # with the folder what was in it is gone
         try:
             await self._folders.plan_work("clean", change.plan_dir, caller, {"run": change.name})
         except PlanError as error:
-            if error.code not in gone:
+            went_back = decided.record < 0 and _was_never_there(error, caller)
+            if error.code != "open" and not went_back:  # with the folder what was in it is gone
                 raise
 
     async def _look(self, change: Change, decided: Decided, caller: Caller) -> Settled:
@@ -247,6 +244,15 @@ class Commits:
             f"somebody has removed what was staged; of {len(decided.files)} files"
             f" {len(differing)} are not what was written, as {differing[0]}",
         )
+
+
+def _was_never_there(error: PlanError, caller: Caller) -> bool:
+    """Whether nothing can be staged, where something is to go back.
+
+    There is no folder; or the launcher, asked for whom it has seen there, knows of nobody: it notes that before it has
+    anything staged. Of a caller with a process the same code only says that this one is gone.
+    """
+    return error.code == "open" or (error.code == "caller" and not caller.pid)
 
 
 def _digest(content: bytes | None) -> str:

@@ -163,6 +163,10 @@ class FileCeilings:
     write_bytes: int = 0
 
 
+LEARNING: Final = FileCeilings(write_files=64, write_bytes=16 * 1024 * 1024)
+"""What a run that learns, in a development daemon, may leave in a tier that writes no files: nothing of it is kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A file that a run, or its undoing, put into a plan. Digests: sha256 in hex; empty: there is none."""

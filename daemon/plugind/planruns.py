@@ -18,7 +18,7 @@ from plugind.commits import Commits
 from plugind.config import log
 from plugind.errors import IsolationUnavailableError, LauncherGoneError, PlanError
 from plugind.model import Outcome, Profile, Reason
-from plugind.planfiles import Entry, FileCeilings, matches, pack, root_of
+from plugind.planfiles import LEARNING, Entry, FileCeilings, matches, pack, root_of
 from plugind.plans import NO_FOLDER, NO_LEARNING, Opened, PlanFolders, plan_reason, turn_reason
 from plugind.planwrites import judged, openings
 from plugind.policy.facts import Grant
@@ -27,8 +27,6 @@ from plugind.sandbox.running import InstanceResult
 from plugind.turns import Full
 from plugind.underway import Underway
 
-LEARNS: Final = FileCeilings(write_files=64, write_bytes=16 * 1024 * 1024)
-"""What a run that learns may leave in a tier that writes no files."""
 _OTHERS_DOING: Final = frozenset({"conflict", "denied", "open", "file", "large", "caller", "root"})
 """Codes of a staging that came to nothing by what people did to the folder meanwhile: canceled, and no fault."""
 
@@ -110,7 +108,7 @@ class PlanRuns:
         if not learns:
             return _Wish(reads or None, writes or None, most, learns=False)
         if not most.write_files:
-            most = replace(most, write_files=LEARNS.write_files, write_bytes=LEARNS.write_bytes)
+            most = replace(most, write_files=LEARNING.write_files, write_bytes=LEARNING.write_bytes)
         return _Wish(reads, writes, most, learns=True)
 
     async def _copied(self, run: Underway, wish: _Wish) -> Opened:

@@ -52,6 +52,8 @@ class FakePlanFolders:
         self.roots: tuple[str, ...] = ("/plans",)
         self.known: set[tuple[str, int]] = set()
         """Folder and uid of those who have staged something: who may be meant by pid 0."""
+        self.gone: set[int] = set()
+        """Processes of callers that have ended: nothing can be done as one of them."""
         self.asked: list[tuple[str, str, Caller]] = []
         """Task, folder and caller, in their order."""
         self.instead: dict[str, list[Exception]] = {}
@@ -102,6 +104,8 @@ class FakePlanFolders:
     def _open(self, plan_dir: str, caller: Caller) -> None:
         if not any(plan_dir.startswith(f"{root}/") for root in self.roots):
             raise PlanError("root", f"{plan_dir}: expected a folder below a root of plans")
+        if caller.pid in self.gone:
+            raise PlanError("caller", f"expected the process {caller.pid} of the caller, got none")
         if not caller.pid and (plan_dir, caller.uid) not in self.known:
             raise PlanError("caller", f"expected somebody who has written to {plan_dir} before, got uid {caller.uid}")
         if plan_dir not in self.plans:

@@ -20,6 +20,7 @@ from plugind.errors import IsolationUnavailableError, LauncherGoneError, PlanErr
 from plugind.model import Outcome
 from tests.support.desk import until
 from tests.support.plan_desk import PLAN, EndedError, PlanDesk, Power, started_again
+from tests.support.plugins import CALLER
 
 OLD = {"a.json": b"old a", "b.json": b"old b"}
 NEW = {"a.json": b"new a", "b.json": b"old b", "c.json": b"new c"}
@@ -100,6 +101,25 @@ async def test_a_daemon_that_ends_while_it_puts_things_right(tmp_path):
             if not power.is_off:
                 break
         assert second > 3
+
+
+@pytest.mark.parametrize("step", ["after stage", "append OUTCOME", "appended OUTCOME", "append COMMITTED"])
+async def test_a_caller_that_is_gone_meanwhile(tmp_path, step):
+    desk = with_plan(tmp_path)
+
+    async def end(name):
+        if name == step:
+            desk.folders.gone.add(CALLER.pid)
+            desk.runner.flights.end("r1", "canceled")
+
+    desk.power.pause = end
+    keeper = asyncio.create_task(desk.recovery().keep())
+    answer = await desk.run(run_id="r1")
+    await until(lambda: not desk.commits.left)
+    assert answer.outcome is (Outcome.CANCELED if step == "after stage" else Outcome.OK)
+    check_the_end(desk, answer)
+    keeper.cancel()
+    await desk.close()
 
 
 @pytest.mark.parametrize("error", [LauncherGoneError("gone"), IsolationUnavailableError("launcher", "gone")])
