@@ -13,6 +13,7 @@ from plugind.errors import PlanError
 from plugind.planfiles import Entry
 from tests.support.plan_kernel import (
     MOST,
+    Crash,
     HookedCalls,
     changes,
     clean,
@@ -467,6 +468,27 @@ def test_a_machine_that_cannot_go_on_takes_back(plan):
 
     state, why = settle(plan, calls=Failing(lambda *_: None))
     assert (state, "Input/output error" in why) == ("undone", True)
+    assert contents(plan) == BEFORE
+
+
+def test_a_folder_that_cannot_be_opened_any_more_is_not_taken_for_gone(plan):
+    """What is in place there could not be taken back: it would be said to be undone, and would not be."""
+
+    class Shut(HookedCalls):
+        def open(self, folder, path, *arguments):
+            if path == "sub":
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return super().open(folder, path, *arguments)
+
+    stage(plan, NEW)
+    acts = [lambda: None, lambda: (_ for _ in ()).throw(Crash())]
+    with pytest.raises(Crash):
+        settle(plan, calls=Between("exchange", "b", *acts))
+    for forward in (True, False):
+        with refused("denied", "Permission denied"):
+            settle(plan, calls=Shut(lambda *_: None), forward=forward)
+    assert (plan / "sub/b").read_bytes() == b"new b"
+    assert settle(plan, forward=False) == ("undone", "given up")
     assert contents(plan) == BEFORE
 
 

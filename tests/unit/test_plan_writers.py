@@ -70,8 +70,10 @@ class Writer(threading.Thread):
         self.finish(self.calls)
 
     def finish(self, calls=None):
-        self.state, _ = settle(self.plan, self.run_name, calls, forward=self.answer is not None)
-        if self.state != "nothing":
+        state, _ = settle(self.plan, self.run_name, calls, forward=self.answer is not None)
+        if state != "nothing":
+            assert self.state in ("none", state), "told again, it says the same"
+            self.state = state
             work("clean", self.plan, (), calls, run=self.run_name)
 
     def step(self):
