@@ -236,15 +236,16 @@ def test_what_it_touched_is_listed(daemon, plan):
 # --- what it would need ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("tier", ["1", "2"])
 @pytest.mark.parametrize("folder", [GANTT, REPORT], ids=lambda folder: folder.name)
-def test_what_is_learned_of_it_is_what_its_manifest_asks_for(daemon, plan, tmp_path, folder):
+def test_what_is_learned_of_it_is_what_its_manifest_asks_for(daemon, plan, tmp_path, folder, tier):
     bare = tmp_path / folder.name
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("__pycache__"))
     manifest = (bare / "plugin.toml").read_text()
     (bare / "plugin.toml").write_text(manifest[: manifest.index("[[permissions")])
     before = digests(plan)
     done = daemon.command(
-        *("try", bare, "--tier", "1", "--stage", STAGES[folder], "--plan-dir", plan, "--learn"),
+        *("try", bare, "--tier", tier, "--stage", STAGES[folder], "--plan-dir", plan, "--learn"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = done.stdout + done.stderr

@@ -12,7 +12,7 @@ import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +23,7 @@ from plugind.errors import ConfigError, IsolationUnavailableError
 from plugind.linux import cgroup, seccomp, syscalls
 from plugind.linux import constants as c
 from plugind.model import Limits, Profile
+from plugind.planfiles import LEARNING
 from plugind.profiles import builtin_digests, load_profiles
 from plugind.sandbox import codestore, features, jailspec, rootfs, template, uids
 from plugind.sandbox.latch import Latch, path_of
@@ -133,6 +134,8 @@ def _unlink(paths: Sequence[Path]) -> None:
 
 def _run(config: LauncherConfig, front: socket.socket) -> None:
     profiles = load_profiles(config.profiles_dir)
+    if config.development:
+        profiles = {tier: _learning(profile) for tier, profile in profiles.items()}
     builtin = builtin_digests(config.profiles_dir)
     driver = cgroup.detect()
     # One group a state folder: what an earlier daemon on it left behind by kill -9 is found and removed.
@@ -165,6 +168,17 @@ def _run(config: LauncherConfig, front: socket.socket) -> None:
             launcher.shut_down()
             with suppress(OSError):  # it was never made, or has in it what the next start is to undo
                 networks.folder.rmdir()
+
+
+def _learning(profile: Profile) -> Profile:
+    """The same where runs may learn: what one leaves then comes into no plan, whatever its tier."""
+    files = profile.files
+    most = replace(
+        files,
+        write_files=max(files.write_files, LEARNING.write_files),
+        write_bytes=max(files.write_bytes, LEARNING.write_bytes),
+    )
+    return replace(profile, files=most)
 
 
 def _network_settings(config: LauncherConfig, name: str) -> Settings:
