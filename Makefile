@@ -6,6 +6,10 @@ AS_ROOT := packaging/as_root.sh
 PYTEST_ROOT := $(PYTHON_ENV) -m pytest -p no:cacheprovider
 # Unit tests wait as long as they work: four workers on two CPUs. Whoever has none left takes of another's.
 UNIT := -q -n 4 --dist worksteal tests/unit
+# Each test has daemons of its own, and finds nothing of another one: two files at a time, each by one worker, as
+# its tests share a daemon. What measures the machine is `alone`, and comes afterwards.
+TOGETHER := -q -n 2 --dist loadfile -m "not alone" --ignore=tests/soak --ignore=tests/unit
+ALONE := -m alone --ignore=tests/soak --ignore=tests/unit
 BENCH_EXTRA := .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 
 .PHONY: help setup demo quick test test-systemd test-vm soak bench bench-compare flamegraph lint
@@ -25,7 +29,8 @@ quick: lint ## linters and unit tests; no root, under a minute
 
 test: lint ## everything but the soak; needs root, under a quarter of an hour
 	@$(AS_ROOT) "the tests run as they do in CI" $(PYTEST_ROOT) $(UNIT)
-	@$(AS_ROOT) "the tests make real jails and attack them" $(PYTEST_ROOT) --ignore=tests/soak --ignore=tests/unit
+	@$(AS_ROOT) "the tests make real jails and attack them" $(PYTEST_ROOT) $(TOGETHER)
+	@$(AS_ROOT) "so do these, one after the other" $(PYTEST_ROOT) $(ALONE)
 
 test-systemd: setup ## install it in a container with systemd and drive it as an operator (needs root, minutes)
 	@$(AS_ROOT) "the tests boot a container over a copy of this machine's files" $(PYTEST_ROOT) tests/systemd

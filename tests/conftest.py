@@ -37,6 +37,8 @@ def pytest_collection_modifyitems(items):
         folder = item.path.relative_to(here).parts[0]
         if folder in NEED_ROOT:
             item.add_marker("root")
+        if folder == "corpus":
+            item.add_marker("alone")  # it keeps all CPUs busy by itself
         if folder == "soak":
             item.add_marker("slow")
             item.add_marker(pytest.mark.timeout(0))

@@ -13,7 +13,7 @@ from plugind_client import Columns, Denied, InvalidRequest, LimitExceeded, Outpu
 from plugind_client.errors import Conflict
 from tests.support import plugins
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 FUNCTIONS = """
 import math

@@ -19,7 +19,7 @@ from tests.support.pace import stretched
 from tests.support.plugins import folder, program
 from tests.support.programs import ECHO, compiled
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 EXAMPLE = Path(__file__).parents[2] / "client/examples/plugins/word_count"
 SHELL_ECHO = """#!/bin/sh
 text=$(cat)

@@ -18,7 +18,7 @@ from tests.support.jail import descendants, living_instances
 from tests.support.pace import stretched
 from tests.support.plugins import folder
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 SLEEPER = "import os, time\ndef run(p, c):\n    if p:\n        os.fork(); time.sleep(4)\n"
 """Below the usual wall limit, and long for a test."""

@@ -22,7 +22,7 @@ from tests.support.pace import stretched
 from tests.support.plugins import folder
 from tests.system.test_kill import SLEEPER, Sleepers, instances, kill, until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 MIB = 1024 * 1024
 CROWD = 200

@@ -22,7 +22,7 @@ from tests.support.pace import stretched
 from tests.support.plugins import attested, built, folder
 from tests.system.test_kill import SLEEPER, until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 USES = f"import greeting\n{SLEEPER}"
 

@@ -34,6 +34,8 @@ from tests.support.networks import (
     take,
 )
 
+pytestmark = pytest.mark.alone  # one looks at what its keeper writes
+
 
 def test_a_used_namespace_serves_the_same_digest_only(start_keeper, template) -> None:
     kept = start_keeper()

@@ -12,7 +12,7 @@ import pytest
 from plugind.sandbox.protocol import InstanceUse
 from tests.support.jail import Jail, descendants, jail, living_instances
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 HELD = 50 << 20
 REFUSED = 7

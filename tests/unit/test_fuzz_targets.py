@@ -21,6 +21,7 @@ def test_our_own_examples(target: Target) -> None:
         target.check(seed)
 
 
+@pytest.mark.slow
 @ALL
 @settings(max_examples=40)
 @given(data=st.data())

@@ -44,6 +44,7 @@ def hasty():
     sys.setswitchinterval(before)
 
 
+@pytest.mark.slow
 def test_threads_leave_the_filters_as_they_were(hasty):
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
@@ -52,6 +53,7 @@ def test_threads_leave_the_filters_as_they_were(hasty):
     assert warnings.filters == before
 
 
+@pytest.mark.slow
 def test_child_that_is_forked_while_another_thread_parses_can_parse():
     stop = threading.Event()
 

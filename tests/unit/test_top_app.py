@@ -90,6 +90,7 @@ async def test_kill_asks_why_and_whether_it_is_meant() -> None:
         assert rows(app, "holds")[0][4] == "wrong kq sums"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "no", [["escape"], ["x", "escape"], ["x", "enter", "n"], ["x", "enter", "enter"], ["x", "enter", "k"]]
 )

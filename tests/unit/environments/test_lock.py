@@ -238,6 +238,7 @@ def test_arbitrary_text_is_a_lock_or_refused(data):
     assert parse(render(requirements).encode()) == requirements
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [
