@@ -19,7 +19,7 @@ from plugind.audit.records import (
 from plugind.model import Limits
 from plugind_client.errors import InvalidRequest, NotFound
 from tests.support.fake_daemon import plugindctl
-from tests.unit.test_audit_records_api import Daemon, audit, start, subject  # noqa: F401 - fixtures
+from tests.unit.test_audit_records_api import audit, start, subject  # noqa: F401 - fixtures
 
 GIVEN, NEW, OLD, ADDED = b"[1, 2]", b"new\n", b"old!\n", b"\xff"
 

@@ -28,7 +28,7 @@ def ends():
     yield keeper.Keeper(Forked(ours, 1, None), link, Settings(folder=Path("/nowhere"))), theirs
     for sock in (ours, theirs, link, other):
         sock.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before, "less where garbage of others went meanwhile"
 
 
 def say(sock, data, descriptors=0):

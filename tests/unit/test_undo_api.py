@@ -292,18 +292,6 @@ def test_impact_is_two_tables_or_json(daemon):
     assert plugindctl("audit", "impact", "nobody").err == "there are no such runs\n"
 
 
-def test_list_and_show_tell_of_undoing_and_files(daemon):
-    restored = plugindctl("audit", "restore", daemon.runs[0], "--reason", "wrong", "--json").json["runs"][0]
-    rows = plugindctl("audit", "list", "--event", "restore", "--event", "committed", "-n", "2").out
-    rows = lines(rows)
-    assert rows[1].endswith(f"of {daemon.runs[0]} by uid {os.getuid()}: wrong")
-    assert rows[2].endswith(f"2 files ({restored['audit_log']})")
-    shown = plugindctl("audit", "show", restored["audit_log"]).out
-    assert ["of", daemon.runs[0]] in [line.split() for line in lines(shown)]
-    assert "a.txt (4 bytes, sha256 " in shown
-    assert "more/b.txt (removed; before: 1 bytes)" in shown
-
-
 # --- the fake ---------------------------------------------------------------------------------------------------------
 
 
