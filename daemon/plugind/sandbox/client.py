@@ -14,10 +14,10 @@ from plugind.model import Caller
 from plugind.planfiles import Entry, pack
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.frames import Frames
-from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.planworks import PlanWorks
 from plugind.sandbox.running import HANG_UP_S, InstanceRequest, InstanceResult, Running
 from plugind.sandbox.samples import MOST_AGE_S, Samples, Seen
+from plugind.sandbox.sealed import sealed_memfd
 
 READY_TIMEOUT_S = 60.0
 RECENT_S = 1.0
@@ -113,7 +113,7 @@ class LauncherClient:
                 await self._send(protocol.PlanWork(work.name, task, plan_dir, *who), [order])
             finally:
                 os.close(order)
-            return await work.result()
+            return await work.told
 
     def recent(self) -> int:
         """How many runs there are that began within the last RECENT_S; what imports ahead is none."""

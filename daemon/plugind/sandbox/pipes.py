@@ -1,14 +1,14 @@
-"""What the front gives to an instance and reads from it: sealed memfds and bounded pipes (asyncio)."""
+"""What the front reads from an instance: bounded pipes (asyncio). What it gives to it are those, and sealed memfds."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import os
 from collections.abc import Callable
 
-from plugind.sandbox import codestore
+from plugind.sandbox.sealed import seal, sealed_memfd
+
+__all__ = ["Capture", "seal", "sealed_memfd"]
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -63,39 +63,3 @@ class Capture:
             self._descriptor = -1
         if not self.end.done():
             self.end.set_result(None)
-
-
-def sealed_memfd(name: str, content: bytes) -> int:
-    """A memfd that nobody can change any more.
-
-    Raises:
-        OSError: no memory, or some page stays in use by the kernel.
-
-    Source: memfd_create(2), fcntl(2).
-    """
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        seal(descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def seal(descriptor: int) -> None:
-    """Add the seals; a busy machine needs more than one try.
-
-    The kernel refuses with EBUSY while anybody holds a reference to one of the pages, and that can be the kernel
-    itself: compaction and per-CPU lists take some for a moment. It waits up to 155 ms by itself before it gives up.
-    """
-    for last in (False, False, False, True):
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, codestore.SEALS)
-        except OSError as error:
-            if last or error.errno != errno.EBUSY:
-                raise
-        else:
-            return

@@ -24,9 +24,9 @@ from plugind.linux import constants as c
 from plugind.linux import syscalls
 from plugind.planfiles import MAX_INDEX_BYTES
 from plugind.sandbox import channel, codestore, nobody
-from plugind.sandbox.pipes import sealed_memfd
 from plugind.sandbox.plans import identity
 from plugind.sandbox.plans.identity import Identity
+from plugind.sandbox.sealed import sealed_memfd
 
 GO: Final = b"go"
 """What it waits for: the launcher has it under control; and again, after SEEN, knows who he is that writes there."""
