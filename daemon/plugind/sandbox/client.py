@@ -113,7 +113,7 @@ class LauncherClient:
                 await self._send(protocol.PlanWork(work.name, task, plan_dir, *who), [order])
             finally:
                 os.close(order)
-            return await work.result()
+            return await work.told
 
     def recent(self) -> int:
         """How many runs there are that began within the last RECENT_S; what imports ahead is none."""

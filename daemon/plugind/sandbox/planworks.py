@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from plugind.errors import InvalidBundleError, InvalidRequestError, LauncherGoneError, PlanError
+from plugind.errors import InvalidRequestError, LauncherGoneError, PlanError
 from plugind.planfiles import PLAN_CODES, Entry, unpack
-from plugind.sandbox import channel, codestore, protocol
+from plugind.sandbox import channel, protocol
 from plugind.sandbox.plans.helper import MAX_ANSWER_BYTES
+from plugind.sandbox.sealed import mapped
 
 MOST_ENTRIES: Final = 65536
 """Of one answer: those whose content was asked for, which the task bounds, and the names of all that may be written."""
@@ -22,18 +23,10 @@ Answer = tuple[list[Entry], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class PlanWork:
-    """One piece of it, by the name that the launcher knows it by."""
+    """One piece of it, by the name that the launcher knows it by. `told`: raises PlanError, LauncherGoneError."""
 
     name: str
-    told: asyncio.Future[bytes]
-
-    async def result(self) -> Answer:
-        """What came of it. Raises PlanError, LauncherGoneError."""
-        data = await self.told
-        try:
-            return unpack(data, MOST_ENTRIES, MAX_ANSWER_BYTES)
-        except InvalidRequestError as error:
-            raise PlanError("fault", f"the plan helper's answer: {error}") from error
+    told: asyncio.Future[Answer]
 
 
 class PlanWorks:
@@ -41,7 +34,7 @@ class PlanWorks:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self._told: dict[str, asyncio.Future[bytes]] = {}
+        self._told: dict[str, asyncio.Future[Answer]] = {}
 
     def __len__(self) -> int:
         return len(self._told)
@@ -67,8 +60,8 @@ class PlanWorks:
                 _fail(told, PlanError(code, message.detail))
                 return
             try:
-                told.set_result(codestore.read_sealed(descriptors[0], MAX_ANSWER_BYTES))
-            except (InvalidBundleError, IndexError, OSError) as error:
+                told.set_result(_unpacked(descriptors))
+            except (InvalidRequestError, OSError) as error:
                 _fail(told, PlanError("fault", f"the plan helper's answer: {error}"))
         finally:
             channel.close(descriptors)
@@ -80,6 +73,15 @@ class PlanWorks:
                 _fail(told, error)
 
 
-def _fail(told: asyncio.Future[bytes], error: Exception) -> None:
+def _unpacked(descriptors: Sequence[int]) -> Answer:
+    """Raises InvalidRequestError, OSError."""
+    if len(descriptors) != 1:
+        raise InvalidRequestError(f"expected 1 descriptor, got {len(descriptors)}")
+    channel.check_sealed(descriptors[0], "answer", MAX_ANSWER_BYTES)
+    with mapped(descriptors[0]) as content:
+        return unpack(content, MOST_ENTRIES, MAX_ANSWER_BYTES)
+
+
+def _fail(told: asyncio.Future[Answer], error: Exception) -> None:
     told.set_exception(error)
     told.exception()  # whoever waits gets it; nobody waiting is no reason for a warning
