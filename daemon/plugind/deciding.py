@@ -109,7 +109,7 @@ class Deciding:
             now_unix_ms=time.time_ns() // 1_000_000,
             holds=self._catalog.holds.on(meant),
             probation=self._catalog.quarantines.probation(record.digest) if record else None,
-            of_plan=bool(request.plan_id),
+            of_plan=bool(request.plan_id or request.plan_dir or request.files is not None),
             trial=request.trial,
             monitor_reasons=self._guard.reasons(record, found.tier) if self._guard and record else (),
             record=found.record,

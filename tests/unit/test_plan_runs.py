@@ -389,3 +389,12 @@ async def test_two_writers_follow_each_other_and_readers_do_not_wait_for_them(de
     assert desk.folders.contents(PLAN) == {"a.json": b"2"}
     assert desk.reads == [{"a.json": b"0"}, {"a.json": b"0"}, {"a.json": b"1"}]
     assert len(desk.commits.turns) == 0
+
+
+@pytest.mark.parametrize("given", [{}, {"plan_dir": "", "files": (Entry("a.json", b"1"),)}], ids=["folder", "sent"])
+async def test_a_trial_of_what_is_in_quarantine_has_no_plan(desk, given):
+    """Its input is made up, and what comes out goes into no plan."""
+    desk.writes["1"] = {"a.json": b"2"}
+    answer = await desk.run(trial=True, **given)
+    assert ("quarantine.trial", "a plan") in [(reason.rule, reason.actual) for reason in answer.reasons]
+    assert desk.folders.contents(PLAN) == {}

@@ -166,7 +166,7 @@ def _unfit_for_trial(facts: RunFacts) -> tuple[Reason, ...]:
     kinds = _kinds(facts.record) if facts.record else []
     if "network" in kinds or "external_api" in kinds:
         wrong.append(("no network", ", ".join(kinds)))
-    remedy = "plugindctl run PLUGIN@V --trial --input FILE, without --plan"
+    remedy = "plugindctl run PLUGIN@V --trial --input FILE, without --plan, --plan-dir"
     return tuple(Reason(Code.QUARANTINED, "quarantine.trial", *each, remedy) for each in wrong)
 
 
