@@ -421,6 +421,65 @@ def test_reload_of_a_broken_policy_keeps_the_old_one_and_says_why(daemon, policy
     assert daemon.show(FRONT, "ActiveState") == "active"
 
 
+# --- files of a plan ------------------------------------------------------------------------------------------------------
+
+COPIES = """
+from pathlib import Path
+
+def run(payload, context):
+    text = Path(context.plan_dir, "in.txt").read_text()
+    Path(context.output_dir, "out.txt").write_text(text.upper())
+"""
+COPIED = """[[permissions.file_read]]
+path = "in.txt"
+[[permissions.file_write]]
+path = "out.txt"
+"""
+PLANS = "/srv/plans"
+GARDEN = f"{PLANS}/garden"
+"""A plan of paul's, whose folder nobody else may enter."""
+
+
+@pytest.fixture
+def copies(daemon):
+    """A built-in plugin that reads a file of a plan and writes one, active."""
+    digest = bundle.read(bundle.build(daemon.plugin("copies", COPIES, more=COPIED))).digest
+    listed = "/opt/plugind/share/plugind/profiles/builtin.list"
+    daemon.shell(f"echo {digest} >> {listed}; systemctl restart {LAUNCHER} {FRONT}")
+    daemon.shell(f"mkdir -p {PLANS}; install -d -o paul -m 700 {GARDEN}")
+    daemon.get("sh", "-ec", f"umask 077; echo new > {GARDEN}/in.txt; echo old > {GARDEN}/out.txt", user="paul")
+    daemon.started()
+    daemon.submit("copies")
+    daemon.approve("copies")
+    daemon.activate("copies")
+    yield lambda user: daemon.ask(
+        user, "run", "copies", "--stage", "report", "--input", "-", "--plan-dir", GARDEN, text="0"
+    )
+    daemon.shell(f"sed -i /{digest}/d {listed}; rm -r {PLANS}")
+
+
+def test_a_plan_below_a_root_of_the_policy_is_its_callers_and_what_was_replaced_comes_back(daemon, policy, copies):
+    def rules(answer):
+        return [(reason["code"], reason["rule"]) for reason in answer["reasons"]]
+
+    assert rules(copies("paul")) == [("PERMISSION_NOT_APPROVED", "plans.roots")]
+    before = daemon.shell("cat /etc/plugind/policy.toml")
+    policy(f'{before}\n[plans]\nroots = ["{PLANS}"]\n')
+    daemon.get("systemctl", "reload", "plugind")
+    daemon.until(lambda: copies("paul")["outcome"] == "ok", "the plan is below a root")
+    assert daemon.shell(f"cat {GARDEN}/out.txt; stat -c '%U %a' {GARDEN}/out.txt; ls -A {GARDEN}").split() == [
+        *("NEW", "paul", "600"),
+        *("in.txt", "out.txt"),
+    ]
+    assert rules(copies("anna")) == [("CALLER_NOT_ALLOWED", "plans.denied")]
+    assert rules(copies("root")) == [("CALLER_NOT_ALLOWED", "plans.denied")], "not even root, without its capabilities"
+    committed = daemon.audit("list", "--event", "COMMITTED")[0]
+    undone = daemon.ask("olga", "audit", "restore", f"log_{committed['intent']}", "--reason", "it was better before")
+    assert undone["ok"]
+    assert daemon.shell(f"cat {GARDEN}/out.txt").strip() == "old"
+    assert daemon.audit("verify")["findings"] == []
+
+
 # --- kill switch ----------------------------------------------------------------------------------------------------------
 
 
