@@ -32,9 +32,9 @@ from plugind.sandbox.importing import Imported
 from plugind.sandbox.latch import Latch
 from plugind.sandbox.launcher import MOST_IN_SETUP, Launcher
 from plugind.sandbox.pipes import sealed_memfd
-from plugind.sandbox.plans.works import Means
 from plugind.sandbox.plans.known import Known
 from plugind.sandbox.plans.roots import Roots
+from plugind.sandbox.plans.works import Means
 from plugind.sandbox.rootfs import Interpreter
 from plugind.sandbox.template import Kind, TemplateSpec
 from plugind.sandbox.templates import Templates

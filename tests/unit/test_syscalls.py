@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sys
 import pyseccomp
 import pytest
 
-from plugind.linux import constants, syscalls
+from plugind.linux import constants, paths, syscalls
 
 
 def test_errors_say_which_call_and_what_it_was_given() -> None:
@@ -38,6 +39,26 @@ def test_numbers_are_those_of_libseccomp(name) -> None:
         assert constants._NUMBERS[machine][name] == pyseccomp.resolve_syscall(architecture, name)
     assert pyseccomp.resolve_syscall(pyseccomp.system_arch(), "close_range") == constants.SYS_CLOSE_RANGE
     assert pyseccomp.resolve_syscall(pyseccomp.system_arch(), "openat2") == constants.SYS_OPENAT2
+
+
+def test_paths_are_resolved_beneath_and_renamed_without_writing_over(tmp_path) -> None:
+    (tmp_path / "one").write_bytes(b"1")
+    (tmp_path / "other").write_bytes(b"2")
+    (tmp_path / "link").symlink_to("one")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for path, error in (("link", errno.ELOOP), ("../x", errno.EXDEV), ("/etc", errno.EXDEV), ("x", errno.ENOENT)):
+            with pytest.raises(OSError, match=f"openat2 '{path}'") as caught:
+                paths.openat2(folder, path, os.O_RDONLY, 0, constants.RESOLVE_BENEATH | constants.RESOLVE_NO_SYMLINKS)
+            assert caught.value.errno == error
+        with pytest.raises(FileExistsError, match="renameat2 'one' 'other'"):
+            paths.renameat2(folder, "one", folder, "other", constants.RENAME_NOREPLACE)
+        paths.renameat2(folder, "one", folder, "other", constants.RENAME_EXCHANGE)
+        with pytest.raises(ValueError, match="without null bytes"):
+            paths.openat2(folder, "one\0x", os.O_RDONLY, 0, 0)
+    finally:
+        os.close(folder)
+    assert ((tmp_path / "one").read_bytes(), (tmp_path / "other").read_bytes()) == (b"2", b"1")
 
 
 CLONE = """

@@ -60,6 +60,15 @@ class Plan:
             self._open[path] = self.calls.open(self._open[""], path, FOLDER)
         return self._open[path]
 
+    def folder_if_there(self, path: str) -> int | None:
+        """The same; None: somebody has taken it away, or put something else in its place. Raises OSError."""
+        try:
+            return self.folder(path)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return None
+            raise  # it may be there, with something of ours in it
+
     def has_moved(self, path: str) -> bool:
         """Whether another folder has this path now than the one that was opened."""
         was = self.calls.fstat(self.folder(path))

@@ -87,10 +87,13 @@ class Placing:
 
     def back(self, change: Change) -> None:
         """Take it back, unless somebody has put something there after us: then that stays."""
-        try:
-            folder, name = self._place(change.path)
-        except OSError:
-            return self.rescue(change)  # somebody has taken the folder away, with what was in it
+        parent, name = split(change.path)
+        folder = self._plan.folder_if_there(parent)
+        if folder is not None:
+            self._back(change, folder, name)
+        self.rescue(change)
+
+    def _back(self, change: Change, folder: int, name: str) -> None:
         staged = self._calls.stat(self._staging.descriptor, change.name)
         is_ours = change.new is not None and change.new.is_like(self._calls.stat(folder, name))
         if change.new is None:
@@ -104,7 +107,6 @@ class Placing:
                 self._calls.rename(folder, name, self._staging.descriptor, change.name)
         elif staged is not None and staged.st_ino != change.new.inode and is_ours:
             self._calls.exchange(self._staging.descriptor, change.name, folder, name)
-        return self.rescue(change)
 
     def rescue(self, change: Change) -> None:
         """Put a file that came out of the plan, and that nobody has a copy of, back into it under a name beside."""
@@ -117,9 +119,8 @@ class Placing:
 
     def _keep(self, change: Change) -> str:
         parent, name = split(change.path)
-        try:
-            folder = self._plan.folder(parent)
-        except OSError:
+        folder = self._plan.folder_if_there(parent)
+        if folder is None:
             parent, folder = "", self._plan.folder("")
         for number in range(_MOST_KEPT):
             beside = _name_beside(name, f".plugind-kept-{self._run}{f'-{number}' if number else ''}")
@@ -133,12 +134,10 @@ class Placing:
 
     def unmake(self, made: Made) -> None:
         """Remove a folder that we have made, if nothing is in it."""
-        try:
-            folder, name = self._place(made.path)
-        except OSError:
-            return
-        status = self._calls.stat(folder, name)
-        if status is not None and status.st_ino == made.inode:
+        parent, name = split(made.path)
+        folder = self._plan.folder_if_there(parent)
+        status = None if folder is None else self._calls.stat(folder, name)
+        if folder is not None and status is not None and status.st_ino == made.inode:
             try:
                 self._calls.rmdir(folder, name)
             except OSError:

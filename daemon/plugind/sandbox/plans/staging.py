@@ -18,6 +18,8 @@ from plugind.sandbox.plans.opening import Plan, opened, refusal, split
 from plugind.sandbox.plans.orders import count_of, run_of
 from plugind.sandbox.plans.stagings import PROBES, Staging, staging_opened
 
+MOST_OLD_BYTES: Final = 64 * 1024 * 1024
+"""Of all that is replaced together, unless the order says something else."""
 _FILE_MODE: Final = 0o644
 _FOLDER_MODE: Final = 0o755
 
@@ -48,7 +50,7 @@ def stage(plan: Plan, entries: Sequence[Entry], facts: Mapping[str, Any]) -> lis
 
     Raises PlanError: "conflict" (names every file), "file", "large", "denied", "busy". Then nothing is left behind.
     """
-    run, most_bytes = run_of(facts), count_of(facts, "most_bytes")
+    run, most_bytes = run_of(facts), count_of({"most_bytes": MOST_OLD_BYTES, **facts}, "most_bytes")
     for entry in entries:
         if (entry.content is None) != (entry.facts.get("delete") is True):
             raise PlanError("fault", f"{entry.path}: expected content, or none and `delete`")
@@ -171,6 +173,7 @@ def _write(plan: Plan, staging: Staging, name: str, target: _Target) -> None:
     calls, found = plan.calls, target.found
     with opened(calls, staging.descriptor, name, NEW_FILE, 0o600 if found else _FILE_MODE) as file:
         calls.write(file, target.entry.content or b"")
+        calls.begin_sync(file)
         if found is not None:
             _keep_rights(calls, file, found, target.entry.path)
         elif not target.missing:
