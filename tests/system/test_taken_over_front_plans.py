@@ -164,9 +164,11 @@ def test_a_beginning_in_the_future_is_not_later_than_now(made) -> None:
 
 
 def test_nobody_s_process_where_nobody_wrote(made) -> None:
+    plan = made.at.plan("nobody", mode=0o777)
     with nothing_moved(made):
         for task, uid in itertools.product(("read", "stage", "settle", "clean", "compare"), (ANNA, 0, -1, 2**40)):
-            assert made.do(made.plan, 0, task, uid=uid, entries=[Entry("b", b"")], run="r1").failed == "caller"
+            assert made.do(plan, 0, task, uid=uid, entries=[Entry("b", b"")], run="r1", most_bytes=9).failed == "caller"
+    assert os.listdir(plan) == []
 
 
 @pytest.mark.parametrize(
