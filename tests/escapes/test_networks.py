@@ -361,6 +361,7 @@ COUNT, SLOT_S = 1000, 0.006
     "two siblings with a network: 1,000 bits by ports that are taken, names, sock_diag, /proc/net, and each other's addresses",
     "a network namespace for each; nothing from one to another",
 )
+@pytest.mark.alone  # both keep to slots by the clock
 def test_siblings_with_a_network_exchange_nothing(networked: Daemon, tmp_path: Path) -> None:
     approved(networked, tmp_path, "signals", SIGNALS, permission(*PEER), payload=None)
     client = networked.client()
