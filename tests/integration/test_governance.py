@@ -73,7 +73,8 @@ def test_a_permission_that_nobody_approved_is_refused_and_the_mend_is_named(daem
     assert "wbs_*.json" in denied["reasons"][0]["expected"]
     assert f"plugindctl approve {label}" in daemon.command("why").stdout
     answer(daemon.command("approve", label, "--as-declared", "--yes", "--reason", "with files", "--json"))
-    allowed = run(daemon, "asks_much")
+    (plan := tmp_path / "plan").mkdir()
+    allowed = run(daemon, "asks_much", "--plan-dir", str(plan))
     assert allowed["governance"]["permissions"] == ["file_read"]
 
 
