@@ -13,14 +13,14 @@ from plugind.answers import isolation_reason
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import PlanChange, PlanFile, Stored
 from plugind.collect import Given
-from plugind.commitlog import Change, name_of
-from plugind.commits import Commits
 from plugind.config import log
 from plugind.errors import IsolationUnavailableError, LauncherGoneError, PlanError
 from plugind.model import Outcome, Profile, Reason
 from plugind.planfiles import LEARNING, Entry, FileCeilings, matches, pack, root_of
-from plugind.plans import NO_FOLDER, NO_LEARNING, Opened, PlanFolders, plan_reason, turn_reason
-from plugind.planwrites import judged, openings
+from plugind.plans.commits import Commits
+from plugind.plans.folders import NO_FOLDER, NO_LEARNING, Opened, PlanFolders, plan_reason, turn_reason
+from plugind.plans.notes import Change, name_of
+from plugind.plans.writes import judged, openings
 from plugind.policy.facts import Grant
 from plugind.policy.rules import Policy
 from plugind.sandbox.running import InstanceResult

@@ -60,7 +60,7 @@ from plugind.model import (
 from plugind.parking import Parking
 from plugind.payload import Checked, Contract, check_input
 from plugind.planruns import PlanRuns
-from plugind.plans import turn_reason
+from plugind.plans.folders import turn_reason
 from plugind.policy.facts import Explained, Grant
 from plugind.policy.rules import Policy
 from plugind.sandbox.running import InstanceResult

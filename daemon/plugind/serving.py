@@ -27,8 +27,6 @@ from plugind.audit.journal import Journal
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Stopped
 from plugind.catalog import Catalog
-from plugind.commitlog import CommitLog
-from plugind.commits import Commits
 from plugind.config import ServeConfig, log
 from plugind.environments.shelf import Shelf, path_of
 from plugind.errors import AuditUnavailableError, ConfigError
@@ -39,11 +37,14 @@ from plugind.model import Profile
 from plugind.monitoring import Monitoring
 from plugind.parking import Parking
 from plugind.planruns import PlanRuns
-from plugind.planturns import PlanTurns
+from plugind.plans.commits import Commits
+from plugind.plans.notes import CommitLog
+from plugind.plans.recovery import Recovery
+from plugind.plans.turns import PlanTurns
+from plugind.plans.undo import Undo
 from plugind.policy.rules import Policy
 from plugind.policyfile import load_policy
 from plugind.profiles import builtin_digests, profiles_dir
-from plugind.recovery import Recovery
 from plugind.registry.database import Registry
 from plugind.registry.store import Store
 from plugind.run import Runner
@@ -55,7 +56,6 @@ from plugind.service import Notifier
 from plugind.state import State
 from plugind.trail import Trail
 from plugind.trustfile import load_trust
-from plugind.undo import Undo
 from plugind_proto.v1 import governance_pb2
 
 EXIT_LAUNCHER_GONE: Final = 6

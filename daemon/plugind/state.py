@@ -58,7 +58,7 @@ class State:
 
     @property
     def commits(self) -> Path:
-        """Changes of plans that are under way (plugind.commitlog)."""
+        """Changes of plans that are under way (plugind.plans.notes)."""
         return self.path / "commits"
 
     @property

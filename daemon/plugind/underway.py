@@ -10,11 +10,11 @@ from plugind.admission import InFlight
 from plugind.answers import Governance, Opening, RunAnswer, RunRequest
 from plugind.audit.ledger import Ledger
 from plugind.audit.records import Ended, Intent, PlanChange, Stored, Subject
-from plugind.commitlog import Change
 from plugind.model import Limits, Outcome, PluginVersion
 from plugind.parking import Waiting
 from plugind.planfiles import Entry, Written
-from plugind.plans import Opened
+from plugind.plans.folders import Opened
+from plugind.plans.notes import Change
 from plugind.policy.facts import Decision
 from plugind.sandbox.running import InstanceResult
 from plugind.session import Conversation

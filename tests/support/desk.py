@@ -10,13 +10,13 @@ from plugind.audit import segments
 from plugind.audit.ledger import Ledger
 from plugind.audit.segments import records
 from plugind.catalog import Catalog
-from plugind.commitlog import CommitLog
-from plugind.commits import Commits
 from plugind.environments.shelf import Shelf
 from plugind.governance.killswitch import KillSwitch
 from plugind.model import Hold
 from plugind.planruns import PlanRuns
-from plugind.planturns import PlanTurns
+from plugind.plans.commits import Commits
+from plugind.plans.notes import CommitLog
+from plugind.plans.turns import PlanTurns
 from plugind.policyfile import load_policy, shipped_policy
 from plugind.profiles import load_profiles, profiles_dir
 from plugind.provenance.evidence import Trust

@@ -7,11 +7,11 @@ import dataclasses
 import functools
 
 from plugind.audit.segments import records, segments
-from plugind.commitlog import CommitLog
 from plugind.planfiles import Entry, unpack
+from plugind.plans.notes import CommitLog
+from plugind.plans.recovery import Recovery
 from plugind.provenance.evidence import RoleKeys, Trust, TrustedKey
 from plugind.provenance.keys import PrivateKey
-from plugind.recovery import Recovery
 from tests.support.desk import Desk
 from tests.support.fake_launcher import result
 from tests.support.plan_folders import FakePlanFolders

@@ -1,4 +1,4 @@
-"""Plans in memory: what the launcher and its plan helpers do with folders of plans, as plugind.plans.PlanFolders says it.
+"""Plans in memory: what the launcher and its plan helpers do with folders of plans, as plugind.plans.folders.PlanFolders says it.
 
 Each step that changes something is announced first (`step`), so that a test can end the world between any two of them.
 """
@@ -85,7 +85,7 @@ class FakePlanFolders:
         facts: Mapping[str, Any],
         entries: Sequence[Entry] = (),
     ) -> tuple[list[Entry], dict[str, Any]]:
-        """See plugind.plans.PlanFolders."""
+        """See plugind.plans.folders.PlanFolders."""
         await self.step(task)
         self.asked.append((task, plan_dir, caller))
         if self.instead.get(task):

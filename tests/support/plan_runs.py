@@ -6,13 +6,13 @@ from plugind.audit.ledger import Ledger
 from plugind.audit.planhistory import writes_about
 from plugind.audit.records import Ended, Intent, PlanChange, PlanFile, Stored, Subject
 from plugind.audit.segments import SEGMENT_BYTES
-from plugind.commitlog import Change, CommitLog, name_of
-from plugind.commits import Commits
 from plugind.model import Caller, Limits
 from plugind.planfiles import Entry
-from plugind.planturns import PlanTurns
-from plugind.recovery import Recovery
-from plugind.undo import Undo, Wish
+from plugind.plans.commits import Commits
+from plugind.plans.notes import Change, CommitLog, name_of
+from plugind.plans.recovery import Recovery
+from plugind.plans.turns import PlanTurns
+from plugind.plans.undo import Undo, Wish
 from tests.support.plan_folders import FakePlanFolders, nothing
 
 UID = 1000

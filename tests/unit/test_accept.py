@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from plugind.api.accept import Callers, Door
 from plugind.api.roles import RunAdmission
 from plugind.errors import NotAllowedError
+from tests.support.descriptors import opened
 
 
 class Echo:
@@ -189,7 +190,7 @@ async def test_a_backend_that_is_not_there_closes_the_connection_and_the_door_go
 async def test_no_descriptor_stays_open(tmp_path, door):
     async with Echo(tmp_path / "backend.sock"):
         made = door(connections_per_uid=100)
-        before = len(os.listdir("/proc/self/fd"))
+        before = opened()
         for end in ("close", "abort", "eof"):
             for _ in range(20):
                 reader, writer = await connect(tmp_path)
@@ -205,7 +206,7 @@ async def test_no_descriptor_stays_open(tmp_path, door):
         await wait_until(lambda: not made._pairs)
         assert made._open.total() == 0
         await asyncio.sleep(0.05)
-        assert len(os.listdir("/proc/self/fd")) <= before
+        assert opened() <= before
 
 
 @pytest.mark.parametrize("end", ["caller", "door"])

@@ -11,18 +11,19 @@ import pytest
 from plugind.errors import InvalidRequestError
 from plugind.sandbox import channel, protocol
 from plugind.sandbox.sealed import sealed_memfd
+from tests.support.descriptors import opened as descriptors_opened
 
 DIGEST = "a" * 64
 
 
 @pytest.fixture
 def pair():
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors_opened()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     yield ours, theirs
     ours.close()
     theirs.close()
-    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+    assert descriptors_opened() == before, "a descriptor was left open"
 
 
 def give(sock, data, descriptors):

@@ -20,6 +20,7 @@ from plugind.sandbox.client import LauncherClient
 from plugind.sandbox.inside.runner import HEADER, read_input
 from plugind.sandbox.running import InstanceRequest, InstanceResult
 from plugind.sandbox.sealed import mapped, sealed_memfd
+from tests.support.descriptors import opened
 
 LIMITS = Limits(1000, 1000, 1 << 20, 1, 1000, 1000)
 REQUEST = InstanceRequest("r1", "a" * 64, 1, LIMITS, "json", "plugin:run", b"1", {"stage": "", "plan_id": "p"}, 1000)
@@ -36,13 +37,13 @@ class Ends(NamedTuple):
 
 @pytest.fixture
 def ends() -> Iterator[Ends]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.setblocking(False)
     yield Ends(ours, theirs)
     theirs.close()
     ours.close()
-    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+    assert opened() == before, "a descriptor was left open"
 
 
 async def started(launcher: socket.socket) -> tuple[protocol.Start, list[int]]:

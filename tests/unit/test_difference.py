@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugind.difference import MOST_DIFFERENCE_BYTES, MOST_LINES, MOST_TEXT_BYTES, difference
+from plugind.plans.difference import MOST_DIFFERENCE_BYTES, MOST_LINES, MOST_TEXT_BYTES, difference
 
 texts = st.lists(st.sampled_from(["a", "b", "\f", "é", "\r", ""]), max_size=12).map("\n".join)
 

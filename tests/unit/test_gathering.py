@@ -18,6 +18,7 @@ from plugind.sandbox.gathering import NO_PATH, SPARSE, TOO_LARGE, TOO_MANY, coll
 from plugind.sandbox.grants import OutputFolder
 from plugind.sandbox.protocol import Ended
 from plugind.sandbox.sealed import mapped
+from tests.support.descriptors import opened
 
 MOST_FILES, MOST_BYTES = 8, 100_000
 ENDED = Ended("r1", "", 0, 1, 1, 1)
@@ -33,9 +34,9 @@ def place() -> Iterator[Path]:
 def collected(place: Path, most_files: int = MOST_FILES, most_bytes: int = MOST_BYTES) -> list[Entry]:
     """With every descriptor closed again, and as it arrives at the front."""
     descriptor = os.open(place, os.O_PATH | os.O_DIRECTORY)
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     entries = collect(descriptor, most_files, most_bytes)
-    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+    assert opened() == before, "a descriptor was left open"
     os.close(descriptor)
     assert planfiles.unpack(planfiles.pack(entries), most_files + 1, most_bytes)[0] == entries
     return entries
@@ -194,9 +195,9 @@ def told_of(place: Path, ended: Ended) -> tuple[Ended, list[bytes]]:
         with mapped(memfd) as content:
             heard.append(content[:])
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     after = gather(folder, ended, tell)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == before
     folder.close()
     folder.close()
     return after, heard

@@ -24,18 +24,19 @@ from plugind.sandbox.sealed import sealed_memfd
 from plugind.sandbox.template import Kind, TemplateSpec
 from plugind.sandbox.templates import Templates
 from plugind.sandbox.uids import SLICE
+from tests.support.descriptors import opened
 from tests.unit.test_launcher import TIMEOUT_S, FakeBase, World, is_replaced, works
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     world = World(tmp_path)
     world.begin()
     assert world.load().error == ""
     yield world
     world.end()
-    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+    assert opened() == before, "a descriptor was left open"
 
 
 def test_uids_come_again_only_after_all_others_and_never_while_one_is_taken(tmp_path) -> None:

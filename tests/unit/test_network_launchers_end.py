@@ -18,17 +18,18 @@ from plugind.linux import netlink
 from plugind.sandbox.forked import Forked
 from plugind.sandbox.network import keeper, words
 from plugind.sandbox.network.words import Caps, Failed, Given, Settings, Used, encode
+from tests.support.descriptors import opened
 
 
 @pytest.fixture
 def ends():
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link, other = socket.socketpair()
     yield keeper.Keeper(Forked(ours, 1, None), link, Settings(folder=Path("/nowhere"))), theirs
     for sock in (ours, theirs, link, other):
         sock.close()
-    assert len(os.listdir("/proc/self/fd")) <= before, "less where garbage of others went meanwhile"
+    assert opened() == before
 
 
 def say(sock, data, descriptors=0):

@@ -19,6 +19,7 @@ from plugind.linux import seccomp, syscalls
 from plugind.profiles import load_profiles
 from plugind.sandbox import notifier, uids
 from plugind.sandbox.refusals import Table
+from tests.support.descriptors import opened
 
 pytestmark = pytest.mark.root
 FILTER = seccomp.build(load_profiles(Path(__file__).parents[2] / "profiles")[2])
@@ -59,7 +60,7 @@ def jailed(what):
 
 @pytest.fixture
 def running():
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     table, group = Table(), FakeGroup()
     running = notifier.start(table, group)
     running.table, running.group = table, group
@@ -67,7 +68,7 @@ def running():
     running.end()
     table.close()
     assert group.removed
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == before
 
 
 def hand_over(running, listener, most=100):

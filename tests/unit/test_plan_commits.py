@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plugind import commits
 from plugind.answers import RunAnswer
 from plugind.audit.segments import segments
 from plugind.audit.verify import verify
-from plugind.commitlog import Change, CommitLog, name_of
 from plugind.errors import IsolationUnavailableError, LauncherGoneError, PlanError
 from plugind.model import Outcome
+from plugind.plans import commits
+from plugind.plans.notes import Change, CommitLog, name_of
 from tests.support.desk import until
 from tests.support.plan_desk import PLAN, EndedError, PlanDesk, Power, started_again
 from tests.support.plugins import CALLER

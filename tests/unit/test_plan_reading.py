@@ -15,6 +15,7 @@ import pytest
 
 from plugind.errors import PlanError
 from plugind.planfiles import Entry
+from tests.support.descriptors import opened
 from tests.support.plan_kernel import MOST, Crash, CrashingCalls, HookedCalls, fill, work
 
 
@@ -301,9 +302,9 @@ def test_an_order_that_cannot_be_is_a_fault(plan, task, facts):
 
 def test_descriptors_are_given_back_whatever_happens(plan):
     fill(plan, {"a": b"1", "b/c": b"2"})
-    before = os.listdir("/proc/self/fd")
+    before = opened()
     read(plan, "*", "b/*")
     for at in range(40):
         with contextlib.suppress(Crash):
             read(plan, "*", "b/*", calls=CrashingCalls(at))
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert opened() == before

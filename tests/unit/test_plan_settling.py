@@ -11,6 +11,7 @@ import pytest
 
 from plugind.errors import PlanError
 from plugind.planfiles import Entry
+from tests.support.descriptors import opened
 from tests.support.plan_kernel import (
     MOST,
     Crash,
@@ -509,9 +510,9 @@ def test_everything_is_synced_before_it_is_relied_on(plan):
 
 
 def test_descriptors_are_given_back(plan):
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     stage(plan, NEW)
     settle(plan)
     clean(plan)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == before
     assert marks(plan, ["a"])["a"]

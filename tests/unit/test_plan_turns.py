@@ -8,9 +8,9 @@ import dataclasses
 
 import pytest
 
-from plugind import planturns
 from plugind.admission import InFlight, Patience
-from plugind.planturns import PlanTurns
+from plugind.plans import turns as plan_turns
+from plugind.plans.turns import PlanTurns
 from tests.support.desk import until
 from tests.support.plugins import CALLER
 
@@ -64,7 +64,7 @@ async def enter(turns, plan):
 
 
 async def test_one_caller_cannot_wait_for_the_plans_of_the_world(monkeypatch):
-    monkeypatch.setattr(planturns, "MOST_WAITING_OF_ONE", 4)
+    monkeypatch.setattr(plan_turns, "MOST_WAITING_OF_ONE", 4)
     turns = PlanTurns()
     async with contextlib.AsyncExitStack() as stack:
         got = [await stack.enter_async_context(turns.write(f"/p/{n}", flight(), Patience())) for n in range(6)]

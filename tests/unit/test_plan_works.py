@@ -14,6 +14,7 @@ from plugind.planfiles import Entry, pack, unpack
 from plugind.sandbox import channel, link, protocol
 from plugind.sandbox.client import LauncherClient
 from plugind.sandbox.sealed import sealed_memfd
+from tests.support.descriptors import opened
 
 CALLER = Caller(uid=1000, gid=100, pid=4711, since_ns=2**60)
 """Of a machine that has run for 36 years."""
@@ -56,7 +57,7 @@ class Launcher:
 
 @pytest.fixture
 async def launcher():
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     made = Launcher()
     made.sock.setblocking(False)
     await made.client.open()
@@ -64,7 +65,7 @@ async def launcher():
     await made.client.hang_up()
     made.sock.close()
     assert len(made.client._works) == 0
-    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+    assert opened() == before, "a descriptor was left open"
 
 
 async def test_what_is_asked_and_what_comes_back(launcher):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from plugind.environments.shelf import Environment, Package
 from plugind.sandbox import protocol
 from plugind.sandbox.templates import MOST_WITH_PACKAGES
+from tests.support.descriptors import opened
 from tests.unit.test_launcher import World, wait_for, works
 
 DIGESTS = [character * 64 for character in "abcdef"]
@@ -17,7 +17,7 @@ DIGESTS = [character * 64 for character in "abcdef"]
 
 @pytest.fixture
 def world(tmp_path):
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     world = World(tmp_path)
     for digest in DIGESTS:
         made = Environment("e", digest, "0" * 64, "abi", ("greeting",), (Package("greeting", "1"),), 1, 1, 1)
@@ -26,7 +26,7 @@ def world(tmp_path):
     assert world.load().error == ""
     yield world
     world.end()
-    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+    assert opened() == before, "a descriptor was left open"
 
 
 def begun(world, number=0):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from plugind.admission import InFlight, Patience
 from plugind.audit import payloads, reading
 from plugind.audit.verify import verify
-from plugind.comparison import kept_name
 from plugind.errors import InvalidRequestError, LauncherGoneError, NotFoundError, PlanError
 from plugind.model import Caller
 from plugind.planfiles import MAX_NAME_BYTES, RESERVED, path_problem
+from plugind.plans.comparison import kept_name
 from tests.support.plan_runs import PLAN, UID, Plans
 
 
@@ -330,7 +330,7 @@ async def test_an_undo_waits_for_the_run_that_writes_and_not_for_ever(plans, mon
     run = await plans.run({"a.txt": b"new"})
     writer = InFlight("r9", Caller(UID, UID, 5), "", 0)
     async with plans.commits.turns.write(PLAN, writer, Patience()):
-        monkeypatch.setattr("plugind.undo.TURN_S", 0.05)
+        monkeypatch.setattr("plugind.plans.undo.TURN_S", 0.05)
         done = await plans.restore(run)
         assert (done.state, done.detail) == ("failed", f"a run still writes to {PLAN}: try it again")
         monkeypatch.undo()
@@ -465,7 +465,7 @@ async def test_since_leaves_older_runs_alone(plans):
 
 
 async def test_too_many_at_once_are_refused_before_anything_is_done(plans, monkeypatch):
-    monkeypatch.setattr("plugind.undo.MOST_RUNS", 1)
+    monkeypatch.setattr("plugind.plans.undo.MOST_RUNS", 1)
     for content in (b"1", b"2"):
         await plans.run({"a.txt": content})
     with pytest.raises(InvalidRequestError, match=r"since: expected at most 1 runs with .* got 2 with 2"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from plugind.api.roles import DevAdmission
-from plugind.impact import impact
+from plugind.plans.impact import impact
 from plugind_client.client import Client
 from plugind_client.errors import InvalidRequest, NotFound
 from plugind_client.testing import FakeClient
@@ -159,8 +159,8 @@ def test_a_file_that_another_run_has_written_before_is_written_when_the_newer_is
 
 
 def test_impact_is_bounded_and_says_so(audit, daemon, monkeypatch):
-    monkeypatch.setattr("plugind.impact.MOST_PLANS", 1)
-    monkeypatch.setattr("plugind.impact.MOST_FILES", 2)
+    monkeypatch.setattr("plugind.plans.impact.MOST_PLANS", 1)
+    monkeypatch.setattr("plugind.plans.impact.MOST_FILES", 2)
     daemon.plans.write("x", b"x")
     daemon.do(daemon.plans.run({}, reads=["x"]))
     found = impact(daemon.directory, "demo", "", 0)

@@ -24,8 +24,8 @@ from plugind.audit.verify import Report, verify
 from plugind.config import log
 from plugind.errors import InvalidRequestError, NotFoundError, PlugindError
 from plugind.model import Caller, Outcome
+from plugind.plans.undo import Undo
 from plugind.targets import PLAN_ID
-from plugind.undo import Undo
 from plugind_proto.v1 import audit_pb2, audit_pb2_grpc
 
 USUAL: Final = 50

@@ -9,11 +9,11 @@ from plugind.api.accept import Callers
 from plugind.api.calls import LOG_ID, Refusals, call, matching, plugin_name, reason_text, version_text
 from plugind.api.roles import Role
 from plugind.audit.ledger import Ledger
-from plugind.comparison import Restored
 from plugind.errors import InvalidRequestError
-from plugind.impact import PlanImpact, impact
 from plugind.model import Caller
-from plugind.undo import Undo, Wish
+from plugind.plans.comparison import Restored
+from plugind.plans.impact import PlanImpact, impact
+from plugind.plans.undo import Undo, Wish
 from plugind_proto.v1 import audit_pb2
 
 

@@ -101,7 +101,7 @@ class LauncherClient:
         facts: Mapping[str, Any],
         entries: Sequence[Entry] = (),
     ) -> tuple[list[Entry], dict[str, Any]]:
-        """See plugind.plans.PlanFolders. Cancelling leaves it to the launcher, which ends it at its deadline.
+        """See plugind.plans.folders.PlanFolders. Cancelling leaves it to the launcher, which ends it at its deadline.
 
         Raises PlanError, LauncherGoneError.
         """

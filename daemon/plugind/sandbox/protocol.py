@@ -109,7 +109,7 @@ class PlanWork:
     run: str
     """The name of this piece of work, which is no run's."""
     task: str
-    """read, stage, settle, clean or compare (plugind.plans.PlanFolders)."""
+    """read, stage, settle, clean or compare (plugind.plans.folders.PlanFolders)."""
     plan_dir: str
     caller_pid: int
     """Of the caller's process as the kernel named it to the front; 0: it may be gone, and somebody whom the launcher

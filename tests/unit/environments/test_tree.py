@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from plugind.environments import tree
 from plugind.errors import InvalidEnvironmentError
+from tests.support.descriptors import opened
 
 pytestmark = pytest.mark.root
 
@@ -206,10 +207,10 @@ def test_number_of_files_is_bounded(sealed, monkeypatch):
 
 def test_no_descriptor_is_left_open(sealed):
     put_link(sealed)
-    before = os.listdir("/proc/self/fd")
+    before = opened()
     with pytest.raises(InvalidEnvironmentError):
         tree.digest_of(sealed)
-    assert os.listdir("/proc/self/fd") == before
+    assert opened() == before
 
 
 NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/\0"), min_size=1, max_size=8).filter(

@@ -20,7 +20,7 @@ _KERNEL: Final = Calls()
 
 
 def perform(task: str, root: str, plan_dir: str, order: bytes, calls: Calls = _KERNEL) -> bytes:
-    """Do what plugind.plans.PlanFolders.plan_work says of `task`; order and answer are packed (planfiles).
+    """Do what plugind.plans.folders.PlanFolders.plan_work says of `task`; order and answer are packed (planfiles).
 
     `root`: the plan root that `plan_dir` is below, both absolute. Raises PlanError and nothing else.
     """

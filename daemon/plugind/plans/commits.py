@@ -4,8 +4,8 @@
  2. whoever asked for it writes the record that decides: OUTCOME, or RESTORE, with `files`
  3. `settle`: the helper puts it into place; COMMITTED or UNDONE, durably; the staging is cleaned up; the note goes
 
-What cannot be brought to its end is handed over to plugind.recovery, in this daemon or the next: it goes forward where
-the record of step 2 is in the ledger, and back where it is not. Source: SPEC.md, section "Files of a plan".
+What cannot be brought to its end is handed over to the recovery, in this daemon or the next: it goes forward where the
+record of step 2 is in the ledger, and back where it is not. Source: SPEC.md, section "Files of a plan".
 
     change = Change(name_of(index), …)
     replaced = await commits.stage(change, caller, entries)       # PlanError: nothing is there
@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from plugind.audit.records import PlanChange, PlanCommitted, PlanUndone, Record
-from plugind.commitlog import Change, CommitLog
 from plugind.config import log
 from plugind.errors import AuditUnavailableError, IsolationUnavailableError, LauncherGoneError, PlanError
 from plugind.model import Caller
 from plugind.planfiles import Entry
-from plugind.plans import PlanFolders
-from plugind.planturns import PlanTurns
+from plugind.plans.folders import PlanFolders
+from plugind.plans.notes import Change, CommitLog
+from plugind.plans.turns import PlanTurns
 
 RECOVERY_S: Final = 10.0
 """So long somebody who waits for an answer waits for a launcher that is lost in the middle of it."""
@@ -93,7 +93,7 @@ class Commits:
         self._notes = notes
         self.turns = turns
         self.left: dict[str, Way] = {}
-        """What is to be brought to its end by plugind.recovery, by name."""
+        """What is to be brought to its end by plugind.plans.recovery, by name."""
         self.on_left = asyncio.Event()
 
     def unfinished(self, plan_dir: str) -> str:

@@ -14,9 +14,9 @@ from typing import Final, Literal
 from plugind.audit import payloads
 from plugind.audit.planhistory import PlanWrite, PlanWrites
 from plugind.audit.records import PlanChange
-from plugind.difference import difference
 from plugind.errors import StateError
 from plugind.planfiles import Entry, path_problem
+from plugind.plans.difference import difference
 
 State = Literal["restored", "would_restore", "conflict", "nothing", "failed"]
 MOST_KEPT: Final = 99

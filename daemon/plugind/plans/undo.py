@@ -22,13 +22,13 @@ from plugind.audit import payloads
 from plugind.audit.ledger import Ledger
 from plugind.audit.planhistory import PlanWrite, PlanWrites, writes_about, writes_of
 from plugind.audit.records import PlanChange, PlanRestore, Stored
-from plugind.commitlog import Change, name_of
-from plugind.commits import Commits
-from plugind.comparison import MOST_KEPT, Compared, Differences, Restored, kept_name, kept_name_problem, why_not
 from plugind.errors import InvalidRequestError, PlanError, PlugindError
 from plugind.model import Caller
 from plugind.planfiles import Entry
-from plugind.plans import PlanFolders
+from plugind.plans.commits import Commits
+from plugind.plans.comparison import MOST_KEPT, Compared, Differences, Restored, kept_name, kept_name_problem, why_not
+from plugind.plans.folders import PlanFolders
+from plugind.plans.notes import Change, name_of
 
 MOST_BYTES: Final = 128 * 1024 * 1024
 """Of what is looked at in a folder for one run: twice of what the highest ceiling lets it write."""

@@ -11,7 +11,7 @@ from plugind.answers import Opening
 from plugind.collect import Given, leaked
 from plugind.model import Outcome, Violation
 from plugind.planfiles import LEARNED, MAX_PATH_BYTES, Entry, matches
-from plugind.plans import Opened
+from plugind.plans.folders import Opened
 from plugind.sandbox.running import InstanceResult
 
 TOO_MUCH: Final = frozenset({"sparse", "too many", "too large"})

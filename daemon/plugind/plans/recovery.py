@@ -15,11 +15,11 @@ from typing import Any, Final, Literal, Protocol
 
 from plugind.audit.reading import Entry, Follower
 from plugind.audit.records import PlanChange, Stored
-from plugind.commitlog import Change
-from plugind.commits import Commits, Decided, Settled, Way
 from plugind.config import log
 from plugind.errors import AuditUnavailableError
 from plugind.model import Caller
+from plugind.plans.commits import Commits, Decided, Settled, Way
+from plugind.plans.notes import Change
 
 RETRY_S: Final = 0.2
 """Until a change is tried again, and twice as long until each further time, up to:"""
