@@ -20,10 +20,13 @@ ELSEWHERE: Final = sorted(
     (
         *HERE.parent.glob("system/test_taken_over_front*.py"),
         HERE.parent / "system" / "test_parked.py",
+        HERE.parent / "system" / "test_plan_helpers.py",
         HERE.parent / "integration" / "test_network_names.py",
+        HERE.parent / "integration" / "test_plan_ways.py",
+        HERE.parent / "unit" / "test_plan_writers.py",
     )
 )
-"""What is no plugin's attack through a daemon: a front's that was taken over, an import's that happens ahead of runs."""
+"""What is no plugin's attack in its jail: a front's that was taken over, an import's ahead of runs, those on plans."""
 END: Final = "<!-- end: python -m tests.escapes.table -->"
 
 

@@ -20,6 +20,7 @@ from plugind.provenance import bundle
 from plugind.provenance.keys import PrivateKey
 from plugind_client import AsyncClient, Client, Denied, Violated
 from plugind_client.errors import PlugindError
+from tests.escapes.attack import attack
 from tests.support.daemon import Daemon
 from tests.support.pace import stretched
 from tests.support.plugins import attested, folder
@@ -79,6 +80,46 @@ def made(path: Path, text: str = "tomatoes") -> Path:
 
 def contents(path: Path) -> dict[str, str]:
     return {str(each.relative_to(path)): each.read_text() for each in path.rglob("*") if each.is_file()}
+
+
+PEEKS = """
+import os
+
+def run(payload, context):
+    got = []
+    for path in payload:
+        for tried in (path, os.path.join(context.plan_dir, path), os.path.join(context.plan_dir, "..", path)):
+            try:
+                with open(tried) as stream:
+                    got.append([tried, stream.read()])
+            except OSError:
+                pass
+    return got, sorted(os.listdir(context.plan_dir)), sorted(os.listdir(os.path.dirname(context.plan_dir)))
+"""
+
+
+@attack(43, "a plugin reads another plan's files, by path, upwards, and what no pattern of its own plan means",
+        "only a copy of what was granted is mounted")  # fmt: skip
+def test_another_plan_is_not_there(daemon: Daemon, tmp_path: Path) -> None:
+    mine, other = made(tmp_path / "mine"), made(tmp_path / "other", "SECRET")
+    (mine / "prompt.txt").write_text("SECRET too")
+    extra = '[[permissions.file_read]]\npath = "in.txt"\n'
+    data = bundle.build(folder(tmp_path, "peeks", code=PEEKS, extra=extra))
+    client = daemon.client()
+    client.submit(data)
+    client.approve("peeks", "1.0.0", tier=2, as_declared=True, reason="a test")
+    client.activate("peeks", "1.0.0")
+    wanted = [
+        str(other / "in.txt"),
+        "../other/in.txt",
+        "other/in.txt",
+        str(mine / "prompt.txt"),
+        "prompt.txt",
+        "in.txt",
+    ]
+    got, seen, beside = client.run("peeks", wanted, plan_dir=mine, **REPORT).output
+    assert [text for _, text in got] == ["tomatoes"]
+    assert (seen, beside) == (["in.txt"], ["plan"])
 
 
 def test_files_that_are_sent_come_back_and_nothing_is_opened(daemon: Daemon, plan: Path) -> None:

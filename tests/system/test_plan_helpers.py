@@ -18,6 +18,7 @@ from plugind.linux import constants as c
 from plugind.linux import syscalls
 from plugind.planfiles import Entry
 from plugind.sandbox.plans.works import DEADLINE_S, MOST, MOST_OF_ONE
+from tests.escapes.attack import attack
 from tests.support.bad_front import Front
 from tests.support.pace import stretched
 from tests.support.plan_works import ANNA, BERT, Plans, caller, hung, now_ns, own_mounts, plans, take
@@ -54,6 +55,7 @@ def test_it_is_its_caller_with_his_groups_and_nothing_of_the_launcher_s(made) ->
     assert [name.partition(":")[0] for name in opened] == ["/dev/null"] * 3 + ["/memfd", "socket"], opened
 
 
+@attack(57, "a caller names another user's plan", "the plan helper has become the caller: the kernel refuses")
 def test_it_reads_what_its_caller_may_read_and_nothing_else(made) -> None:
     own, others, shared_by_group = (
         made.at.plan("anna", a="one"),
@@ -265,6 +267,7 @@ def runs_s(front: Front, count: int = 15) -> float:
     return statistics.median(took)
 
 
+@attack(57, "a plan in a FUSE file system that never answers", "a process of its own, with a deadline, left behind")
 @pytest.mark.parametrize("takes", [False, True])
 def test_a_folder_that_hangs_is_given_up_and_runs_do_not_wait(takes) -> None:
     """With `takes` not even SIGKILL ends its helper: it is left behind, and counts, until the file system lets go."""
@@ -319,6 +322,7 @@ def test_eight_that_hang_are_enough_and_runs_go_on() -> None:
         assert made.do(plan, anna).files == {"a": b"x"}
 
 
+@attack(57, "as many plans that hang as there are helpers", "half of the places are one user's at most")
 def test_one_user_s_that_hang_leave_the_others_their_places() -> None:
     with hung_plans(MOST, takes=True) as (made, folders, served), caller() as anna, caller(BERT) as bert:
         plan = made.at.plan("well", BERT, a="x")

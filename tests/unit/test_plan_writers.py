@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from plugind.errors import PlanError
 from plugind.planfiles import Entry
+from tests.escapes.attack import attack
 from tests.support.plan_kernel import MOST, UNSYNCED, Crash, HookedCalls, changes, fill, settle, work
 
 PATHS = ("a", "sub/b", "sub/c")
@@ -275,6 +276,11 @@ def guarded(outside):
     }
 
 
+@attack(
+    5,
+    "ten thousand swaps of files and folders with links in a plan, while it is read and written",
+    "openat2: BENEATH, NO_SYMLINKS, NO_XDEV",
+)
 def test_ten_thousand_swaps_lead_nobody_outside(unsynced_path):
     plan, outside = unsynced_path / "root/plan", unsynced_path / "outside"
     fill(plan, {"top.txt": b"top", "sub/x.txt": b"x", "subdeep/y.txt": b"y"})
