@@ -62,6 +62,8 @@ class AuditFound:
     record: AuditRecord
     other: AuditRecord | None
     payload: bytes
+    later: tuple[AuditRecord, ...] = ()
+    """What became of what it wrote into a plan: COMMITTED, UNDONE and RESTORE records, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class Audit:
         request = audit_pb2.AuditGetRequest(log_id=log_id, payload=payload)
         found = call(self._connection().audit.Get, request, SHORT_CALL_S)
         other = _record(found.other) if found.HasField("other") else None
-        return AuditFound(_record(found.record), other, found.payload)
+        return AuditFound(_record(found.record), other, found.payload, tuple(map(_record, found.later)))
 
     def tail(self, from_index: int = 0, *, newest: int = 0, new_only: bool = False) -> Iterator[AuditRecord]:
         """Records from an index on, or the newest so many, and then each new one; ends when the iterator is closed.

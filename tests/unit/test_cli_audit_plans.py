@@ -125,3 +125,18 @@ def test_payload_is_one_of_these(daemon, audit):  # noqa: F811
 
 def test_number_of_files_of_a_committed_is_no_list_of_them():
     assert stored_as({"files": 2}, "file:x") is None
+
+
+@pytest.mark.parametrize("log_id", ["log_6", "log_7", "log_9", "log_10"])
+def test_show_tells_what_became_of_what_was_written(daemon, log_id):
+    """From whichever of its records: COMMITTED, and later RESTORE and UNDONE."""
+    shown = plugindctl("audit", "show", log_id, "--json").json
+    told = {shown["record"]["id"], *((shown["other"] or {}).get("id", ""),), *(each["id"] for each in shown["later"])}
+    of_undoing = {"log_9", "log_10"}
+    assert told >= (of_undoing if log_id in of_undoing else {"log_6", "log_7", "log_8", *of_undoing})
+    out = plugindctl("audit", "show", log_id).out
+    assert [event for event in ("RESTORE", "UNDONE") if event in out] == ["RESTORE", "UNDONE"]
+
+
+def test_show_of_what_wrote_nothing_has_nothing_later(daemon):
+    assert plugindctl("audit", "show", "log_1", "--json").json["later"] == []

@@ -34,7 +34,7 @@ def show(
     socket: SocketPath = None,
     admin_socket: AdminSocketPath = None,
 ) -> None:
-    """Show a record with its other half, or one of its payloads.
+    """Show a record with its other half and what became of files that it wrote, or one of its payloads.
 
     file:PATH is what this record says of that file of the plan: an INTENT what the run was given, an OUTCOME what it
     wrote, a RESTORE what was put back; replaced:PATH is what was there before.
@@ -55,11 +55,12 @@ def show(
             {
                 "record": as_json_object(found.record.fields),
                 "other": as_json_object(found.other.fields) if found.other else None,
+                "later": [as_json_object(each.fields) for each in found.later],
                 "leaf_hash": found.record.leaf_hash,
             }
         )
         return
-    for number, record in enumerate(halves):
+    for number, record in enumerate((*halves, *found.later)):
         if number:
             print()
         table((record.log_id, record.event), [*_details(record.fields), ("leaf hash", record.leaf_hash)])

@@ -16,7 +16,7 @@ from plugind.api.calls import LOG_ID, Refusals, admitted, call, matching, plugin
 from plugind.api.errors import Context, abort
 from plugind.api.roles import Role
 from plugind.api.undoing import UndoCalls
-from plugind.audit import payloads, reading
+from plugind.audit import payloads, planhistory, reading
 from plugind.audit.ledger import Ledger
 from plugind.audit.reading import Entry, Filter, Follower
 from plugind.audit.records import EVENTS, OF_A_FILE, PAYLOADS, stored_as
@@ -74,6 +74,8 @@ class AuditService(UndoCalls, audit_pb2_grpc.AuditServicer):
         answer = audit_pb2.AuditGetResponse(record=_record(entry))
         if other is not None:
             answer.other.CopyFrom(_record(other))
+        if any(each.fields.get("plan_dir") for each in (entry, other) if each):
+            answer.later.extend(map(_record, planhistory.later_of(self._directory, index, below)))
         if payload:
             having = [stored_as(each.fields, payload) for each in (entry, other) if each]
             stored = next((each for each in having if each is not None), None)

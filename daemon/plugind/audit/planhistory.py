@@ -168,6 +168,16 @@ def writes_about(directory: Path, index: int, below: int = reading.ALL) -> tuple
     return writes, writes.by_index.get(entry.index) or write_of(entry.fields)
 
 
+def later_of(directory: Path, index: int, below: int = reading.ALL) -> list[Entry]:
+    """COMMITTED, UNDONE and RESTORE records of what a run, or a RESTORE, wrote: oldest first, without that one itself.
+
+    `index` and errors: as of writes_about.
+    """
+    first = _first_of(directory, reading.get(directory, index, below), below)
+    found = reading.matching(directory, first.index, _About(first.index), below)
+    return [each for each in found if each.index != index and each.fields["event"] in {*_DECIDES, "RESTORE"}]
+
+
 def writes_of(directory: Path, plugin: str, version: str, since_unix_ms: int, below: int = reading.ALL) -> PlanWrites:
     """All of a plugin's since then, with what undid them. `plugin`: name or id; `version` empty: of every one."""
     writes = PlanWrites()
