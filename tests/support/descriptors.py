@@ -5,6 +5,8 @@ import os
 
 
 def opened() -> int:
-    """How many descriptors, without those of garbage: which tests left it, and when it goes, is chance."""
+    """How many descriptors, without those of garbage. Threads that earlier tests left may still close some: a test that
+    leaves none open has no more afterwards than before, and may have fewer.
+    """
     gc.collect()
     return len(os.listdir("/proc/self/fd"))

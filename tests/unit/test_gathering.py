@@ -36,7 +36,7 @@ def collected(place: Path, most_files: int = MOST_FILES, most_bytes: int = MOST_
     descriptor = os.open(place, os.O_PATH | os.O_DIRECTORY)
     before = opened()
     entries = collect(descriptor, most_files, most_bytes)
-    assert opened() == before, "a descriptor was left open"
+    assert opened() <= before, "a descriptor was left open"
     os.close(descriptor)
     assert planfiles.unpack(planfiles.pack(entries), most_files + 1, most_bytes)[0] == entries
     return entries
@@ -197,7 +197,7 @@ def told_of(place: Path, ended: Ended) -> tuple[Ended, list[bytes]]:
 
     before = opened()
     after = gather(folder, ended, tell)
-    assert opened() == before
+    assert opened() <= before
     folder.close()
     folder.close()
     return after, heard

@@ -514,5 +514,5 @@ def test_descriptors_are_given_back(plan):
     stage(plan, NEW)
     settle(plan)
     clean(plan)
-    assert opened() == before
+    assert opened() <= before
     assert marks(plan, ["a"])["a"]
