@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -64,6 +65,12 @@ def loader() -> Iterator[Loader]:
         with pytest.raises(InvalidSource):
             client.load_source("")
         yield Loader(daemon, client, _processes(daemon))
+
+
+GRPCS_OWN = re.compile(
+    r"Traceback \(most recent call last\):\n(?:  .*\n)+grpc\._cython\.cygrpc\.ExecuteBatchError: .*\n"
+)
+"""What grpc itself prints, seldom, when a caller is gone just before his call's status could be sent."""
 
 
 def _processes(daemon: Daemon) -> dict[int, str]:
@@ -246,6 +253,6 @@ def test_afterwards_the_daemon_is_as_it_was(loader: Loader) -> None:
     intents = [each["index"] for each in records if each["event"] == "INTENT"]
     assert sorted(each["intent"] for each in records if each["event"] == "OUTCOME") == intents
     assert {each["outcome"] for each in records if each["event"] == "OUTCOME"}.isdisjoint({"fault", "unknown"})
-    log = daemon.log.read_text()
+    log = GRPCS_OWN.sub("", daemon.log.read_text())
     assert "Traceback" not in log
     assert "fault" not in log
