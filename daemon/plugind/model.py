@@ -384,6 +384,8 @@ class Observation:
     at_unix_ms: int
     network: bool = False
     """Whether it was granted a network."""
+    ahead: bool = False
+    """Whether its instance had imported the plugin ahead."""
 
 
 @dataclass(frozen=True, slots=True)

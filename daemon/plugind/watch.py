@@ -386,6 +386,7 @@ def _observed(index: int, at_unix_ms: int, record: Ended | Denied) -> Observatio
         usage=record.usage,
         output_bytes=record.output.bytes,
         violations=record.violations,
+        ahead=record.imported >= 0,
     )
 
 
@@ -405,6 +406,7 @@ def _read(fields: Mapping[str, Any]) -> Observation:
         usage=Usage(**fields["usage"]),
         output_bytes=fields["output_bytes"],
         violations=tuple(Violation(**each) for each in fields["violations"]),
+        ahead=fields.get("imported", -1) >= 0,
     )
 
 
@@ -420,6 +422,7 @@ def _observation(
     usage: Usage = Usage(),  # noqa: B008 - frozen
     output_bytes: int = 0,
     violations: tuple[Violation, ...] = (),
+    ahead: bool = False,
 ) -> Observation:
     return Observation(
         index=index,
@@ -441,4 +444,5 @@ def _observation(
         output_bytes=output_bytes,
         violations=violations,
         at_unix_ms=at_unix_ms,
+        ahead=ahead,
     )

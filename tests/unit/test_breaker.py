@@ -64,6 +64,20 @@ class Desk:
 # --- what opens it ----------------------------------------------------------------------------------------------------
 
 
+def test_runs_that_import_are_not_compared_with_those_that_had_it_done():
+    """After a start of the daemon all import: that is no slowdown of the version."""
+    desk = Desk()
+    assert desk.runs(*[OK] * 80, wall_ms=1, ahead=True)[0] is None
+    assert desk.runs(*[OK] * 80, wall_ms=25)[0] is None
+    assert desk.runs(*[OK] * 80, wall_ms=1, ahead=True)[0] is None
+    for ahead in (False, True):
+        slow = Desk()
+        slow.runs(*[OK] * 80, wall_ms=25, ahead=ahead)
+        judgement, count = slow.runs(*[OK] * 10, wall_ms=250, ahead=ahead)
+        assert (judgement.verdict, judgement.anomalies[0].trigger, judgement.late) == ("opened", "wall_ms", True)
+        assert count <= 4
+
+
 @pytest.mark.parametrize("outcome", sorted(FAILURES - {Outcome.OUTPUT_INVALID}))
 def test_failures_in_a_row_open_it_with_the_numbers(outcome):
     desk = Desk()

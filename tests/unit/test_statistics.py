@@ -146,7 +146,7 @@ def test_a_key_too_few_or_too_many_is_refused(place):
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        (["schema"], 3),
+        (["schema"], 4),
         (["next_index"], -1),
         (["denied"], 1.0),
         (["denied"], True),
@@ -191,10 +191,20 @@ def test_a_value_that_was_never_written_is_refused(place, value):
 def test_what_was_written_before_there_were_streaks_is_read():
     table = json.loads(TEXT)
     del table["breaker"]["late"], table["breaker"]["streak"]
+    del table["levels"]["parked_wall_ms"]
     found = Statistics.from_json(json.dumps(table | {"schema": 1}))
     assert found.breaker.streak == statistics.Streak()
     with pytest.raises(ValueError, match="expected a table with"):
         Statistics.from_json(json.dumps(table))
+
+
+def test_one_duration_of_all_runs_goes_on_as_that_of_parked_ones():
+    table = json.loads(TEXT)
+    before = table["levels"].pop("parked_wall_ms") and table["levels"]["wall_ms"]["samples"]
+    assert before
+    found = Statistics.from_json(json.dumps(table | {"schema": 2}))
+    assert (list(found.levels["parked_wall_ms"].samples.values), len(found.levels["wall_ms"].samples)) == (before, 0)
+    assert Statistics.from_json(found.to_json()).to_json() == found.to_json()
 
 
 @pytest.mark.parametrize(

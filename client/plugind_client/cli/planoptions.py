@@ -25,6 +25,7 @@ PlanFolder = Annotated[
         "--plan-dir",
         metavar="DIR",
         help="The plan's folder, for a plugin that may read or write files of it.",
+        readable=False,  # who may not is told so by the daemon, with the reason
         show_default=False,
     ),
 ]
@@ -47,7 +48,11 @@ def checked(plan_dir: Path | None, *, send: bool) -> None:
         if send:
             raise CommandError(Exit.USAGE, "--send: expected --plan-dir DIR, whose files are sent")
         return
-    if not plan_dir.is_dir():
+    try:
+        is_there = plan_dir.is_dir()
+    except PermissionError:
+        return  # what it is only the daemon can find out, which asks as the caller
+    if not is_there:
         found = "something else" if os.path.lexists(plan_dir) else "no such folder"
         raise CommandError(Exit.USAGE, f"--plan-dir: expected the plan's folder, got {found}: {plan_dir}")
 

@@ -13,7 +13,9 @@ failures  `failures_percent` of the last `window` runs; or, of a version with `w
 schema_failures  So many results in a row that are none.
 wall_ms, memory_peak_bytes, output_bytes  Again and again (a CUSUM too) beyond median + deviations x MAD of its own last
           good runs (Hampel 1974). Before there are `warm_up` of them its limits hold alone: a run that hits one counts
-          as beyond. Runs only: a map or a session is as large as its caller makes it.
+          as beyond. Runs only: a map or a session is as large as its caller makes it. How long a run takes whose instance
+          had imported ahead is compared with such runs: one that imports takes many times as long, as all do after a
+          start of the daemon.
 
 What is beyond is not taken among the samples, so that it does not make itself the rule; slow drift is, and so is the
 level of probes that went well. To be slow within the limits that people approved is out of the ordinary and no more: it
@@ -29,7 +31,7 @@ from typing import Final, Literal
 
 from plugind.governance import escalation, sequential
 from plugind.governance.escalation import CHANCE
-from plugind.governance.statistics import FAILURES, MEASURES, Level, State, Statistics, Streak
+from plugind.governance.statistics import FAILURES, Level, State, Statistics, Streak
 from plugind.model import Anomaly, Monitoring, Observation, Outcome, Severity
 
 FAILURE_LIMIT: Final = 5.6
@@ -47,7 +49,12 @@ ON_TRIAL: Final = 0.7
 TRIAL_WINDOWS: Final = 2
 PROBE_LOST_MS: Final = 660_000
 """A probe of which nothing is heard for so long is given up. Longer than the longest session that is shipped."""
-FLOORS: Final = {"wall_ms": (2.0, 0.5), "memory_peak_bytes": (4.0 * 1024 * 1024, 0.25), "output_bytes": (1024.0, 0.5)}
+FLOORS: Final = {
+    "wall_ms": (2.0, 0.5),
+    "memory_peak_bytes": (4.0 * 1024 * 1024, 0.25),
+    "output_bytes": (1024.0, 0.5),
+    "parked_wall_ms": (2.0, 0.5),
+}
 """A MAD is taken to be at least this, and at least such a part of the median: runs that are all alike may differ once,
 and a busy machine makes everybody three times as slow."""
 BEYOND: Final = {
@@ -249,11 +256,16 @@ class Breaker:
 
     def _measured(self, seen: Observation) -> dict[str, int]:
         """What of it is to be compared: of a good run all that is known, else the one whose limit it hit."""
-        sizes = (seen.usage.wall_ms, seen.usage.memory_peak_bytes, seen.output_bytes)
-        measured = dict(zip(MEASURES, sizes, strict=True))
+        duration = "parked_wall_ms" if seen.ahead else "wall_ms"
+        measured = {
+            duration: seen.usage.wall_ms,
+            "memory_peak_bytes": seen.usage.memory_peak_bytes,
+            "output_bytes": seen.output_bytes,
+        }
         if seen.outcome is Outcome.OK:
             return {name: size for name, size in measured.items() if size or name != "memory_peak_bytes"}
         limited = BEYOND.get(seen.outcome) if seen.outcome is not None else None
+        limited = duration if limited == "wall_ms" else limited
         return {limited: measured[limited]} if limited else {}
 
     def _level(self, seen: Observation, name: str, sample: int) -> Anomaly | None:
@@ -273,7 +285,7 @@ class Breaker:
         numbers = {"sample": sample, "median": median, "mad": mad, "bound": bound, "beyond": count, "runs": runs,
                    "usual_percent": 100 * usual, "score": score, "limit": limit}  # fmt: skip
         actual = f"{sample}, and {count} of the last {runs} runs had more"
-        return self._anomaly(seen, name, f"at most {usually}", actual, numbers)
+        return self._anomaly(seen, escalation.trigger_of(name), f"at most {usually}", actual, numbers)
 
     def _is_beyond(self, name: str, level: Level, sample: int) -> bool:
         kept = level.samples

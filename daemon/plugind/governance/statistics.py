@@ -22,7 +22,8 @@ from plugind.model import Observation, Outcome
 
 State = Literal["closed", "open", "half_open"]
 STATES: Final[tuple[State, ...]] = ("closed", "open", "half_open")
-MEASURES: Final = ("wall_ms", "memory_peak_bytes", "output_bytes")
+MEASURES: Final = ("wall_ms", "memory_peak_bytes", "output_bytes", "parked_wall_ms")
+"""What runs are compared by. A run whose instance had imported ahead takes a fraction of the time of one that imports."""
 FAILURES: Final = frozenset(
     {
         Outcome.FAILED,
@@ -41,9 +42,11 @@ MOST_PROBES: Final = 20
 MOST_LATE: Final = 20
 MOST_BYTES: Final = 64 * 1024
 """Of the JSON text. It has less than half of it."""
-_SCHEMA: Final = 2
+_SCHEMA: Final = 3
 _BEFORE_STREAKS: Final = 1
 """The schema that had none. What it says goes on with an empty one."""
+_BEFORE_PARKED: Final = (1, 2)
+"""Those that had one duration for all runs. It goes on as that of instances that were parked, which most were."""
 _MOST: Final = 2**53 - 1
 
 
@@ -153,9 +156,9 @@ class Statistics:
         except InvalidJsonError as error:
             raise ValueError(f"statistics: expected what was written, got {error}") from None
         table = _table(found, "statistics", "schema", *(each.name for each in dataclasses.fields(cls)))
-        if table["schema"] not in (_BEFORE_STREAKS, _SCHEMA):
+        if table["schema"] not in (*_BEFORE_PARKED, _SCHEMA):
             raise ValueError(f"statistics: schema: expected {_SCHEMA}, got {table['schema']!r:.60}")
-        levels = _table(table["levels"], "levels", *MEASURES)
+        levels = _levels(table["levels"], old=table["schema"] in _BEFORE_PARKED)
         return cls(
             next_index=_number(table, "next_index"),
             first_unix_ms=_number(table, "first_unix_ms"),
@@ -165,7 +168,7 @@ class Statistics:
             outcomes=deque((str(Outcome(each)) for each in _list(table, "outcomes", MOST_OUTCOMES)), MOST_OUTCOMES),
             failures=_sequential(table["failures"], "failures"),
             schema_failures=_number(table, "schema_failures"),
-            levels={name: _level(levels[name], name) for name in MEASURES},
+            levels=levels,
             breaker=_breaker(table["breaker"], old=table["schema"] == _BEFORE_STREAKS),
         )
 
@@ -241,6 +244,13 @@ def _sequential(value: JsonValue, name: str) -> Sequential:
     runs = _real(table, "runs", sequential.MEMORY)
     recent = deque(_bools(table, "recent", sequential.MOST_RECENT))
     return Sequential(runs, _real(table, "hits", runs), _real(table, "score", 1000.0), recent)
+
+
+def _levels(value: JsonValue, *, old: bool) -> dict[str, Level]:
+    names = MEASURES[:-1] if old else MEASURES
+    table = _table(value, "levels", *names)
+    found = {name: _level(table[name], name) for name in names}
+    return {**found, "wall_ms": Level(), "parked_wall_ms": found["wall_ms"]} if old else found
 
 
 def _level(value: JsonValue, name: str) -> Level:
