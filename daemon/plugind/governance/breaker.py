@@ -13,7 +13,7 @@ failures  `failures_percent` of the last `window` runs; or, of a version with `w
 schema_failures  So many results in a row that are none.
 wall_ms, memory_peak_bytes, output_bytes  Again and again (a CUSUM too) beyond median + deviations x MAD of its own last
           good runs (Hampel 1974). Before there are `warm_up` of them its limits hold alone: a run that hits one counts
-          as beyond. Runs only: a map or a session is as large as its caller makes it. How long a run takes whose instance
+          as beyond. Runs only: a map or a session is as large as its caller makes it. The time of a run whose instance
           had imported ahead is compared with such runs: one that imports takes many times as long, as all do after a
           start of the daemon.
 

@@ -23,7 +23,7 @@ from plugind.model import Observation, Outcome
 State = Literal["closed", "open", "half_open"]
 STATES: Final[tuple[State, ...]] = ("closed", "open", "half_open")
 MEASURES: Final = ("wall_ms", "memory_peak_bytes", "output_bytes", "parked_wall_ms")
-"""What runs are compared by. A run whose instance had imported ahead takes a fraction of the time of one that imports."""
+"""What runs are compared by. One whose instance had imported ahead takes a fraction of the time of one that imports."""
 FAILURES: Final = frozenset(
     {
         Outcome.FAILED,
