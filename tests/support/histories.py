@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from plugind.governance.breaker import Breaker
 from plugind.governance.statistics import Statistics
 from plugind.model import Monitoring, Outcome
-from tests.support.observed import BASE
+from tests.support import observed
 
 MIB = 1024 * 1024
 FAILED = (
@@ -22,6 +22,9 @@ FAILED = (
     Outcome.OUT_OF_MEMORY,
 )
 USUAL = Monitoring()
+
+BASE = dataclasses.replace(observed.BASE, ahead=True)
+"""As most runs of a daemon that is up for a while: their instances have waited for them."""
 
 
 @dataclass

@@ -147,7 +147,7 @@ def test_results_that_are_none_in_a_row():
     ("trigger", "usual", "more"),
     [
         ("wall_ms", {"wall_ms": 20}, {"wall_ms": 200}),
-        ("wall_ms", {"wall_ms": 2}, {"wall_ms": 20}),
+        ("wall_ms", {"wall_ms": 2, "ahead": True}, {"wall_ms": 20, "ahead": True}),
         ("memory_peak_bytes", {"memory": 16 * MIB}, {"memory": 160 * MIB}),
         ("output_bytes", {"output_bytes": 1000}, {"output_bytes": 10_000}),
     ],

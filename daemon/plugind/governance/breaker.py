@@ -50,13 +50,13 @@ TRIAL_WINDOWS: Final = 2
 PROBE_LOST_MS: Final = 660_000
 """A probe of which nothing is heard for so long is given up. Longer than the longest session that is shipped."""
 FLOORS: Final = {
-    "wall_ms": (2.0, 0.5),
+    "wall_ms": (10.0, 0.5),
     "memory_peak_bytes": (4.0 * 1024 * 1024, 0.25),
     "output_bytes": (1024.0, 0.5),
     "parked_wall_ms": (2.0, 0.5),
 }
 """A MAD is taken to be at least this, and at least such a part of the median: runs that are all alike may differ once,
-and a busy machine makes everybody three times as slow."""
+and a busy machine makes everybody three times as slow, and who has to build a jail and import several times."""
 BEYOND: Final = {
     Outcome.TIMEOUT: "wall_ms",
     Outcome.CPU_EXCEEDED: "wall_ms",
