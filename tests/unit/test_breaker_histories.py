@@ -129,4 +129,4 @@ def test_a_lasting_new_level_is_what_is_usual_after_one_opening():
         told = history.go(400)
         assert told.quarantined < 0
         assert len(told.opened) == told.closed == 1
-        assert 150 < history.statistics.levels["wall_ms"].samples.median < 250
+        assert 150 < history.statistics.levels["parked_wall_ms"].samples.median < 250
