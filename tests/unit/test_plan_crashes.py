@@ -182,7 +182,10 @@ for number in range(400):
         os.waitpid(pid, 0)
         decided, now = (plan / ".plugind-r1/decision.json").exists(), files(plan)
         now = {path: content for path, content in now.items() if not path.startswith(".plugind-")}
-        counts["after" if decided else "before" if now == OLD else "within"] += 1
+        met = "after" if decided else "before" if now == OLD else "within"
+        counts[met] += 1
+        # On a busy machine how long it takes changes: mostly too late is as good as never.
+        longest *= {"after": 0.97, "before": 1.03, "within": 1}[met]
         forward = chance.random() < 0.5
         state, why = settle(plan, forward=forward)
         assert (state, why) == settle(plan, forward=not forward), "told again"
