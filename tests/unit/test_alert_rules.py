@@ -123,7 +123,7 @@ def test_labels_in_the_texts_are_labels_of_the_series(samples):
         assert all(used <= set(labels) for shown, labels in samples if shown in metrics)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool")
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="NOT TESTED: there is no promtool")
 def test_promtool_reads_them_too():
     done = subprocess.run(["promtool", "check", "rules", RULES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

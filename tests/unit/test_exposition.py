@@ -253,7 +253,7 @@ def test_closing_ends_who_is_there(path):
         assert all_of(sock) == b""
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="NOT TESTED: there is no curl")
 def test_curl_and_prometheus_own_parser_read_it(path):
     metrics = Metrics()
     metrics.incident("low")

@@ -214,12 +214,12 @@ def test_a_staging_is_no_plan(plan):
     refused("open", "plugind's own", plan / ".plugind-r1", "a", root=plan.parent)
 
 
-@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="needs a mount that is there anyway")
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="NOT TESTED: needs a mount that is there anyway")
 def test_a_plan_on_another_mount_than_its_root_is_not_entered():
     refused("open", "got another mount", "/dev/shm", "*")
 
 
-@pytest.mark.skipif(not os.path.ismount("/sys/fs/cgroup"), reason="needs a mount that is there anyway")
+@pytest.mark.skipif(not os.path.ismount("/sys/fs/cgroup"), reason="NOT TESTED: needs a mount that is there anyway")
 def test_a_mount_within_a_plan_is_not_entered():
     refused("file", "cgroup: .*got a mount", "/sys/fs", "cgroup/cgroup.procs")
     refused("file", "cgroup: .*got a mount", "/sys/fs", "c*/*")
@@ -246,7 +246,7 @@ print(code("read", plan, read=["*"], write=[], read_files=9, read_bytes=9),
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.root  # becomes another user
 def test_what_the_caller_may_not_read_is_denied(open_folder):
     plan = open_folder / "plan"
     plan.mkdir()

@@ -248,14 +248,14 @@ def test_an_access_list_is_kept(plan):
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
-        pytest.skip("this file system has no access lists")
+        pytest.skip("NOT TESTED: this file system has no access lists")
     stage(plan, NEW)
     settle(plan)
     assert (plan / "a").read_bytes() == b"new a"
     assert os.getxattr(plan / "a", "system.posix_acl_access") == listed
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+@pytest.mark.root  # gives files away
 def test_groups_are_kept_and_given_by_the_folder(plan):
     os.chown(plan / "a", 0, 54321)
     (plan / "sub").chmod(0o2755)
