@@ -162,10 +162,9 @@ class PlanRestore:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanCommitted:
-    """The files of a run, or of its undoing, are in the plan's folder, all of them."""
+class _PlanSettled:
+    """What became of the files of a run, or of its undoing."""
 
-    event: ClassVar[str] = "COMMITTED"
     intent: int
     """The INTENT of the run, or the RESTORE."""
     run: str
@@ -174,21 +173,21 @@ class PlanCommitted:
     version: str
     plan_id: str
     plan_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCommitted(_PlanSettled):
+    """They are in the plan's folder, all of them."""
+
+    event: ClassVar[str] = "COMMITTED"
     files: int
 
 
 @dataclass(frozen=True, slots=True)
-class PlanUndone:
-    """The files of a run, or of its undoing, are not in the plan's folder, none of them: it is as it was."""
+class PlanUndone(_PlanSettled):
+    """They are not in the plan's folder, none of them: it is as it was."""
 
     event: ClassVar[str] = "UNDONE"
-    intent: int
-    run: str
-    plugin_id: str
-    plugin: str
-    version: str
-    plan_id: str
-    plan_dir: str
     why: str
 
 
