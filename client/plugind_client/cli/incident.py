@@ -17,7 +17,7 @@ from plugind_client.cli.incident_page import page
 from plugind_client.cli.problems import CommandError, Exit
 from plugind_client.cli.screen import note, one_line, print_json, table
 from plugind_client.cli.settings import AdminSocketPath, JsonFlag, Settings, SocketPath, examples, settled
-from plugind_client.findings import Anomaly, Incident, IncidentCase, TimelineEntry
+from plugind_client.findings import Incident, IncidentCase, TimelineEntry
 
 IncidentId = Annotated[str, typer.Argument(metavar="incident_N", help="As `incident list` names it.")]
 _PAGE_MODE = 0o600
@@ -110,8 +110,7 @@ def _show(case: IncidentCase) -> None:
     table(("time (UTC)", "what", "told", "by", "plan", "record"), [_entry(each) for each in case.timeline])
     if case.anomalies:
         print()
-        headings = ("time (UTC)", "found by", "severity", "expected", "got", "numbers", "record")
-        table(headings, [_anomaly(each) for each in case.anomalies])
+        table(words.ANOMALY, map(words.anomaly, case.anomalies))
     note("`plugindctl audit verify` checks the records, `plugindctl audit show log_N` shows one")
 
 
@@ -138,18 +137,6 @@ def _entry(entry: TimelineEntry) -> tuple[str, ...]:
         words.person(entry.by_uid),
         entry.plan_id,
         entry.audit_log,
-    )
-
-
-def _anomaly(found: Anomaly) -> tuple[str, ...]:
-    return (
-        words.instant(found.at_unix_ms),
-        found.trigger + (" (only observed)" if found.observed else ""),
-        found.severity,
-        found.expected,
-        found.actual,
-        ", ".join(f"{name} {value:g}" for name, value in found.numbers.items()),
-        found.audit_log,
     )
 
 

@@ -11,6 +11,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from plugind_client.cli import words
 from plugind_client.cli.screen import one_line
 from plugind_client.cli.words import POLICY_UID
 from plugind_client.findings import Anomaly, Incident, IncidentCase, TimelineEntry
@@ -118,17 +119,8 @@ def _anomalies(anomalies: Sequence[Anomaly]) -> Iterable[str]:
 
 
 def _anomaly(found: Anomaly) -> str:
-    kind = found.trigger + (" (only observed)" if found.observed else "")
-    numbers = ", ".join(f"{name} {value:g}" for name, value in found.numbers.items())
-    return _row(
-        ("time", _moment(found.at_unix_ms)),
-        ("kind", kind),
-        ("kind", found.severity),
-        ("", found.expected),
-        ("", found.actual),
-        ("", numbers),
-        ("log", found.audit_log),
-    )
+    kinds = ("kind", "kind", "", "", "", "log")
+    return _row(("time", _moment(found.at_unix_ms)), *zip(kinds, words.anomaly_cells(found), strict=True))
 
 
 def _plans(plans: Sequence[str]) -> Iterable[str]:

@@ -16,7 +16,7 @@ from plugind_client.cli import words
 from plugind_client.cli.problems import CommandError, Exit
 from plugind_client.cli.screen import note, print_json, table
 from plugind_client.cli.settings import AdminSocketPath, JsonFlag, SocketPath, examples, settled
-from plugind_client.findings import Anomaly, QuarantineCase, QuarantinedVersion
+from plugind_client.findings import QuarantineCase, QuarantinedVersion
 
 Version = Annotated[str, typer.Argument(metavar="PLUGIN@V", help="NAME@V, plug_N@V or a sha256.")]
 _EVIDENCE_MODE = 0o600
@@ -116,15 +116,9 @@ def _show(case: QuarantineCase) -> None:
     table((version.label, ""), facts)
     if case.anomalies:
         print()
-        headings = ("time (UTC)", "found by", "severity", "expected", "got", "record")
-        table(headings, [_anomaly(each) for each in case.anomalies])
+        table(words.ANOMALY, map(words.anomaly, case.anomalies))
     if version.hold:
         note(f"to let it out: `plugindctl quarantine release {version.label} --stage S --reason TEXT`")
-
-
-def _anomaly(each: Anomaly) -> tuple[str, ...]:
-    severity = f"{each.severity}, only observed" if each.observed else each.severity
-    return (words.instant(each.at_unix_ms), each.trigger, severity, each.expected, each.actual, each.audit_log)
 
 
 def _export(path: Path, case: QuarantineCase) -> None:

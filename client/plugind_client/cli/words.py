@@ -16,6 +16,7 @@ import typer
 
 from plugind_client.cli.problems import CommandError, Exit
 from plugind_client.cli.screen import answered
+from plugind_client.findings import Anomaly
 from plugind_client.records import Hold, Limits, Permission
 
 _AGO: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
@@ -144,3 +145,24 @@ def moment_ms(text: str) -> int:
             ) from None
         when = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
     return max(int(when.timestamp() * 1000), 0)
+
+
+ANOMALY: Final = ("time (UTC)", "found by", "severity", "expected", "got", "numbers", "record")
+"""Headings of what `anomaly` gives."""
+
+
+def anomaly(found: Anomaly) -> tuple[str, ...]:
+    """Something out of the ordinary, as one row of a table."""
+    return (instant(found.at_unix_ms), *anomaly_cells(found))
+
+
+def anomaly_cells(found: Anomaly) -> tuple[str, ...]:
+    """The same without when it was."""
+    return (
+        found.trigger + (" (only observed)" if found.observed else ""),
+        found.severity,
+        found.expected,
+        found.actual,
+        ", ".join(f"{name} {value:g}" for name, value in found.numbers.items()),
+        found.audit_log,
+    )
