@@ -210,6 +210,56 @@ def test_killed_at_random_moments(unsynced_path):
     assert shown.returncode == 0, (seed, shown.stdout, shown.stderr)
 
 
+KILLED_AT = """
+import os, shutil, signal, sys
+from pathlib import Path
+from tests.support.plan_kernel import HookedCalls, clean, settle, stage
+from tests.unit.test_plan_crashes import NEW, OLD, applied, files, fill
+
+root, met = Path(sys.argv[1]), set()
+for at in range(2000):
+    plan, outcome = root / f"plan{at}", root / f"outcome{at}"
+    fill(plan, OLD)
+    pid = os.fork()
+    if pid == 0:
+        steps = 0
+        def step(when, name):
+            global steps
+            if steps == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            steps += 1
+        calls = HookedCalls(step)
+        stage(plan, NEW, calls=calls)
+        outcome.touch()
+        settle(plan, calls=calls)
+        clean(plan, calls=calls)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if not os.WIFSIGNALED(status):
+        assert os.waitstatus_to_exitcode(status) == 0
+        break
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    state, why = settle(plan, forward=outcome.exists())
+    if state != "nothing":
+        clean(plan)
+    met.add((outcome.exists(), state))
+    assert files(plan) == (applied(OLD, NEW) if outcome.exists() else OLD), (at, state, why)
+    shutil.rmtree(plan)
+print(at, met)
+assert at > 250, at
+assert met == {(False, "nothing"), (False, "undone"), (True, "committed"), (True, "nothing")}, met
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_every_step(unsynced_path):
+    """SIGKILL, and not an exception: no `finally` runs, and the kernel closes and unlocks."""
+    shown = subprocess.run(
+        [sys.executable, "-c", KILLED_AT, str(unsynced_path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert shown.returncode == 0, (shown.stdout, shown.stderr)
+
+
 def test_the_crashing_kernel_crashes(tmp_path):
     """It would prove nothing otherwise: what is written and not synced is gone, and nothing is done after that."""
     fill(tmp_path, {"f": b""})
