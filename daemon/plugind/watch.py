@@ -17,9 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from plugind import observing
 from plugind.audit import reading
 from plugind.audit.ledger import Ledger
-from plugind.audit.records import Changed, Denied, Ended, Intent, Noticed, Record, Subject, subject_of
+from plugind.audit.records import Changed, Denied, Ended, Intent, Record
 from plugind.catalog import Catalog
 from plugind.config import log
 from plugind.errors import AuditUnavailableError, PlugindError
@@ -36,8 +37,6 @@ from plugind.model import (
     PluginVersion,
     Profile,
     Reason,
-    Usage,
-    Violation,
 )
 
 WRITE_S: Final = 1.0
@@ -159,7 +158,7 @@ class Watch:
             case Intent():
                 self._begun(index, record.permissions)
             case Ended() | Denied():
-                seen = _observed(index, at_unix_ms, record)
+                seen = observing.observed(index, at_unix_ms, record)
                 self._look_at(seen)
                 self._count_for_probation(seen)
 
@@ -176,7 +175,7 @@ class Watch:
             if entry.fields["event"] == "INTENT":
                 self._begun(entry.index, entry.fields["permissions"])
             elif entry.fields["event"] in ("OUTCOME", "DENIED"):
-                self._look_at(_read(entry.fields), known)
+                self._look_at(observing.read(entry.fields), known)
             self._monitor.passed(entry.index + 1)
 
     async def _told(self) -> dict[tuple[int, str], bool]:
@@ -245,7 +244,7 @@ class Watch:
 
     async def _record(self, anomaly: Anomaly) -> None:
         try:
-            await self._ledger.append(_noticed(anomaly))
+            await self._ledger.append(observing.noticed(anomaly))
         except AuditUnavailableError as error:
             log(f"{anomaly.trigger} of {anomaly.seen.plugin}@{anomaly.seen.version} was not recorded: {error}")
 
@@ -347,102 +346,4 @@ def _breaker_reason(record: PluginVersion, why: str) -> Reason:
         expected=f"{record.label} as it was before",
         actual=why,
         remedy=f"wait, or look at it: plugindctl quarantine show {record.label}",
-    )
-
-
-def _noticed(anomaly: Anomaly) -> Noticed:
-    seen = anomaly.seen
-    return Noticed(
-        trigger=anomaly.trigger,
-        hard=anomaly.hard,
-        severity=anomaly.severity,
-        plugin_id=seen.plugin_id,
-        plugin=seen.plugin,
-        version=seen.version,
-        digest=seen.digest,
-        run=seen.run,
-        plan_id=seen.plan_id,
-        intent=seen.intent,
-        of_index=seen.index,
-        expected=anomaly.expected,
-        actual=anomaly.actual,
-        numbers=anomaly.numbers,
-        observed=anomaly.observed,
-    )
-
-
-def _observed(index: int, at_unix_ms: int, record: Ended | Denied) -> Observation:
-    """A record that was just written."""
-    if isinstance(record, Denied):
-        codes = tuple(dict.fromkeys(str(reason.code) for reason in record.reasons))
-        return _observation(index, at_unix_ms, record.subject, record.intent, codes=codes)
-    return _observation(
-        index,
-        at_unix_ms,
-        record.subject,
-        record.intent,
-        outcome=Outcome(record.outcome),
-        detail=record.detail,
-        usage=record.usage,
-        output_bytes=record.output.bytes,
-        violations=record.violations,
-        ahead=record.imported >= 0,
-    )
-
-
-def _read(fields: Mapping[str, Any]) -> Observation:
-    """A record as it stands in the ledger."""
-    subject, index, at_unix_ms = subject_of(fields), fields["index"], fields["time_unix_ms"]
-    if fields["event"] == "DENIED":
-        codes = tuple(dict.fromkeys(reason["code"] for reason in fields["reasons"]))
-        return _observation(index, at_unix_ms, subject, fields["intent"], codes=codes)
-    return _observation(
-        index,
-        at_unix_ms,
-        subject,
-        fields["intent"],
-        outcome=Outcome(fields["outcome"]),
-        detail=fields["detail"],
-        usage=Usage(**fields["usage"]),
-        output_bytes=fields["output_bytes"],
-        violations=tuple(Violation(**each) for each in fields["violations"]),
-        ahead=fields.get("imported", -1) >= 0,
-    )
-
-
-def _observation(
-    index: int,
-    at_unix_ms: int,
-    subject: Subject,
-    intent: int,
-    *,
-    codes: tuple[str, ...] = (),
-    outcome: Outcome | None = None,
-    detail: str = "",
-    usage: Usage = Usage(),  # noqa: B008 - frozen
-    output_bytes: int = 0,
-    violations: tuple[Violation, ...] = (),
-    ahead: bool = False,
-) -> Observation:
-    return Observation(
-        index=index,
-        intent=intent,
-        run=subject.run,
-        plugin_id=subject.plugin_id,
-        plugin=subject.plugin,
-        version=subject.version,
-        digest=subject.digest,
-        tier=subject.tier,
-        stage=subject.stage,
-        plan_id=subject.plan_id,
-        caller_uid=subject.caller_uid,
-        mode=subject.mode,  # type: ignore[arg-type]
-        outcome=outcome,
-        detail=detail,
-        codes=codes,
-        usage=usage,
-        output_bytes=output_bytes,
-        violations=violations,
-        at_unix_ms=at_unix_ms,
-        ahead=ahead,
     )
