@@ -123,7 +123,7 @@ make_venv() {
         "$python" -m venv --clear .venv
     fi
     say "installing plugind and what it needs into .venv (about a minute)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[cli,daemon,dev]'
+    .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --use-pep517 -e '.[cli,daemon,dev]'
 }
 
 exec 9<packaging/setup.sh

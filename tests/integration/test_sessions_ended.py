@@ -26,7 +26,7 @@ from tests.support.pace import stretched
 from tests.support.plugins import folder
 from tests.support.streams import Request, Stream, nothing_left
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]  # streams that are held to 5 s
 
 TIER2 = load_profiles(profiles_dir())[2]
 CODE = """
