@@ -85,6 +85,7 @@ async def test_a_daemon_that_ends_at_any_step_of_a_write(tmp_path):
     assert ends == [number > steps.index("append OUTCOME") for number in range(len(steps))]
 
 
+@pytest.mark.slow
 async def test_a_daemon_that_ends_while_it_puts_things_right(tmp_path):
     steps = await steps_of_a_run(tmp_path / "whole")
     for number, name in enumerate(steps):
@@ -291,6 +292,7 @@ async def interleaved(folder, pauses, ends_before, come_at):
         await again.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.integers(0, 4), max_size=12),

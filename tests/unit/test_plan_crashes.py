@@ -101,6 +101,7 @@ def steps_of(folder):
     return calls.steps
 
 
+@pytest.mark.slow
 def test_a_crash_at_every_step(unsynced_path):
     steps = steps_of(unsynced_path)
     assert steps > 300
@@ -198,6 +199,7 @@ assert sum(counts.values()) == 395 and counts["within"] >= 5, counts
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(unsynced_path):
     seed = int.from_bytes(os.urandom(4), "big")
     shown = subprocess.run(

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -180,6 +181,7 @@ def play(plan, old, new, moves):
     return writers, people
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     st.sets(st.sampled_from(PATHS)),
@@ -276,6 +278,7 @@ def guarded(outside):
     }
 
 
+@pytest.mark.slow
 @attack(
     5,
     "ten thousand swaps of files and folders with links in a plan, while it is read and written",

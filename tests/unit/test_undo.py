@@ -480,6 +480,7 @@ runs = st.tuples(st.just("run"), st.sets(st.sampled_from(PATHS), min_size=1))
 restores = st.tuples(st.just("restore"), st.integers(0, 20))
 
 
+@pytest.mark.slow
 @given(st.sets(st.sampled_from(PATHS)), st.lists(st.one_of(runs, restores), max_size=14))
 @settings(max_examples=60)
 def test_undoing_all_newest_first_gives_the_folder_as_it_was(there, steps):
