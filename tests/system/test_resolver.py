@@ -17,6 +17,7 @@ from plugind.linux import cgroup
 from plugind.sandbox import uids
 from plugind.sandbox.network import resolver
 from tests.support import dns as names
+from tests.support.descriptors import opened
 from tests.support.dns import DnsServer, fixed
 
 A, A6 = "93.184.215.14", "2606:2800:21f:cb07::1"
@@ -38,11 +39,11 @@ def server():
 
 @pytest.fixture
 def running(base, server):
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = opened()
     started = resolver.start(base.create_template("resolver"), server.servers)
     yield started
     started.end()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert opened() <= before
 
 
 def wait(running, within_s=10.0):
@@ -225,11 +226,11 @@ class BadGroup:
 
 
 def test_one_that_cannot_be_started_leaves_nothing():
-    before, group, others = sorted(os.listdir("/proc/self/fd")), BadGroup(), children()
+    before, group, others = opened(), BadGroup(), children()
     with pytest.raises(OSError, match="no such group"):
         resolver.start(group, [])
     assert group.removed
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert opened() <= before
     with pytest.raises(ConfigError):
         resolver.start(group, ["dns.example"])
     assert children() == others
