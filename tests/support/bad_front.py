@@ -20,7 +20,7 @@ from typing import Any
 
 from plugind.model import Limits, Outcome
 from plugind.profiles import load_profiles, profiles_dir
-from plugind.sandbox import channel, protocol
+from plugind.sandbox import channel, codec, protocol
 from plugind.sandbox.inside.runner import HEADER, NONCE_BYTES, REQUEST
 from plugind.sandbox.outcome import judge
 from plugind.sandbox.sealed import sealed_memfd
@@ -74,7 +74,7 @@ class Front:
     def load(self, data: bytes, digest: str = "") -> protocol.Loaded:
         """Hand a bundle over as it should be."""
         memfd = sealed_memfd("bundle", data)
-        self.send(protocol.encode(protocol.Load(digest or hashlib.sha256(data).hexdigest())), [memfd])
+        self.send(codec.encode(protocol.Load(digest or hashlib.sha256(data).hexdigest())), [memfd])
         os.close(memfd)
         return self.hear_of(protocol.Loaded)
 
@@ -103,7 +103,7 @@ class Front:
 
     def sample(self) -> None:
         """Ask what is used."""
-        self.send(protocol.encode(protocol.Sample()))
+        self.send(codec.encode(protocol.Sample()))
 
     # -- what it hears
 
@@ -114,7 +114,7 @@ class Front:
         channel.close(descriptors)
         assert data, f"the launcher is gone: {self.log()}"
         assert not cut
-        return protocol.decode(data)
+        return codec.decode(data)
 
     def hear_of(self, kind: type, run: str = "") -> Any:
         """The next message of a kind, of that run if one is named."""

@@ -18,7 +18,7 @@ from typing import Any
 from plugind.linux import constants as c
 from plugind.linux import syscalls
 from plugind.planfiles import Entry, pack, unpack
-from plugind.sandbox import channel, protocol
+from plugind.sandbox import channel, codec, protocol
 from plugind.sandbox.sealed import sealed_memfd
 from tests.support.bad_front import Front, taken_over
 from tests.support.plan_tasks import perform
@@ -157,7 +157,7 @@ class Plans:
     def _hear(self) -> None:
         data, descriptors, _ = channel.receive(self.front.sock, protocol.MAX_MESSAGE_BYTES, 2)
         assert data, f"the launcher is gone: {self.front.log()}"
-        match protocol.decode(data):
+        match codec.decode(data):
             case protocol.PlanFailed(named, code, detail):
                 self._answers[named] = Answer(code, detail, after_s=time.monotonic() - self._asked[named])
             case protocol.PlanDone(named):

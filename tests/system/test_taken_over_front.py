@@ -25,7 +25,7 @@ import pytest
 
 from plugind.model import Limits
 from plugind.profiles import profiles_dir
-from plugind.sandbox import channel, codestore, protocol, uids
+from plugind.sandbox import channel, codec, codestore, protocol, uids
 from plugind.sandbox.complaints import MOST_A_SECOND
 from plugind.sandbox.sealed import sealed_memfd
 from tests.escapes.attack import attack
@@ -136,7 +136,7 @@ def test_descriptors_of_every_kind_in_every_place(front: Front, tmp_path: Path, 
             assert (NO_PIPE if place else NO_MEMFD) in refused.detail
             assert_logged(front, f"refused start of the front: run r1: {NO_PIPE if place else NO_MEMFD}")
         bad = DESCRIPTORS[kind](tmp_path)
-        front.send(protocol.encode(protocol.Load("a" * 64)), [bad])
+        front.send(codec.encode(protocol.Load("a" * 64)), [bad])
         os.close(bad)
         assert "expected a sealed memfd" in front.hear_of(protocol.Loaded).error
         assert_logged(front, f"refused load of the front: {'a' * 64}: descriptor: expected a sealed memfd")
@@ -170,7 +170,7 @@ def test_too_many_and_too_few_descriptors(front: Front, op: str, count: int) -> 
     if count == message.descriptors:
         count = 2
     with unmoved(front), proper_descriptors() as (descriptors, _):
-        front.send(protocol.encode(message), (descriptors * 64)[:count])
+        front.send(codec.encode(message), (descriptors * 64)[:count])
         assert front.works()
         assert_logged(
             front, f"expected {message.descriptors} descriptors, got" if count <= 16 else "too many descriptors"
@@ -259,14 +259,14 @@ MALFORMED = {
     "a forged line of the log": start_text(run='"x\\nplugind-launcher: all is well \\u001b[2J"'),
     "a sample of one run": b'{"op":"sample","run":"r1"}',
     "a sample of a group": b'{"op":"sample","group":"/sys/fs/cgroup"}',
-    "its own sampled": protocol.encode(protocol.Sampled((), (), protocol.ProcessUse(1, 0, 0, 0), 0)),
-    "its own ready": protocol.encode(protocol.Ready("v2", {})),
-    "its own loaded": protocol.encode(protocol.Loaded(DIGEST, "")),
-    "its own placed": protocol.encode(protocol.Placed("r1")),
-    "its own started": protocol.encode(protocol.Started("r1")),
-    "its own refused": protocol.encode(protocol.Refused("r1", "setup", "no")),
-    "its own wrote": protocol.encode(protocol.Wrote("r1")),
-    "its own ended": protocol.encode(protocol.Ended("r1", "", 0, 0, 0, 0)),
+    "its own sampled": codec.encode(protocol.Sampled((), (), protocol.ProcessUse(1, 0, 0, 0), 0)),
+    "its own ready": codec.encode(protocol.Ready("v2", {})),
+    "its own loaded": codec.encode(protocol.Loaded(DIGEST, "")),
+    "its own placed": codec.encode(protocol.Placed("r1")),
+    "its own started": codec.encode(protocol.Started("r1")),
+    "its own refused": codec.encode(protocol.Refused("r1", "setup", "no")),
+    "its own wrote": codec.encode(protocol.Wrote("r1")),
+    "its own ended": codec.encode(protocol.Ended("r1", "", 0, 0, 0, 0)),
     "a zygote's word": b'{"op":"exited","run":"r1","exit_code":0}',
     "an instance's word": b'{"op":"hello"}',
 }
@@ -428,7 +428,7 @@ def test_a_run_twice(front: Front) -> None:
         for tier in (1, 2):
             front.start("twice", tier=tier)
             assert "is there already" in front.refused("twice").detail
-        front.send(protocol.encode(protocol.Kill("twice", "canceled")))
+        front.send(codec.encode(protocol.Kill("twice", "canceled")))
         assert front.hear_of(protocol.Ended, "twice").cause == "canceled"
 
 
@@ -507,11 +507,11 @@ def test_one_that_asks_what_is_used_and_never_reads_is_left() -> None:
 def test_a_flood_of_messages_holds_nothing_up(front: Front) -> None:
     """While ten thousand of all kinds come, the limits of a plugin that runs are held."""
     wrong = [
-        protocol.encode(protocol.Kill("nobody", "killed")),
+        codec.encode(protocol.Kill("nobody", "killed")),
         b'{"op":"exec"}'.ljust(protocol.MAX_MESSAGE_BYTES),
         b"\xff" * 1000,
         start_text("0"),
-        protocol.encode(protocol.Load("a" * 64)),
+        codec.encode(protocol.Load("a" * 64)),
     ]
     with unmoved(front), proper_descriptors("sleep") as (descriptors, _):
         front.start("limited", descriptors, wall_ms=300)
@@ -671,7 +671,7 @@ def test_reins_end_instances_and_reach_nothing_else(front: Front) -> None:
         while not given:
             data, given, _ = receive(front)
         kill, events = given
-        assert protocol.decode(data) == protocol.Placed("reined")
+        assert codec.decode(data) == protocol.Placed("reined")
         front.hear_of(protocol.Started, "reined")
         for descriptor in (kill, events):
             with pytest.raises(NotADirectoryError):

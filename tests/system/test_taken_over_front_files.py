@@ -13,7 +13,7 @@ import pytest
 
 from plugind import planfiles
 from plugind.planfiles import Entry
-from plugind.sandbox import channel, grants, protocol
+from plugind.sandbox import channel, codec, grants, protocol
 from plugind.sandbox.sealed import mapped, sealed_memfd
 from tests.escapes.attack import attack
 from tests.support.bad_front import (
@@ -217,7 +217,7 @@ def told(front: Front, run: str) -> bytes:
     while True:
         assert select.select([front.sock], [], [], TIMEOUT_S)[0], front.log()
         data, descriptors, _ = channel.receive(front.sock, protocol.MAX_MESSAGE_BYTES, 4)
-        message = protocol.decode(data)
+        message = codec.decode(data)
         try:
             if isinstance(message, protocol.Wrote):
                 assert (message.run, len(descriptors)) == (run, 1)

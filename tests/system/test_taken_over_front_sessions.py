@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from plugind.model import Limits
-from plugind.sandbox import channel, jailspec, protocol
+from plugind.sandbox import channel, codec, jailspec, protocol
 from plugind.sandbox.inside.runner import HEADER, REQUEST
 from plugind.sandbox.launcher import MOST_IN_SETUP
 from tests.escapes.attack import attack
@@ -172,7 +172,7 @@ def test_one_run_twice_as_a_session_and_as_a_run(front: Front) -> None:
             assert "is there already" in front.refused("twice").detail
         os.write(requests, REQUEST.pack(1) + b"7")
         assert heard(result) == HEADER.pack(NONCE, b"V", 1) + b"7", "the first one goes on"
-        front.send(protocol.encode(protocol.Kill("twice", "canceled")))
+        front.send(codec.encode(protocol.Kill("twice", "canceled")))
         assert front.hear_of(protocol.Ended, "twice").cause == "canceled"
 
 

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from plugind.errors import InvalidRequestError
-from plugind.sandbox import channel, protocol
+from plugind.sandbox import channel, codec, protocol
 from plugind.sandbox.sealed import sealed_memfd
 from tests.support.descriptors import opened as descriptors_opened
 
@@ -33,7 +33,7 @@ def give(sock, data, descriptors):
 def test_a_message_with_its_descriptor(pair) -> None:
     ours, theirs = pair
     memfd = sealed_memfd("x", b"content")
-    channel.send(theirs, protocol.encode(protocol.Load(DIGEST)), [memfd])
+    channel.send(theirs, codec.encode(protocol.Load(DIGEST)), [memfd])
     os.close(memfd)
     message, descriptors = channel.receive_message(ours)
     assert message == protocol.Load(DIGEST)
@@ -46,7 +46,7 @@ def test_a_message_with_its_descriptor(pair) -> None:
 def test_another_number_of_descriptors(pair, count) -> None:
     ours, theirs = pair
     memfd = sealed_memfd("x", b"")
-    give(theirs, protocol.encode(protocol.Load(DIGEST)), [memfd] * count)
+    give(theirs, codec.encode(protocol.Load(DIGEST)), [memfd] * count)
     os.close(memfd)
     with pytest.raises(InvalidRequestError, match="descriptors"):
         channel.receive_message(ours)

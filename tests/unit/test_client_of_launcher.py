@@ -15,7 +15,7 @@ import pytest
 from plugind import planfiles
 from plugind.model import Limits, Outcome
 from plugind.planfiles import OUTPUT_DIR, PLAN_DIR, Entry
-from plugind.sandbox import channel, protocol
+from plugind.sandbox import channel, codec, protocol
 from plugind.sandbox.client import LauncherClient
 from plugind.sandbox.inside.runner import HEADER, read_input
 from plugind.sandbox.running import InstanceRequest, InstanceResult
@@ -75,9 +75,9 @@ async def ran(
     channel.close(descriptors)
     for each in wrote:
         memfd = sealed_memfd("output", each)
-        channel.send(ends.launcher, protocol.encode(protocol.Wrote("r1")), [memfd])
+        channel.send(ends.launcher, codec.encode(protocol.Wrote("r1")), [memfd])
         os.close(memfd)
-    channel.send(ends.launcher, protocol.encode(ended))
+    channel.send(ends.launcher, codec.encode(ended))
     result = await running
     await client.hang_up()
     return result, (message, call, files)
@@ -136,8 +136,8 @@ async def test_what_is_told_of_nobody_is_closed(ends) -> None:
     client = LauncherClient(ends.front)
     memfd = sealed_memfd("output", b"")
     for message, descriptors in ((protocol.Wrote("nobody"), [memfd]), (protocol.Wrote("nobody"), [])):
-        channel.send(ends.launcher, protocol.encode(message), descriptors)
+        channel.send(ends.launcher, codec.encode(message), descriptors)
         client._on_readable()
     os.close(memfd)
     assert not client.gone.done()
-    assert json.loads(protocol.encode(protocol.Wrote("r1"))) == {"op": "wrote", "run": "r1"}
+    assert json.loads(codec.encode(protocol.Wrote("r1"))) == {"op": "wrote", "run": "r1"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugind.sandbox import importing, protocol
+from plugind.sandbox import codec, importing, protocol
 from plugind.sandbox.words import short
 
 TEXTS = st.text(st.characters(codec="utf-16", exclude_categories=()), max_size=400)
@@ -19,14 +19,14 @@ TEXTS = st.text(st.characters(codec="utf-16", exclude_categories=()), max_size=4
 def test_whatever_could_not_be_imported_fits_into_a_message(failed: object) -> None:
     told = {short(name): short(why) for name, why in importing._texts(failed).items()}
     message = protocol.Imported("a" * 64, 2, 2**31, "f" * 16, "user:[4026531837]", 2**31, told)
-    assert protocol.decode(protocol.encode(message)) == message
+    assert codec.decode(codec.encode(message)) == message
 
 
 @pytest.mark.parametrize("character", ["\x00", "\n", "\\", '"', "\x7f", "é", "\ud800", "😀"])
 def test_a_hundred_long_reasons_of_any_character_fit(character: str) -> None:
     failed = {f"{character * 300}{number}": character * 100_000 for number in range(100)}
     told = {short(name): short(why) for name, why in importing._texts(failed).items()}
-    assert len(protocol.encode(protocol.Imported("", 2, 1, "", "", 1, told))) <= protocol.MAX_MESSAGE_BYTES
+    assert len(codec.encode(protocol.Imported("", 2, 1, "", "", 1, told))) <= protocol.MAX_MESSAGE_BYTES
 
 
 @pytest.mark.parametrize("tasks", [1, 3, 100])

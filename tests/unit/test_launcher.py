@@ -25,7 +25,7 @@ from plugind.linux.cgroup import GroupStats, GroupUse
 from plugind.linux.seccomp_notify import NATIVE, Call
 from plugind.model import Limits, Violation
 from plugind.profiles import load_profiles
-from plugind.sandbox import channel, jailspec, notifier, protocol
+from plugind.sandbox import channel, codec, jailspec, notifier, protocol
 from plugind.sandbox.codestore import CodeStore
 from plugind.sandbox.crowd import FEW
 from plugind.sandbox.importing import Imported
@@ -279,13 +279,13 @@ class World:
         self.theirs.close()
 
     def say(self, message, descriptors=()):
-        channel.send(self.front, protocol.encode(message), descriptors)
+        channel.send(self.front, codec.encode(message), descriptors)
 
     def hear(self, kind):
         data, control, _, _ = self.front.recvmsg(protocol.MAX_MESSAGE_BYTES, socket.CMSG_SPACE(8))
         for _, _, content in control:
             channel.close(array.array("i", content))
-        message = protocol.decode(data)
+        message = codec.decode(data)
         assert isinstance(message, kind), message
         return message
 

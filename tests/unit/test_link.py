@@ -8,10 +8,10 @@ import socket
 import pytest
 
 from plugind.errors import IsolationUnavailableError, LauncherGoneError
-from plugind.sandbox import link, protocol
+from plugind.sandbox import codec, link, protocol
 from plugind.sandbox.link import Link
 
-READY = protocol.encode(protocol.Ready("fake", {}))
+READY = codec.encode(protocol.Ready("fake", {}))
 
 
 class Launchers:

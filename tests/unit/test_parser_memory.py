@@ -13,7 +13,7 @@ from plugind import jsontext
 from plugind.errors import PlugindError
 from plugind.policy.file import parse as parse_policy
 from plugind.provenance import bundle, dsse, intoto, manifest, ustar
-from plugind.sandbox import codestore, protocol
+from plugind.sandbox import codec, codestore, protocol
 from plugind.schema import MAX_SCHEMA_BYTES, Schema
 from tests.soak.fuzz.target import sealed
 
@@ -29,8 +29,8 @@ def many(text: bytes, size_bytes: int, start: bytes = b"", end: bytes = b"") -> 
 
 
 WORST = {
-    "message of brackets": (protocol.decode, many(b"[", protocol.MAX_MESSAGE_BYTES), 1),
-    "message of fields": (protocol.decode, many(b'"a":1,', protocol.MAX_MESSAGE_BYTES, b'{"op":"stop",', b'"b":1}'), 1),
+    "message of brackets": (codec.decode, many(b"[", protocol.MAX_MESSAGE_BYTES), 1),
+    "message of fields": (codec.decode, many(b'"a":1,', protocol.MAX_MESSAGE_BYTES, b'{"op":"stop",', b'"b":1}'), 1),
     "JSON of empty objects": (lambda data: jsontext.loads(data, max_bytes=INPUT_BYTES), b"[" + b"{}," * 999_000 + b"1]", 160),
     "JSON of brackets": (lambda data: jsontext.loads(data, max_bytes=INPUT_BYTES), many(b"[", INPUT_BYTES), 60),
     "JSON of escapes": (lambda data: jsontext.loads(data, max_bytes=INPUT_BYTES), many(b"\\ud800", INPUT_BYTES, b'"', b'"'), 90),

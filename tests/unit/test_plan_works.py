@@ -11,7 +11,7 @@ import pytest
 from plugind.errors import IsolationUnavailableError, LauncherGoneError, PlanError
 from plugind.model import Caller
 from plugind.planfiles import Entry, pack, unpack
-from plugind.sandbox import channel, link, protocol
+from plugind.sandbox import channel, codec, link, protocol
 from plugind.sandbox.client import LauncherClient
 from plugind.sandbox.sealed import sealed_memfd
 from tests.support.descriptors import opened
@@ -29,7 +29,7 @@ class Launcher:
         self.say(protocol.Ready("fake", {}))
 
     def say(self, message, *descriptors):
-        channel.send(self.sock, protocol.encode(message), descriptors)
+        channel.send(self.sock, codec.encode(message), descriptors)
         channel.close(descriptors)
 
     async def asked(self):
@@ -148,7 +148,7 @@ async def test_what_cannot_be_asked_leaves_nothing(launcher):
 
 async def test_the_link_passes_it_on_and_says_when_there_is_no_launcher():
     theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.send(protocol.encode(protocol.Ready("fake", {})))
+    ours.send(codec.encode(protocol.Ready("fake", {})))
     made = link.Link(link.fixed(theirs), print)
     with pytest.raises(IsolationUnavailableError):
         await made.plan_work("read", "/srv/plans/p", CALLER, {})
@@ -157,7 +157,7 @@ async def test_the_link_passes_it_on_and_says_when_there_is_no_launcher():
     await asyncio.sleep(0.01)
     message, descriptors = channel.receive_message(ours)
     channel.close(descriptors)
-    channel.send(ours, protocol.encode(protocol.PlanFailed(message.run, "busy", "later")))
+    channel.send(ours, codec.encode(protocol.PlanFailed(message.run, "busy", "later")))
     with pytest.raises(PlanError, match="later"):
         await work
     await made.stop(end_launcher=False)

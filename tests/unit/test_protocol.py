@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from plugind.errors import InvalidRequestError
 from plugind.model import Limits
-from plugind.sandbox import protocol, sampler
+from plugind.sandbox import codec, protocol, sampler
 
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 runs = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
@@ -47,31 +47,31 @@ messages = st.one_of(
 
 @given(messages)
 def test_round_trip(message: protocol.Message) -> None:
-    assert protocol.decode(protocol.encode(message)) == message
+    assert codec.decode(codec.encode(message)) == message
 
 
 def test_a_machine_that_has_run_for_long_is_understood() -> None:
     """2**53 nanoseconds are 104 days. Any other number of that size is none."""
     work = protocol.PlanWork("w", "read", "/srv/plans/p", 1, 2, 3, 2**63 - 1)
-    assert protocol.decode(protocol.encode(work)) == work
+    assert codec.decode(codec.encode(work)) == work
     for change in ({"since_ns": 2**63}, {"caller_uid": 2**53}):
         with pytest.raises(InvalidRequestError, match="not a valid value"):
-            protocol.decode(json.dumps({**json.loads(protocol.encode(work)), **change}).encode())
+            codec.decode(json.dumps({**json.loads(codec.encode(work)), **change}).encode())
 
 
 @given(st.binary(max_size=300))
 def test_anything_else_is_refused_and_nothing_else_is_raised(data: bytes) -> None:
     with pytest.raises(InvalidRequestError):
-        protocol.decode(data)
+        codec.decode(data)
 
 
 @given(messages, st.data())
 def test_a_changed_field_is_refused_or_still_typed(message: protocol.Message, data: st.DataObject) -> None:
-    fields = json.loads(protocol.encode(message))
+    fields = json.loads(codec.encode(message))
     name = data.draw(st.sampled_from(sorted(fields)))
     fields[name] = data.draw(st.one_of(st.none(), st.booleans(), st.floats(), st.lists(st.integers()), texts))
     try:
-        decoded = protocol.decode(json.dumps(fields).encode())
+        decoded = codec.decode(json.dumps(fields).encode())
     except InvalidRequestError:
         return
     assert type(decoded) is type(message) or name == "op"
@@ -100,7 +100,7 @@ def test_a_changed_field_is_refused_or_still_typed(message: protocol.Message, da
 )
 def test_malformed_messages_by_example(data: bytes) -> None:
     with pytest.raises(InvalidRequestError):
-        protocol.decode(data)
+        codec.decode(data)
 
 
 def test_a_full_sample_with_the_longest_names_and_numbers_fits() -> None:
@@ -111,15 +111,15 @@ def test_a_full_sample_with_the_longest_names_and_numbers_fits() -> None:
         protocol.ProcessUse(most, most, most, most),
         most,
     )
-    assert protocol.decode(protocol.encode(told)) == told
+    assert codec.decode(codec.encode(told)) == told
 
 
 def test_as_many_as_may_be_killed_with_one_message_fit_into_it() -> None:
     runs = tuple(f"{number:064}" for number in range(protocol.MOST_KILLED))
     message = protocol.KillMany(runs, "killed")
-    assert protocol.decode(protocol.encode(message)) == message
+    assert codec.decode(codec.encode(message)) == message
 
 
 def test_too_long_is_not_sent() -> None:
     with pytest.raises(InvalidRequestError, match="at most"):
-        protocol.encode(protocol.Ready("v1", {str(n): "x" * 1000 for n in range(20)}))
+        codec.encode(protocol.Ready("v1", {str(n): "x" * 1000 for n in range(20)}))

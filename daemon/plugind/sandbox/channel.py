@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 
 from plugind.errors import InvalidRequestError
-from plugind.sandbox import codestore, protocol
+from plugind.sandbox import codec, codestore, protocol
 
 INPUT_LIMIT_BYTES = 256 * 1024 * 1024
 UCRED = struct.Struct("3i")
@@ -54,7 +54,7 @@ def receive_message(sock: socket.socket) -> tuple[protocol.Message, list[int]]:
             raise EOFError
         if cut:
             raise InvalidRequestError("message: too long or with too many descriptors")
-        message = protocol.decode(data)
+        message = codec.decode(data)
         if len(descriptors) != message.descriptors:
             raise InvalidRequestError(f"expected {message.descriptors} descriptors, got {len(descriptors)}")
     except (EOFError, InvalidRequestError):

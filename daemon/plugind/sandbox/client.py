@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from plugind.errors import InvalidRequestError, IsolationUnavailableError, LauncherGoneError
 from plugind.model import Caller
 from plugind.planfiles import Entry, pack
-from plugind.sandbox import channel, protocol
+from plugind.sandbox import channel, codec, protocol
 from plugind.sandbox.frames import Frames
 from plugind.sandbox.planworks import PlanWorks
 from plugind.sandbox.running import HANG_UP_S, InstanceRequest, InstanceResult, Running
@@ -279,7 +279,7 @@ class LauncherClient:
             while True:
                 self._check_alive()
                 try:
-                    channel.send(self._sock, protocol.encode(message), descriptors)
+                    channel.send(self._sock, codec.encode(message), descriptors)
                     return
                 except BlockingIOError:
                     await asyncio.sleep(0.001)  # the launcher is behind by a whole socket buffer
@@ -303,7 +303,7 @@ class LauncherClient:
             self._close("it ended" if not data else "it sent a message that is too long")
             return
         try:
-            self._take(protocol.decode(data), descriptors)
+            self._take(codec.decode(data), descriptors)
         except InvalidRequestError as error:
             self._close(f"it sent what this version does not understand: {error}")
 

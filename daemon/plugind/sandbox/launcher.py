@@ -17,7 +17,7 @@ from typing import Final
 from plugind.errors import InvalidBundleError, InvalidRequestError, IsolationUnavailableError, PlugindError
 from plugind.linux.cgroup import Base
 from plugind.model import Profile
-from plugind.sandbox import channel, codestore, gathering, notifier, protocol, template
+from plugind.sandbox import channel, codec, codestore, gathering, notifier, protocol, template
 from plugind.sandbox.complaints import Complaints
 from plugind.sandbox.crowd import Crowd
 from plugind.sandbox.gate import Gate
@@ -170,7 +170,7 @@ class Launcher:
 
     def _tell(self, message: protocol.ToFront, descriptors: Sequence[int] = ()) -> None:
         try:
-            channel.send(self._front, protocol.encode(message), descriptors)
+            channel.send(self._front, codec.encode(message), descriptors)
         except OSError as error:
             # Gone, or it has stopped reading: to wait for it would be to stop watching the instances.
             if not self._loop.stopping:

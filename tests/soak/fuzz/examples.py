@@ -11,7 +11,7 @@ from plugind.model import Limits
 from plugind.policyfile import shipped_policy
 from plugind.provenance import bundle, dsse, manifest, ustar
 from plugind.provenance.keys import PrivateKey
-from plugind.sandbox import protocol
+from plugind.sandbox import codec, protocol
 from plugind.sandbox.inside.runner import HEADER
 from tests.soak.fuzz.target import joined
 from tests.support.plugins import attested, folder
@@ -111,7 +111,7 @@ def statements() -> list[bytes]:
 def messages() -> list[bytes]:
     """One of each kind between front and launcher."""
     return [
-        protocol.encode(message)
+        codec.encode(message)
         for message in (
             protocol.Load(DIGEST),
             protocol.Start("r1", DIGEST, 2, LIMITS),

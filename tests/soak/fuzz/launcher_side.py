@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from plugind.model import Limits
-from plugind.sandbox import channel, protocol
+from plugind.sandbox import channel, codec, protocol
 from plugind.sandbox.sealed import sealed_memfd
 from plugind.sandbox.supervisor import Instance
 from plugind.sandbox.template import Kind
@@ -91,7 +91,7 @@ class Bench:
                 data, descriptors, cut = channel.receive(self.world.front, protocol.MAX_MESSAGE_BYTES, 2)
                 channel.close(descriptors)
                 assert not cut
-                message = protocol.decode(data)
+                message = codec.decode(data)
                 assert isinstance(message, protocol.ToFront)
 
 
@@ -147,10 +147,10 @@ INSTANCES = (b'{"op":"hello"}', b'{"op":"ready"}', b'{"op":"failed","step":"rlim
 
 
 def _front_seeds() -> list[bytes]:
-    start = protocol.encode(protocol.Start("r1", DIGEST, TIER, PROFILES[TIER].default_limits))
+    start = codec.encode(protocol.Start("r1", DIGEST, TIER, PROFILES[TIER].default_limits))
     return [
         b"\x02" + start,
-        b"\x01" + protocol.encode(protocol.Load(DIGEST)),
+        b"\x01" + codec.encode(protocol.Load(DIGEST)),
         *(b"\x00" + m for m in examples.messages()),
     ]
 

@@ -23,7 +23,7 @@ from plugind.profiles import load_profiles, profiles_dir
 from plugind.provenance import bundle, contents, dsse, intoto, manifest, ustar
 from plugind.provenance.evidence import RoleKeys, Trust, TrustedKey, tier_of
 from plugind.provenance.keys import PrivateKey, PublicKey
-from plugind.sandbox import codestore, protocol
+from plugind.sandbox import codec, codestore, protocol
 from plugind.sandbox.inside.functions import MESSAGE_CHARS
 from plugind.sandbox.inside.runner import HEADER
 from plugind.sandbox.outcome import judge
@@ -39,12 +39,12 @@ WORDY = 200_000
 
 def launcher_message(data: bytes) -> None:
     try:
-        message = protocol.decode(data)
-        again = protocol.encode(message)
+        message = codec.decode(data)
+        again = codec.encode(message)
     except InvalidRequestError as error:
         told(error)  # also of one that fits as UTF-8 and not with escapes
         return
-    assert protocol.decode(again) == message
+    assert codec.decode(again) == message
 
 
 def metrics_request(data: bytes) -> None:
@@ -301,7 +301,7 @@ STATEMENT_WORDS = tuple(
         examples.DIGEST,
     )
 )
-MESSAGE_WORDS = tuple(f'"{op}"'.encode() for op in protocol._KINDS) + JSON_WORDS
+MESSAGE_WORDS = tuple(f'"{op}"'.encode() for op in codec._KINDS) + JSON_WORDS
 REQUEST_WORDS = (
     b"GET ",
     b"HEAD ",
