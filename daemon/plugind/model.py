@@ -386,6 +386,8 @@ class Observation:
     """Whether it was granted a network."""
     ahead: bool = False
     """Whether its instance had imported the plugin ahead."""
+    beside: int = 0
+    """Other runs at the same time, when it began or when it ended, whichever is more."""
 
 
 @dataclass(frozen=True, slots=True)

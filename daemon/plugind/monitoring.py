@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ class Monitoring:
         self._databases = (Database(database), Database(database))
         held_to = thresholds(profiles, catalog.quarantines.probation, only_observe=only_observe)
         self._mode: MonitorMode = "observe" if only_observe else profiles[2].monitor.mode
-        self.monitor = Monitor(self._databases[0], held_to)
+        self.monitor = Monitor(self._databases[0], held_to, os.cpu_count() or 1)
         self.incidents = Incidents(self._databases[1], trail.incident, log)
         self.watch = Watch(self.monitor, ledger, ledger_directory, catalog, profiles)
         self.metrics = Metrics()

@@ -47,6 +47,7 @@ def observed(index: int, at_unix_ms: int, record: Ended | Denied) -> Observation
         output_bytes=record.output.bytes,
         violations=record.violations,
         ahead=record.imported >= 0,
+        beside=record.beside,
     )
 
 
@@ -67,6 +68,7 @@ def read(fields: Mapping[str, Any]) -> Observation:
         output_bytes=fields["output_bytes"],
         violations=tuple(Violation(**each) for each in fields["violations"]),
         ahead=fields.get("imported", -1) >= 0,
+        beside=fields.get("beside", 0),
     )
 
 
@@ -83,6 +85,7 @@ def _observation(
     output_bytes: int = 0,
     violations: tuple[Violation, ...] = (),
     ahead: bool = False,
+    beside: int = 0,
 ) -> Observation:
     return Observation(
         index=index,
@@ -105,4 +108,5 @@ def _observation(
         violations=violations,
         at_unix_ms=at_unix_ms,
         ahead=ahead,
+        beside=beside,
     )

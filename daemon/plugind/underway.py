@@ -94,6 +94,7 @@ class Underway:
             items=talk.answered if talk else len(items),
             items_failed=talk.failed if talk else sum(isinstance(item, batch.ItemError) for item in items),
             imported=self.waiting.intent if self.waiting else -1,
+            beside=result.beside,
             network=result.network,
             plan_dir=self.plan.plan_dir if changes else "",
             files=changes,

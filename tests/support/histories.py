@@ -11,6 +11,7 @@ from plugind.governance.breaker import Breaker
 from plugind.governance.statistics import Statistics
 from plugind.model import Monitoring, Outcome
 from tests.support import observed
+from tests.support.observed import CPUS
 
 MIB = 1024 * 1024
 FAILED = (
@@ -102,7 +103,7 @@ class History:
         self.version = version
         self.thresholds = thresholds
         self.statistics = statistics or Statistics()
-        self.breaker = Breaker(thresholds, self.statistics)
+        self.breaker = Breaker(thresholds, self.statistics, CPUS)
         self.now_unix_ms = 1_000_000
         self.runs = 0
         self.told = Told()

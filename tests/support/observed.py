@@ -7,6 +7,8 @@ import itertools
 
 from plugind.model import Observation, Outcome, Usage, Violation
 
+CPUS = 2
+"""Of the machine that breakers are told of."""
 _INDEX = itertools.count(1)
 BASE = Observation(
     index=0, intent=0, run="run-1", plugin_id="plug_1", plugin="echo", version="1.0.0", digest="ab" * 32, tier=2,

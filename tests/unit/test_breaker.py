@@ -10,7 +10,7 @@ from plugind.governance.breaker import PROBE_LOST_MS, Breaker, closer
 from plugind.governance.escalation import MOST_RUNS
 from plugind.governance.statistics import FAILURES, Statistics
 from plugind.model import Monitoring, Outcome
-from tests.support.observed import seen
+from tests.support.observed import CPUS, seen
 
 MIB = 1024 * 1024
 OK, FAILED = Outcome.OK, Outcome.FAILED
@@ -24,7 +24,7 @@ class Desk:
     def __init__(self, **thresholds):
         self.thresholds = Monitoring(**thresholds)
         self.statistics = Statistics()
-        self.breaker = Breaker(self.thresholds, self.statistics)
+        self.breaker = Breaker(self.thresholds, self.statistics, CPUS)
         self.now = 1_000_000
         self.index = 0
 
@@ -62,6 +62,51 @@ class Desk:
 
 
 # --- what opens it ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_crowd_of_runs_is_no_slowdown_of_any(ahead):
+    """After calls with pauses between them sixteen callers at once share two CPUs, and the jails of all are built."""
+    desk = Desk()
+    assert desk.runs(*[OK] * 80, wall_ms=1, ahead=ahead)[0] is None
+    assert desk.runs(*[OK] * 80, wall_ms=100, ahead=ahead, beside=15)[0] is None
+    assert desk.runs(*[OK] * 80, wall_ms=1, ahead=ahead)[0] is None
+
+
+@pytest.mark.parametrize(("beside", "wall_ms"), [(0, 20), (1, 20), (15, 200), (199, 2000)])
+def test_a_tenfold_slowdown_is_found_among_as_many_runs_as_before(beside, wall_ms):
+    desk = Desk()
+    desk.runs(*[OK] * 80, wall_ms=wall_ms, beside=beside)
+    judgement, count = desk.runs(*[OK] * 10, wall_ms=10 * wall_ms, beside=beside)
+    assert (judgement.verdict, count <= 4) == ("opened", True)
+    numbers = judgement.anomalies[0].numbers
+    assert (numbers["beside"], numbers["usually_beside"]) == (beside, beside)
+
+
+@pytest.mark.parametrize(("beside", "bound"), [(0, 200), (1, 300 + 30), (4, 600 + 120)])
+def test_more_runs_beside_excuse_no_more_than_they_take(beside, bound):
+    """Of two CPUs. 200 ms: a median of 50 and six times half of it. And six times 10 ms for each jail beside."""
+    for wall_ms, verdict in ((bound, ""), (bound + 1, "opened")):
+        desk = Desk()
+        desk.runs(*[OK] * 80, wall_ms=50)
+        judgement, _ = desk.runs(*[OK] * 10, wall_ms=wall_ms, beside=beside)
+        assert (judgement.verdict if judgement else "") == verdict, wall_ms
+
+
+def test_a_crowd_that_becomes_usual_excuses_what_its_jails_take():
+    """Most are quick and one in ten is not, also when the median is that of a crowd."""
+    desk = Desk()
+    desk.runs(*[OK] * 60, wall_ms=2)
+    for number in range(300):
+        assert not desk.run(wall_ms=200 if number % 10 == 0 else 8, beside=15).verdict
+
+
+def test_runs_beside_excuse_time_and_nothing_else():
+    for measure in ({"memory": 600 * MIB}, {"output_bytes": 10**6}):
+        desk = Desk()
+        desk.runs(*[OK] * 80)
+        judgement, _ = desk.runs(*[OK] * 10, beside=199, **measure)
+        assert judgement.verdict == "opened"
 
 
 def test_runs_that_import_are_not_compared_with_those_that_had_it_done():
@@ -247,7 +292,7 @@ def test_a_clock_that_was_set_back_keeps_it_open_no_longer():
 @pytest.mark.parametrize("ms_later", [0, 30_000, OPEN_MS])
 def test_a_restart_does_not_close_it(ms_later):
     desk = Desk().opened()
-    again = Breaker(desk.thresholds, Statistics.from_json(desk.statistics.to_json()))
+    again = Breaker(desk.thresholds, Statistics.from_json(desk.statistics.to_json()), CPUS)
     assert again.state == "open"
     at = desk.now + ms_later
     assert (again.admits(at), again.begin(at), again.state) == (
@@ -496,7 +541,7 @@ THRESHOLDS = st.builds(
 def test_whatever_happens_it_is_consistent(events, thresholds, probation):
     thresholds = closer(thresholds) if probation else thresholds
     statistics = Statistics()
-    breaker = Breaker(thresholds, statistics)
+    breaker = Breaker(thresholds, statistics, CPUS)
     now = 10**9
     for index, (outcome, mode, size, later, begin) in enumerate(events):
         now = max(0, now + later)

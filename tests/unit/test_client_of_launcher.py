@@ -132,6 +132,31 @@ async def test_a_fault_of_the_collector_says_so(ends) -> None:
     assert (result.outcome, result.detail) == (Outcome.FAULT, "what it wrote cannot be collected: no memory")
 
 
+async def test_runs_beside_it_are_counted_when_it_began_and_when_it_ended(ends) -> None:
+    client = LauncherClient(ends.front)
+    asyncio.get_running_loop().add_reader(client._sock, client._on_readable)
+
+    async def begun(name: str, mode: str = "run") -> asyncio.Future[InstanceResult]:
+        running = asyncio.ensure_future(client.run(replace(REQUEST, run=name, mode=mode)))
+        channel.close((await started(ends.launcher))[1])
+        return running
+
+    async def ended(running: asyncio.Future[InstanceResult], name: str) -> int:
+        channel.send(ends.launcher, codec.encode(replace(ENDED, run=name)))
+        return (await running).beside
+
+    first, session, second = await begun("r1"), await begun("s", "session"), await begun("r2")
+    assert await ended(first, "r1") == 1  # when it ended
+    third, fourth = await begun("r3", "map"), await begun("r4")
+    assert await ended(third, "r3") == 2
+    assert await ended(second, "r2") == 1
+    assert await ended(fourth, "r4") == 2  # when it began
+    assert await ended(await begun("r5"), "r5") == 0
+    channel.send(ends.launcher, codec.encode(replace(ENDED, run="s")))
+    await session
+    await client.hang_up()
+
+
 async def test_what_is_told_of_nobody_is_closed(ends) -> None:
     client = LauncherClient(ends.front)
     memfd = sealed_memfd("output", b"")

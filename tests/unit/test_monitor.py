@@ -8,6 +8,7 @@ from plugind.errors import StateError
 from plugind.governance.database import Database
 from plugind.governance.monitor import MOST_ANOMALIES, Monitor, decode, encode
 from plugind.model import Monitoring, Observation, Outcome, Usage, Violation
+from tests.support.observed import CPUS
 
 DIGEST = "d" * 64
 
@@ -48,7 +49,7 @@ def monitor(tmp_path):
     def make(thresholds=None):
         found = thresholds or Monitoring()
         opened.append(Database(tmp_path / "monitor.db"))
-        return Monitor(opened[-1], lambda digest, tier: found)
+        return Monitor(opened[-1], lambda digest, tier: found, CPUS)
 
     yield make
     for database in opened:

@@ -10,7 +10,7 @@ from plugind.governance.crowd import Crowd
 from plugind.governance.database import Database
 from plugind.governance.monitor import Monitor
 from plugind.model import Monitoring, Outcome, Violation
-from tests.support.observed import seen
+from tests.support.observed import CPUS, seen
 
 OPEN_MS = 60_000
 DANGEROUS = (Violation("syscall", "ptrace", 1, "no plugin may make it: the run ended"),)
@@ -22,7 +22,7 @@ class Plugins:
     def __init__(self, folder, count, start_ms=1_000_000, **thresholds):
         self.database = Database(folder / "monitor.db")
         self.thresholds = Monitoring(open_ms=OPEN_MS, **thresholds)
-        self.monitor = Monitor(self.database, lambda digest, tier: self.thresholds)
+        self.monitor = Monitor(self.database, lambda digest, tier: self.thresholds, CPUS)
         self.names = [f"plugin_{number}" for number in range(count)]
         self.now = start_ms
         self.index = 0
@@ -55,7 +55,7 @@ class Plugins:
         what = self.monitor.unwritten()
         self.monitor.write(what)
         self.monitor.written(what)
-        self.monitor = Monitor(self.database, lambda digest, tier: self.thresholds)
+        self.monitor = Monitor(self.database, lambda digest, tier: self.thresholds, CPUS)
         return self
 
 

@@ -13,6 +13,7 @@ from plugind.model import Outcome, Violation
 from plugind.watch import Actions, Watch, thresholds
 from tests.support.desk import PROFILES, Desk, codes, until
 from tests.support.fake_launcher import result
+from tests.support.observed import CPUS
 
 DANGEROUS = Violation("syscall", "unshare", 1, "no plugin may make it: the run ended")
 
@@ -37,7 +38,9 @@ class Watched:
     def open(self):
         self.database = Database(self.folder / "monitor.db")
         catalog = self.desk.catalog
-        self.monitor = Monitor(self.database, thresholds(PROFILES, catalog.quarantines.probation, only_observe=False))
+        self.monitor = Monitor(
+            self.database, thresholds(PROFILES, catalog.quarantines.probation, only_observe=False), CPUS
+        )
         self.watch = Watch(self.monitor, self.desk.ledger, self.folder / "ledger", catalog, PROFILES)
 
     async def start(self):

@@ -132,6 +132,8 @@ class Ended:
     """How many of these came to an error."""
     imported: int = -1
     """The INTENT of the import ahead whose instance it used; -1: it had a fresh one."""
+    beside: int = 0
+    """Other runs at the same time, when it began or when it ended, whichever is more: they had the CPUs too."""
     network: NetworkUse = field(default_factory=NetworkUse)
     plan_dir: str = ""
     """Where `files` are to go; empty: they went back to the caller in the answer, or there are none."""

@@ -15,7 +15,8 @@ wall_ms, memory_peak_bytes, output_bytes  Again and again (a CUSUM too) beyond m
           good runs (Hampel 1974). Before there are `warm_up` of them its limits hold alone: a run that hits one counts
           as beyond. Runs only: a map or a session is as large as its caller makes it. The time of a run whose instance
           had imported ahead is compared with such runs: one that imports takes many times as long, as all do after a
-          start of the daemon.
+          start of the daemon. More is allowed to one that had runs beside it: jails were built for them, and if there
+          were more of them than is usual, each took its share of the CPUs.
 
 What is beyond is not taken among the samples, so that it does not make itself the rule; slow drift is, and so is the
 level of probes that went well. To be slow within the limits that people approved is out of the ordinary and no more: it
@@ -31,7 +32,8 @@ from typing import Final, Literal
 
 from plugind.governance import escalation, sequential
 from plugind.governance.escalation import CHANCE
-from plugind.governance.statistics import FAILURES, Level, State, Statistics, Streak
+from plugind.governance.samples import Samples
+from plugind.governance.statistics import DURATIONS, FAILURES, Level, State, Statistics, Streak
 from plugind.model import Anomaly, Monitoring, Observation, Outcome, Severity
 
 FAILURE_LIMIT: Final = 5.6
@@ -57,6 +59,8 @@ FLOORS: Final = {
 }
 """A MAD is taken to be at least this, and at least such a part of the median: runs that are all alike may differ once,
 and a busy machine makes everybody three times as slow, and who has to build a jail and import several times."""
+JAIL_MS: Final = 10.0
+"""What it takes of a CPU to run another run's jail, and wait for it: times `deviations`, as if it were a MAD."""
 BEYOND: Final = {
     Outcome.TIMEOUT: "wall_ms",
     Outcome.CPU_EXCEEDED: "wall_ms",
@@ -104,8 +108,10 @@ def _alternates(recent: Sequence[bool]) -> bool:
 class Breaker:
     """Of one version. All that it knows is in its statistics: another one over these goes on where this one was."""
 
-    def __init__(self, thresholds: Monitoring, statistics: Statistics) -> None:
+    def __init__(self, thresholds: Monitoring, statistics: Statistics, cpus: int) -> None:
+        """`cpus`: how many the machine has."""
         self._thresholds = thresholds
+        self._cpus = cpus
         self._statistics = statistics
         self._own = statistics.breaker
 
@@ -270,35 +276,41 @@ class Breaker:
 
     def _level(self, seen: Observation, name: str, sample: int) -> Anomaly | None:
         level = self._statistics.levels[name]
-        beyond = seen.outcome in BEYOND or self._is_beyond(name, level, sample)
+        beside = seen.beside if name in DURATIONS else 0
+        beyond = seen.outcome in BEYOND or self._is_beyond(name, level, sample, beside)
         if not beyond:
             level.samples.add(sample)
+            if name in DURATIONS:
+                level.beside.add(beside)
         usual = level.beyond.usual
         score = level.beyond.add(beyond, self._thresholds.window, LEVEL_RISEN)
         limit = LEVEL_LIMIT * self._sooner()
         if score < limit:
             return None
         count, runs = sum(level.beyond.recent), len(level.beyond.recent)
-        median, mad, bound = level.samples.median, level.samples.mad, self._bound(name, level)
+        median, mad = level.samples.median, level.samples.mad
+        bound = self._bound(name, level, beside, mad)
         known = len(level.samples) >= self._thresholds.warm_up
         usually = f"{bound:.0f} (median {median:.0f}, MAD {mad:.0f})" if known else "its limit"
-        numbers = {"sample": sample, "median": median, "mad": mad, "bound": bound, "beyond": count, "runs": runs,
+        numbers = {"sample": sample, "median": median, "mad": mad, "bound": bound, "beside": beside,
+                   "usually_beside": level.beside.median, "beyond": count, "runs": runs,
                    "usual_percent": 100 * usual, "score": score, "limit": limit}  # fmt: skip
         actual = f"{sample}, and {count} of the last {runs} runs had more"
         return self._anomaly(seen, escalation.trigger_of(name), f"at most {usually}", actual, numbers)
 
-    def _is_beyond(self, name: str, level: Level, sample: int) -> bool:
-        kept = level.samples
-        if len(kept) < self._thresholds.warm_up:
+    def _is_beyond(self, name: str, level: Level, sample: int, beside: int) -> bool:
+        if len(level.samples) < self._thresholds.warm_up:
             return False
         # A MAD takes time, and hardly any sample is so large that it decides.
-        least, part = FLOORS[name]
-        floor = kept.median + self._thresholds.deviations * max(least, part * kept.median)
-        return sample > floor and sample > self._bound(name, level)
+        if sample <= self._bound(name, level, beside, 0.0):
+            return False
+        return sample > self._bound(name, level, beside, level.samples.mad)
 
-    def _bound(self, name: str, level: Level) -> float:
-        median, (least, part) = level.samples.median, FLOORS[name]
-        return median + self._thresholds.deviations * max(level.samples.mad, least, part * median)
+    def _bound(self, name: str, level: Level, beside: int, mad: float) -> float:
+        median, (least, part), deviations = level.samples.median, FLOORS[name], self._thresholds.deviations
+        alone = median + deviations * max(mad, least, part * median)
+        more = max(0.0, beside - level.beside.median) / self._cpus
+        return (1 + more) * alone + deviations * JAIL_MS * beside / self._cpus
 
     def _open(self, seen: Observation, why: str, late: bool) -> None:
         statistics, own = self._statistics, self._own
@@ -364,10 +376,10 @@ class Breaker:
 
     def _settle(self, name: str, level: Level) -> None:
         """The probes went well. Where most of them had more than was usual, that is what is usual from now on."""
-        flags = [self._is_beyond(name, level, sample) for sample in level.probed]
+        flags = [self._is_beyond(name, level, sample, 0) for sample in level.probed]
         fine = [sample for sample, beyond in zip(level.probed, flags, strict=True) if not beyond]
         if 2 * len(fine) < len(level.probed):
-            level.samples, fine = type(level.samples)(), level.probed
+            level.samples, level.beside, fine = Samples(), Samples(), level.probed
         for sample in fine:
             level.samples.add(sample)
         level.beyond.accept(flags)

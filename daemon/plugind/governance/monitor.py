@@ -52,10 +52,11 @@ class Unwritten:
 class Monitor:
     """Of all versions. On one event loop, but for `write` and what reads anomalies, which block."""
 
-    def __init__(self, database: Database, thresholds: Thresholds) -> None:
-        """Raises StateError."""
+    def __init__(self, database: Database, thresholds: Thresholds, cpus: int) -> None:
+        """`cpus`: how many the machine has. Raises StateError."""
         self._database = database
         self._thresholds = thresholds
+        self._cpus = cpus
         self._known: OrderedDict[str, Statistics] = OrderedDict()
         self._dirty: set[str] = set()
         self._writing: set[str] = set()
@@ -114,7 +115,7 @@ class Monitor:
         return self._statistics(digest).summary()
 
     def _breaker(self, digest: str, tier: int) -> Breaker:
-        return Breaker(self._thresholds(digest, tier), self._statistics(digest))
+        return Breaker(self._thresholds(digest, tier), self._statistics(digest), self._cpus)
 
     def _statistics(self, digest: str) -> Statistics:
         known = self._known.get(digest)

@@ -24,6 +24,7 @@ State = Literal["closed", "open", "half_open"]
 STATES: Final[tuple[State, ...]] = ("closed", "open", "half_open")
 MEASURES: Final = ("wall_ms", "memory_peak_bytes", "output_bytes", "parked_wall_ms")
 """What runs are compared by. One whose instance had imported ahead takes a fraction of the time of one that imports."""
+DURATIONS: Final = ("wall_ms", "parked_wall_ms")
 FAILURES: Final = frozenset(
     {
         Outcome.FAILED,
@@ -42,11 +43,13 @@ MOST_PROBES: Final = 20
 MOST_LATE: Final = 20
 MOST_BYTES: Final = 64 * 1024
 """Of the JSON text. It has less than half of it."""
-_SCHEMA: Final = 3
+_SCHEMA: Final = 4
 _BEFORE_STREAKS: Final = 1
 """The schema that had none. What it says goes on with an empty one."""
 _BEFORE_PARKED: Final = (1, 2)
 """Those that had one duration for all runs. It goes on as that of instances that were parked, which most were."""
+_BEFORE_BESIDE: Final = (1, 2, 3)
+"""Those that did not tell how many runs there were beside. They go on as if there had been none."""
 _MOST: Final = 2**53 - 1
 
 
@@ -55,6 +58,8 @@ class Level:
     """One measure: what is usual, how often of late it was exceeded, and what the probes had."""
 
     samples: Samples = field(default_factory=Samples)
+    beside: Samples = field(default_factory=Samples)
+    """Of a duration: how many other runs each sample had beside it."""
     beyond: Sequential = field(default_factory=Sequential)
     probed: list[int] = field(default_factory=list)
 
@@ -138,6 +143,7 @@ class Statistics:
                 "levels": {
                     name: {
                         "samples": list(level.samples.values),
+                        "beside": list(level.beside.values),
                         "beyond": _sequential_fields(level.beyond),
                         "probed": level.probed,
                     }
@@ -156,9 +162,9 @@ class Statistics:
         except InvalidJsonError as error:
             raise ValueError(f"statistics: expected what was written, got {error}") from None
         table = _table(found, "statistics", "schema", *(each.name for each in dataclasses.fields(cls)))
-        if table["schema"] not in (*_BEFORE_PARKED, _SCHEMA):
+        if table["schema"] not in (*_BEFORE_BESIDE, _SCHEMA):
             raise ValueError(f"statistics: schema: expected {_SCHEMA}, got {table['schema']!r:.60}")
-        levels = _levels(table["levels"], old=table["schema"] in _BEFORE_PARKED)
+        levels = _levels(table["levels"], table["schema"])
         return cls(
             next_index=_number(table, "next_index"),
             first_unix_ms=_number(table, "first_unix_ms"),
@@ -246,17 +252,21 @@ def _sequential(value: JsonValue, name: str) -> Sequential:
     return Sequential(runs, _real(table, "hits", runs), _real(table, "score", 1000.0), recent)
 
 
-def _levels(value: JsonValue, *, old: bool) -> dict[str, Level]:
+def _levels(value: JsonValue, schema: int) -> dict[str, Level]:
+    old = schema in _BEFORE_PARKED
     names = MEASURES[:-1] if old else MEASURES
     table = _table(value, "levels", *names)
-    found = {name: _level(table[name], name) for name in names}
+    found = {name: _level(table[name], name, old=schema in _BEFORE_BESIDE) for name in names}
     return {**found, "wall_ms": Level(), "parked_wall_ms": found["wall_ms"]} if old else found
 
 
-def _level(value: JsonValue, name: str) -> Level:
-    table = _table(value, name, "samples", "beyond", "probed")
+def _level(value: JsonValue, name: str, *, old: bool) -> Level:
+    if old and isinstance(value, dict):
+        value = {**value, "beside": []}
+    table = _table(value, name, "samples", "beside", "beyond", "probed")
     return Level(
         Samples(_numbers(table, "samples", samples.MOST)),
+        Samples(_numbers(table, "beside", samples.MOST)),
         _sequential(table["beyond"], f"{name}.beyond"),
         _numbers(table, "probed", MOST_PROBES),
     )

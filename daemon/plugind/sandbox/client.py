@@ -151,6 +151,7 @@ class LauncherClient:
         """
         self._check_alive()
         run = Running(request, on_started, self.kill, self._take_parked(parked) if parked else None)
+        run.beside = self._others(run)
         self._runs[request.run] = self._named[run.name] = run
         try:
             await self._start(run, parked)
@@ -162,9 +163,14 @@ class LauncherClient:
                 self.kill(request.run, "canceled")
                 await asyncio.wait([run.ended])
                 raise
+            run.beside = max(run.beside, self._others(run))
             return await run.result()
         finally:
             self._forget(run)
+
+    def _others(self, run: Running) -> int:
+        """Runs that have the CPUs beside it. A session waits for most of its time, and imports ahead stand back."""
+        return sum(each.request.mode in ("run", "map") for each in self._runs.values() if each is not run)
 
     def _take_parked(self, name: str) -> Running:
         if not self.is_parked(name):

@@ -77,6 +77,8 @@ class InstanceResult:
     network: NetworkUse = field(default_factory=NetworkUse)
     wrote: tuple[Entry, ...] = ()
     """What it left in its output folder; only when it ended by itself."""
+    beside: int = 0
+    """Other runs that there were at the same time: when it began or when it ended, whichever is more."""
 
 
 class Running:
@@ -109,6 +111,8 @@ class Running:
         elif request.mode == "import":
             self._captures = self._captures[1:]
         self.began_s = time.monotonic()
+        self.beside = 0
+        """See InstanceResult."""
         self._reins = parked.give_reins() if parked else None
         self._cause = ""
         self._wrote = -1
@@ -240,6 +244,7 @@ class Running:
             violations=verdict.violations,
             network=ended.network,
             wrote=wrote,
+            beside=self.beside,
         )
 
     def _read_wrote(self) -> tuple[Entry, ...]:
