@@ -382,6 +382,7 @@ class Observation:
     output_bytes: int
     violations: tuple[Violation, ...]
     at_unix_ms: int
+    input_bytes: int = 0
     network: bool = False
     """Whether it was granted a network."""
     ahead: bool = False

@@ -100,6 +100,7 @@ def _observation(
         plan_id=subject.plan_id,
         caller_uid=subject.caller_uid,
         mode=subject.mode,  # type: ignore[arg-type]
+        input_bytes=subject.input.bytes,
         outcome=outcome,
         detail=detail,
         codes=codes,

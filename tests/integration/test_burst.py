@@ -55,3 +55,15 @@ def test_a_crowd_after_quiet_hours_is_served(tmp_path, parked):
             # And it is still watched: one that takes much longer by itself is held.
             late = [client.execute("worker", 1) for _ in range(5)]
         assert [each.reasons[0].code for each in late if each.reasons][-1:] == ["QUARANTINED"]
+
+
+def test_larger_plans_are_served(tmp_path):
+    """What is held to what is usual is held to it for as much as it is given."""
+    code = "def run(payload, context):\n    return [each * 2 for each in payload for _ in range(3)]\n"
+    with Daemon(enforce=True) as daemon:
+        daemon.install(folder(tmp_path, "grower", code=code))
+        with daemon.client() as client:
+            for size in [500] * 60 + [20_000] * 60:
+                answer = client.execute("grower", ["x" * 8] * size)
+                assert answer.ok, answer
+            assert client.audit.query(events=["ANOMALY"]).records == ()

@@ -101,6 +101,29 @@ def test_a_crowd_that_becomes_usual_excuses_what_its_jails_take():
         assert not desk.run(wall_ms=200 if number % 10 == 0 else 8, beside=15).verdict
 
 
+@pytest.mark.parametrize("measure", [{"wall_ms": 2000}, {"memory": 2000 * MIB}, {"output_bytes": 10**6}])
+def test_who_is_given_ten_times_as_much_may_use_ten_times_as_much(measure):
+    usual = {name: size // 10 for name, size in measure.items()}
+    desk = Desk()
+    assert desk.runs(*[OK] * 80, input_bytes=5000, **usual)[0] is None
+    assert desk.runs(*[OK] * 80, input_bytes=50_000, **measure)[0] is None
+    assert desk.runs(*[OK] * 80, input_bytes=5000, **usual)[0] is None
+    for size in (5000, 500, 0):
+        slow = Desk()
+        slow.runs(*[OK] * 80, input_bytes=5000, **usual)
+        judgement, _ = slow.runs(*[OK] * 10, input_bytes=size, **measure)
+        assert judgement.verdict == "opened"
+        numbers = judgement.anomalies[0].numbers
+        assert (numbers["input_bytes"], numbers["usual_input_bytes"]) == (size, 5000)
+
+
+def test_a_small_input_that_grows_excuses_nothing():
+    desk = Desk()
+    desk.runs(*[OK] * 80, input_bytes=2)
+    judgement, _ = desk.runs(*[OK] * 10, input_bytes=1000, output_bytes=10**6)
+    assert judgement.verdict == "opened"
+
+
 def test_runs_beside_excuse_time_and_nothing_else():
     for measure in ({"memory": 600 * MIB}, {"output_bytes": 10**6}):
         desk = Desk()

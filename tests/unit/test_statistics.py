@@ -161,6 +161,8 @@ def test_a_key_too_few_or_too_many_is_refused(place):
         (["failures", "recent"], [2]),
         (["failures", "recent"], [0] * 101),
         (["failures", "recent"], [[]]),
+        (["inputs"], [1] * 101),
+        (["inputs"], {}),
         (["levels", "wall_ms", "samples"], [1] * 101),
         (["levels", "wall_ms", "samples"], [-1]),
         (["levels", "wall_ms", "beside"], [1] * 101),
@@ -191,6 +193,7 @@ def test_a_value_that_was_never_written_is_refused(place, value):
 
 def before_beside():
     table = json.loads(TEXT)
+    del table["inputs"]
     for level in table["levels"].values():
         del level["beside"]
     return table

@@ -11,12 +11,8 @@ A breaker that has closed is on trial for two windows of runs, in which less evi
 failures  `failures_percent` of the last `window` runs; or, of a version with `warm_up` runs, a CUSUM against its own
           rate of failures (sequential.py), which finds a jump to that percentage in half of the time.
 schema_failures  So many results in a row that are none.
-wall_ms, memory_peak_bytes, output_bytes  Again and again (a CUSUM too) beyond median + deviations x MAD of its own last
-          good runs (Hampel 1974). Before there are `warm_up` of them its limits hold alone: a run that hits one counts
-          as beyond. Runs only: a map or a session is as large as its caller makes it. The time of a run whose instance
-          had imported ahead is compared with such runs: one that imports takes many times as long, as all do after a
-          start of the daemon. More is allowed to one that had runs beside it: jails were built for them, and if there
-          were more of them than is usual, each took its share of the CPUs.
+wall_ms, memory_peak_bytes, output_bytes  Again and again (a CUSUM too) beyond what is usual (usual.py). Before that is
+          known the version's limits hold alone: a run that hits one counts as beyond.
 
 What is beyond is not taken among the samples, so that it does not make itself the rule; slow drift is, and so is the
 level of probes that went well. To be slow within the limits that people approved is out of the ordinary and no more: it
@@ -34,6 +30,7 @@ from plugind.governance import escalation, sequential
 from plugind.governance.escalation import CHANCE
 from plugind.governance.samples import Samples
 from plugind.governance.statistics import DURATIONS, FAILURES, Level, State, Statistics, Streak
+from plugind.governance.usual import BEYOND, Usual, measured
 from plugind.model import Anomaly, Monitoring, Observation, Outcome, Severity
 
 FAILURE_LIMIT: Final = 5.6
@@ -51,23 +48,6 @@ ON_TRIAL: Final = 0.7
 TRIAL_WINDOWS: Final = 2
 PROBE_LOST_MS: Final = 660_000
 """A probe of which nothing is heard for so long is given up. Longer than the longest session that is shipped."""
-FLOORS: Final = {
-    "wall_ms": (10.0, 0.5),
-    "memory_peak_bytes": (4.0 * 1024 * 1024, 0.25),
-    "output_bytes": (1024.0, 0.5),
-    "parked_wall_ms": (2.0, 0.5),
-}
-"""A MAD is taken to be at least this, and at least such a part of the median: runs that are all alike may differ once,
-and a busy machine makes everybody three times as slow, and who has to build a jail and import several times."""
-JAIL_MS: Final = 10.0
-"""What it takes of a CPU to run another run's jail, and wait for it: times `deviations`, as if it were a MAD."""
-BEYOND: Final = {
-    Outcome.TIMEOUT: "wall_ms",
-    Outcome.CPU_EXCEEDED: "wall_ms",
-    Outcome.OUT_OF_MEMORY: "memory_peak_bytes",
-    Outcome.OUTPUT_LIMIT: "output_bytes",
-}
-"""Outcomes of runs that were beyond the limit itself. One with too many processes is a failure."""
 
 Verdict = Literal["", "opened", "closed", "quarantine"]
 
@@ -111,8 +91,8 @@ class Breaker:
     def __init__(self, thresholds: Monitoring, statistics: Statistics, cpus: int) -> None:
         """`cpus`: how many the machine has."""
         self._thresholds = thresholds
-        self._cpus = cpus
         self._statistics = statistics
+        self._usual = Usual(statistics, thresholds, cpus)
         self._own = statistics.breaker
 
     @property
@@ -258,59 +238,31 @@ class Breaker:
     def _levels(self, seen: Observation) -> list[Anomaly | None]:
         if seen.mode != "run":
             return []
-        return [self._level(seen, name, sample) for name, sample in self._measured(seen).items()]
-
-    def _measured(self, seen: Observation) -> dict[str, int]:
-        """What of it is to be compared: of a good run all that is known, else the one whose limit it hit."""
-        duration = "parked_wall_ms" if seen.ahead else "wall_ms"
-        measured = {
-            duration: seen.usage.wall_ms,
-            "memory_peak_bytes": seen.usage.memory_peak_bytes,
-            "output_bytes": seen.output_bytes,
-        }
+        found = [self._level(seen, name, sample) for name, sample in measured(seen).items()]
         if seen.outcome is Outcome.OK:
-            return {name: size for name, size in measured.items() if size or name != "memory_peak_bytes"}
-        limited = BEYOND.get(seen.outcome) if seen.outcome is not None else None
-        limited = duration if limited == "wall_ms" else limited
-        return {limited: measured[limited]} if limited else {}
+            self._statistics.inputs.add(seen.input_bytes)
+        return found
 
     def _level(self, seen: Observation, name: str, sample: int) -> Anomaly | None:
         level = self._statistics.levels[name]
-        beside = seen.beside if name in DURATIONS else 0
-        beyond = seen.outcome in BEYOND or self._is_beyond(name, level, sample, beside)
+        beyond = seen.outcome in BEYOND or self._usual.is_beyond(name, sample, seen)
         if not beyond:
-            level.samples.add(sample)
-            if name in DURATIONS:
-                level.beside.add(beside)
+            self._usual.learn(name, sample, seen)
         usual = level.beyond.usual
         score = level.beyond.add(beyond, self._thresholds.window, LEVEL_RISEN)
         limit = LEVEL_LIMIT * self._sooner()
         if score < limit:
             return None
         count, runs = sum(level.beyond.recent), len(level.beyond.recent)
-        median, mad = level.samples.median, level.samples.mad
-        bound = self._bound(name, level, beside, mad)
-        known = len(level.samples) >= self._thresholds.warm_up
-        usually = f"{bound:.0f} (median {median:.0f}, MAD {mad:.0f})" if known else "its limit"
-        numbers = {"sample": sample, "median": median, "mad": mad, "bound": bound, "beside": beside,
-                   "usually_beside": level.beside.median, "beyond": count, "runs": runs,
-                   "usual_percent": 100 * usual, "score": score, "limit": limit}  # fmt: skip
+        median, mad, bound = level.samples.median, level.samples.mad, self._usual.bound(name, seen)
+        usually = f"{bound:.0f} (median {median:.0f}, MAD {mad:.0f})" if self._usual.is_known(name) else "its limit"
+        numbers = {"sample": sample, "median": median, "mad": mad, "bound": bound, "beyond": count, "runs": runs,
+                   "usual_percent": 100 * usual, "score": score, "limit": limit, "input_bytes": seen.input_bytes,
+                   "usual_input_bytes": self._statistics.inputs.median}  # fmt: skip
+        if name in DURATIONS:
+            numbers |= {"beside": seen.beside, "usually_beside": level.beside.median}
         actual = f"{sample}, and {count} of the last {runs} runs had more"
         return self._anomaly(seen, escalation.trigger_of(name), f"at most {usually}", actual, numbers)
-
-    def _is_beyond(self, name: str, level: Level, sample: int, beside: int) -> bool:
-        if len(level.samples) < self._thresholds.warm_up:
-            return False
-        # A MAD takes time, and hardly any sample is so large that it decides.
-        if sample <= self._bound(name, level, beside, 0.0):
-            return False
-        return sample > self._bound(name, level, beside, level.samples.mad)
-
-    def _bound(self, name: str, level: Level, beside: int, mad: float) -> float:
-        median, (least, part), deviations = level.samples.median, FLOORS[name], self._thresholds.deviations
-        alone = median + deviations * max(mad, least, part * median)
-        more = max(0.0, beside - level.beside.median) / self._cpus
-        return (1 + more) * alone + deviations * JAIL_MS * beside / self._cpus
 
     def _open(self, seen: Observation, why: str, late: bool) -> None:
         statistics, own = self._statistics, self._own
@@ -339,7 +291,7 @@ class Breaker:
         own.late += seen.outcome is Outcome.TIMEOUT
         escalation.ran(self._statistics, seen.outcome in FAILURES)
         if seen.mode == "run" and seen.outcome is Outcome.OK:
-            for name, sample in self._measured(seen).items():
+            for name, sample in measured(seen).items():
                 self._statistics.levels[name].probed.append(sample)
         failed, most = sum(own.probed), self._most_failed()
         if failed >= most:
@@ -376,7 +328,7 @@ class Breaker:
 
     def _settle(self, name: str, level: Level) -> None:
         """The probes went well. Where most of them had more than was usual, that is what is usual from now on."""
-        flags = [self._is_beyond(name, level, sample, 0) for sample in level.probed]
+        flags = [self._usual.is_beyond(name, sample) for sample in level.probed]
         fine = [sample for sample, beyond in zip(level.probed, flags, strict=True) if not beyond]
         if 2 * len(fine) < len(level.probed):
             level.samples, level.beside, fine = Samples(), Samples(), level.probed

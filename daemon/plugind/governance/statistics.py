@@ -49,7 +49,7 @@ _BEFORE_STREAKS: Final = 1
 _BEFORE_PARKED: Final = (1, 2)
 """Those that had one duration for all runs. It goes on as that of instances that were parked, which most were."""
 _BEFORE_BESIDE: Final = (1, 2, 3)
-"""Those that did not tell how many runs there were beside. They go on as if there had been none."""
+"""Those that told neither how many runs there were beside nor how large inputs were. As if all were small."""
 _MOST: Final = 2**53 - 1
 
 
@@ -113,6 +113,8 @@ class Statistics:
     failures: Sequential = field(default_factory=Sequential)
     schema_failures: int = 0
     """In a row."""
+    inputs: Samples = field(default_factory=Samples)
+    """Bytes, of good runs."""
     levels: dict[str, Level] = field(default_factory=lambda: {name: Level() for name in MEASURES})
     breaker: BreakerState = field(default_factory=BreakerState)
 
@@ -140,6 +142,7 @@ class Statistics:
                 "outcomes": list(self.outcomes),
                 "failures": _sequential_fields(self.failures),
                 "schema_failures": self.schema_failures,
+                "inputs": list(self.inputs.values),
                 "levels": {
                     name: {
                         "samples": list(level.samples.values),
@@ -161,6 +164,8 @@ class Statistics:
             found = jsontext.loads(text.encode("utf-8", "surrogatepass"), max_bytes=MOST_BYTES)
         except InvalidJsonError as error:
             raise ValueError(f"statistics: expected what was written, got {error}") from None
+        if isinstance(found, dict) and found.get("schema") in _BEFORE_BESIDE:
+            found = {**found, "inputs": []}
         table = _table(found, "statistics", "schema", *(each.name for each in dataclasses.fields(cls)))
         if table["schema"] not in (*_BEFORE_BESIDE, _SCHEMA):
             raise ValueError(f"statistics: schema: expected {_SCHEMA}, got {table['schema']!r:.60}")
@@ -174,6 +179,7 @@ class Statistics:
             outcomes=deque((str(Outcome(each)) for each in _list(table, "outcomes", MOST_OUTCOMES)), MOST_OUTCOMES),
             failures=_sequential(table["failures"], "failures"),
             schema_failures=_number(table, "schema_failures"),
+            inputs=Samples(_numbers(table, "inputs", samples.MOST)),
             levels=levels,
             breaker=_breaker(table["breaker"], old=table["schema"] == _BEFORE_STREAKS),
         )
