@@ -15,7 +15,8 @@ from plugind.audit import reading
 from plugind.audit.reading import Entry, Filter
 from plugind.catalog import Catalog
 from plugind.governance.incidents import NO_RECORD, About, Event, Incident, Incidents, anomaly_event
-from plugind.model import POLICY_UID, Anomaly
+from plugind.governance.observations import Anomaly
+from plugind.model import POLICY_UID
 from plugind.registry.connection import Change
 
 MOST_RUNS: Final = 200

@@ -354,61 +354,6 @@ ARGUMENT_ENDS: Final = ": refused with "
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """One execution that has ended, or a denial, as the ledger tells of it: all that the monitor sees."""
-
-    index: int
-    """Of its OUTCOME or DENIED in the ledger."""
-    intent: int
-    """Of its INTENT, the run's log_N; -1: it never ran."""
-    run: str
-    plugin_id: str
-    plugin: str
-    version: str
-    digest: str
-    """Empty: of nothing that is known."""
-    tier: int
-    """-1: not known."""
-    stage: str
-    plan_id: str
-    caller_uid: int
-    mode: Mode
-    outcome: Outcome | None
-    """None: it was denied."""
-    detail: str
-    codes: tuple[str, ...]
-    """Of a denial."""
-    usage: Usage
-    output_bytes: int
-    violations: tuple[Violation, ...]
-    at_unix_ms: int
-    input_bytes: int = 0
-    network: bool = False
-    """Whether it was granted a network."""
-    ahead: bool = False
-    """Whether its instance had imported the plugin ahead."""
-    beside: int = 0
-    """Other runs at the same time, when it began or when it ended, whichever is more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Anomaly:
-    """Something out of the ordinary that a version did, with the numbers that make it so."""
-
-    trigger: str
-    """What found it: "dangerous_syscall", "failures", …"""
-    hard: bool
-    """Whether one event is enough for quarantine; else it counts towards the circuit breaker."""
-    severity: Severity
-    expected: str
-    actual: str
-    numbers: Mapping[str, float]
-    seen: Observation
-    observed: bool = False
-    """Whether the profile only observes: nothing comes of it."""
-
-
-@dataclass(frozen=True, slots=True)
 class PluginError:
     """An exception as the plugin raised it."""
 

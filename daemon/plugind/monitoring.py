@@ -21,9 +21,10 @@ from plugind.governance.database import Database
 from plugind.governance.incidents import Incidents
 from plugind.governance.killswitch import KillSwitch
 from plugind.governance.monitor import Monitor
+from plugind.governance.observations import Anomaly
 from plugind.governance.quarantine import Quarantine
 from plugind.metrics.counts import Metrics
-from plugind.model import POLICY_UID, SEVERITIES, Anomaly, MonitorMode, Profile, Severity
+from plugind.model import POLICY_UID, SEVERITIES, MonitorMode, Profile, Severity
 from plugind.parking import Parking
 from plugind.run import Runner
 from plugind.trail import Trail

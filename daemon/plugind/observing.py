@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from plugind.audit.records import Denied, Ended, Noticed, Subject, subject_of
-from plugind.model import Anomaly, Observation, Outcome, Usage, Violation
+from plugind.governance.observations import Anomaly, Observation
+from plugind.model import Outcome, Usage, Violation
 
 
 def noticed(anomaly: Anomaly) -> Noticed:

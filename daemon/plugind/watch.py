@@ -26,18 +26,8 @@ from plugind.config import log
 from plugind.errors import AuditUnavailableError, PlugindError
 from plugind.governance.breaker import closer
 from plugind.governance.monitor import Finding, Monitor
-from plugind.model import (
-    POLICY_UID,
-    Anomaly,
-    Code,
-    Hold,
-    Monitoring,
-    Observation,
-    Outcome,
-    PluginVersion,
-    Profile,
-    Reason,
-)
+from plugind.governance.observations import Anomaly, Observation
+from plugind.model import POLICY_UID, Code, Hold, Monitoring, Outcome, PluginVersion, Profile, Reason
 
 WRITE_S: Final = 1.0
 """So often what was learned is written; until then the ledger alone has it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from plugind.model import Anomaly, Observation, Outcome, Usage
+from plugind.governance.observations import Anomaly, Observation
+from plugind.model import Outcome, Usage
 
 
 def observation(**fields):

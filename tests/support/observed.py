@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
-from plugind.model import Observation, Outcome, Usage, Violation
+from plugind.governance.observations import Observation
+from plugind.model import Outcome, Usage, Violation
 
 CPUS = 2
 """Of the machine that breakers are told of."""

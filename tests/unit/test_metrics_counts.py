@@ -18,8 +18,9 @@ from plugind.audit.records import (
     Stopped,
     Subject,
 )
+from plugind.governance.observations import Anomaly, Observation
 from plugind.metrics.counts import ACTIONS, UNSAFE, Metrics
-from plugind.model import Anomaly, Code, Limits, Observation, Outcome, Reason, Usage, Violation
+from plugind.model import Code, Limits, Outcome, Reason, Usage, Violation
 from plugind.registry.holds import _LIFTED, _SET
 
 SYSCALL, PEER = Violation("syscall", "ptrace", 3, ""), Violation("network", "192.0.2.7:25/tcp", 2, "refused")

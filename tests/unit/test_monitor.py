@@ -7,7 +7,8 @@ import pytest
 from plugind.errors import StateError
 from plugind.governance.database import Database
 from plugind.governance.monitor import MOST_ANOMALIES, Monitor, decode, encode
-from plugind.model import Monitoring, Observation, Outcome, Usage, Violation
+from plugind.governance.observations import Observation
+from plugind.model import Monitoring, Outcome, Usage, Violation
 from tests.support.observed import CPUS
 
 DIGEST = "d" * 64

@@ -6,7 +6,7 @@ from plugind.api.messages import printable
 from plugind.casefile import Case
 from plugind.drill import Step
 from plugind.governance.incidents import Event, Incident
-from plugind.model import Anomaly
+from plugind.governance.observations import Anomaly
 from plugind_proto.v1 import monitor_pb2
 
 

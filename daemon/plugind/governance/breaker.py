@@ -28,10 +28,11 @@ from typing import Final, Literal
 
 from plugind.governance import escalation, sequential
 from plugind.governance.escalation import CHANCE
+from plugind.governance.observations import Anomaly, Observation
 from plugind.governance.samples import Samples
 from plugind.governance.statistics import DURATIONS, FAILURES, Level, State, Statistics, Streak
 from plugind.governance.usual import BEYOND, Usual, measured
-from plugind.model import Anomaly, Monitoring, Observation, Outcome, Severity
+from plugind.model import Monitoring, Outcome, Severity
 
 FAILURE_LIMIT: Final = 5.6
 """Of the CUSUM of failures. Every second run of a version that fails in one of ten comes to it in nine runs."""

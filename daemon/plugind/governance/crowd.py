@@ -13,7 +13,8 @@ from typing import Final
 
 from plugind.governance.breaker import Judgement
 from plugind.governance.escalation import is_of_time
-from plugind.model import Anomaly, Monitoring
+from plugind.governance.observations import Anomaly
+from plugind.model import Monitoring
 
 MOST: Final = 1000
 """Openings that are remembered. Beyond them the oldest is forgotten, and excuses nobody."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from plugind.governance import sequential
+from plugind.governance.observations import Anomaly
 from plugind.governance.statistics import FAILURES, MOST_LATE, Statistics
-from plugind.model import Anomaly, Monitoring, Outcome
+from plugind.model import Monitoring, Outcome
 
 CHANCE: Final = 0.001
 """So unlikely it has to be that a version as it was before fails so often."""

@@ -14,7 +14,8 @@ from typing import Final, Literal, Protocol, cast
 
 from plugind.errors import AuditUnavailableError, ConflictError, InvalidRequestError, NotFoundError
 from plugind.governance.database import Database
-from plugind.model import POLICY_UID, SEVERITIES, Anomaly, Hold, Severity
+from plugind.governance.observations import Anomaly
+from plugind.model import POLICY_UID, SEVERITIES, Hold, Severity
 
 Action = Literal["incident_open", "incident_close"]
 MOST_EVENTS: Final = 1000

@@ -17,8 +17,9 @@ from plugind.governance import crowd, triggers
 from plugind.governance.breaker import Breaker
 from plugind.governance.crowd import Crowd
 from plugind.governance.database import Database
+from plugind.governance.observations import Anomaly, Observation
 from plugind.governance.statistics import Statistics
-from plugind.model import Anomaly, Monitoring, Observation, Outcome, Usage, Violation
+from plugind.model import Monitoring, Outcome, Usage, Violation
 
 MOST_IN_MEMORY: Final = 1024
 """Versions whose statistics are in memory; those of others are read when they run."""

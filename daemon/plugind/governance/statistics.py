@@ -15,10 +15,11 @@ from typing import Any, Final, Literal
 from plugind import jsontext
 from plugind.errors import InvalidJsonError
 from plugind.governance import samples, sequential
+from plugind.governance.observations import Observation
 from plugind.governance.samples import Samples
 from plugind.governance.sequential import Sequential
 from plugind.jsontext import JsonValue
-from plugind.model import Observation, Outcome
+from plugind.model import Outcome
 
 State = Literal["closed", "open", "half_open"]
 STATES: Final[tuple[State, ...]] = ("closed", "open", "half_open")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from plugind.model import Anomaly, Observation, Outcome, Severity, Violation
+from plugind.governance.observations import Anomaly, Observation
+from plugind.model import Outcome, Severity, Violation
 
 _ATTACKS: Final = frozenset(
     """

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from plugind.governance.observations import Observation
 from plugind.governance.statistics import DURATIONS, Statistics
-from plugind.model import Monitoring, Observation, Outcome
+from plugind.model import Monitoring, Outcome
 
 FLOORS: Final = {
     "wall_ms": (10.0, 0.5),

@@ -11,8 +11,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from plugind.audit.records import EVENTS, Changed, Denied, Ended, Intent, Record, Refused
+from plugind.governance.observations import Anomaly
 from plugind.metrics.tallies import Spread, Tally
-from plugind.model import DRILL, SEVERITIES, TIERS, Anomaly, Code, Outcome, Severity, Violation
+from plugind.model import DRILL, SEVERITIES, TIERS, Code, Outcome, Severity, Violation
 
 NO_TIER: Final = "none"
 TIER_LABELS: Final = (*map(str, TIERS), NO_TIER)

@@ -82,7 +82,7 @@ class LauncherClient:
         self._check_alive()
         self._runs[request.run] = run
         try:
-            await self._send_start(start(protocol.Park, request), run)
+            await self._send_start(request.message(protocol.Park), run)
             either: list[asyncio.Future[Any]] = [run.begun, run.ended]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             return await run.result() if run.ended.done() else run.import_result()
@@ -190,7 +190,7 @@ class LauncherClient:
             await self._send_start(protocol.Use(parked, request.limits.wall_ms), run)
             run.begin()  # nothing has to be built: it runs, or is refused
             return
-        await self._send_start(start(protocol.Start if run.frames is None else protocol.Open, request), run)
+        await self._send_start(request.message(protocol.Start if run.frames is None else protocol.Open), run)
 
     async def _send_start(self, message: protocol.ToLauncher, run: Running) -> None:
         self._named[run.name] = run
@@ -392,18 +392,3 @@ class LauncherClient:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # whoever waits gets it; nobody waiting is no reason for a warning
-
-
-def start(kind: type[protocol.Start], request: InstanceRequest) -> protocol.Start:
-    """The message that asks for an instance."""
-    return kind(
-        request.run,
-        request.digest,
-        request.tier,
-        request.limits,
-        request.environment,
-        request.network,
-        int(request.files is not None),
-        request.write_files,
-        request.write_bytes,
-    )

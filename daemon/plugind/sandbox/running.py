@@ -58,6 +58,20 @@ class InstanceRequest:
     write_bytes: int = 0
     """Size of that folder."""
 
+    def message(self, kind: type[protocol.Start]) -> protocol.Start:
+        """What asks the launcher for it."""
+        return kind(
+            self.run,
+            self.digest,
+            self.tier,
+            self.limits,
+            self.environment,
+            self.network,
+            int(self.files is not None),
+            self.write_files,
+            self.write_bytes,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceResult:
