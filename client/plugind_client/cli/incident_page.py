@@ -28,14 +28,16 @@ dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid #ddd; }
 th { border-bottom: 1px solid #666; }
-td { overflow-wrap: anywhere; }
-td.time, td.log, td.kind, td.number { white-space: nowrap; overflow-wrap: normal; font-variant-numeric: tabular-nums; }
+td { overflow-wrap: anywhere; min-width: 4.5em; }
+td.said { min-width: 8em; }
+td.time, td.log, td.kind, td.by { white-space: nowrap; overflow-wrap: normal; font-variant-numeric: tabular-nums; }
 code { font-family: ui-monospace, monospace; font-size: .92em; overflow-wrap: anywhere; }
 .mark { display: inline-block; border: 1px solid #666; border-radius: .3rem; padding: 0 .5rem; font-weight: 600; }
 .critical, .high { border-color: #a40000; color: #a40000; }
 .medium { border-color: #8a5a00; color: #8a5a00; }
+@page { size: landscape; margin: 15mm; }
 @media print {
-  body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }
+  body { max-width: none; margin: 0; padding: 0; font-size: 9pt; }
   thead { display: table-header-group; }
   tr, dt, dd { break-inside: avoid; }
   h2 { break-after: avoid; }
@@ -96,8 +98,8 @@ def _timeline(entries: Sequence[TimelineEntry]) -> Iterable[str]:
         _row(
             ("time", _moment(each.at_unix_ms)),
             ("kind", each.kind),
-            ("", each.text),
-            ("", _person(each.by_uid)),
+            ("said", each.text),
+            ("by", _person(each.by_uid)),
             ("", each.plan_id),
             ("log", each.audit_log),
         )
@@ -119,7 +121,7 @@ def _anomalies(anomalies: Sequence[Anomaly]) -> Iterable[str]:
 
 
 def _anomaly(found: Anomaly) -> str:
-    kinds = ("kind", "kind", "", "", "", "log")
+    kinds = ("kind", "kind", "said", "said", "said", "log")
     return _row(("time", _moment(found.at_unix_ms)), *zip(kinds, words.anomaly_cells(found), strict=True))
 
 
