@@ -64,6 +64,23 @@ class Desk:
 # --- what opens it ----------------------------------------------------------------------------------------------------
 
 
+def test_a_slowdown_is_found_whether_or_not_its_instances_had_waited_before():
+    """Half of its runs had, and neither half is enough to compare with. Those that had are quicker than both together."""
+    desk = Desk()
+    for number in range(34):
+        assert not desk.run(wall_ms=20 if number % 2 else 30, ahead=number % 2 == 1).verdict
+    judgement, count = desk.runs(*[OK] * 10, wall_ms=600, ahead=True)
+    assert (judgement.verdict, count <= 4) == ("opened", True)
+    assert judgement.anomalies[0].numbers["median"] == 25
+
+
+def test_one_that_imports_is_compared_with_none_that_had_it_done():
+    desk = Desk()
+    assert desk.runs(*[OK] * 29, wall_ms=1, ahead=True)[0] is None
+    assert desk.runs(*[OK] * 29, wall_ms=500)[0] is None
+    assert desk.runs(*[OK] * 80, wall_ms=1, ahead=True)[0] is None
+
+
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_crowd_of_runs_is_no_slowdown_of_any(ahead):
     """After calls with pauses between them sixteen callers at once share two CPUs, and the jails of all are built."""
@@ -73,7 +90,7 @@ def test_a_crowd_of_runs_is_no_slowdown_of_any(ahead):
     assert desk.runs(*[OK] * 80, wall_ms=1, ahead=ahead)[0] is None
 
 
-@pytest.mark.parametrize(("beside", "wall_ms"), [(0, 20), (1, 20), (15, 200), (199, 2000)])
+@pytest.mark.parametrize(("beside", "wall_ms"), [(0, 20), (1, 20), (15, 60), (199, 700)])
 def test_a_tenfold_slowdown_is_found_among_as_many_runs_as_before(beside, wall_ms):
     desk = Desk()
     desk.runs(*[OK] * 80, wall_ms=wall_ms, beside=beside)
@@ -83,14 +100,14 @@ def test_a_tenfold_slowdown_is_found_among_as_many_runs_as_before(beside, wall_m
     assert (numbers["beside"], numbers["usually_beside"]) == (beside, beside)
 
 
-@pytest.mark.parametrize(("beside", "bound"), [(0, 200), (1, 300 + 30), (4, 600 + 120)])
-def test_more_runs_beside_excuse_no_more_than_they_take(beside, bound):
-    """Of two CPUs. 200 ms: a median of 50 and six times half of it. And six times 10 ms for each jail beside."""
-    for wall_ms, verdict in ((bound, ""), (bound + 1, "opened")):
+@pytest.mark.parametrize(("wall_ms", "beside", "bound"), [(50, 0, 200), (50, 1, 300), (50, 4, 600), (1, 15, 518)])
+def test_more_runs_beside_excuse_no_more_than_they_take(wall_ms, beside, bound):
+    """Of two CPUs. 200 ms: a median of 50 and six times half of it. 518: eight and a half times a median of 1 and six times 10."""
+    for late_ms, verdict in ((bound, ""), (bound + 1, "opened")):
         desk = Desk()
-        desk.runs(*[OK] * 80, wall_ms=50)
-        judgement, _ = desk.runs(*[OK] * 10, wall_ms=wall_ms, beside=beside)
-        assert (judgement.verdict if judgement else "") == verdict, wall_ms
+        desk.runs(*[OK] * 80, wall_ms=wall_ms)
+        judgement, _ = desk.runs(*[OK] * 10, wall_ms=late_ms, beside=beside)
+        assert (judgement.verdict if judgement else "") == verdict, late_ms
 
 
 def test_a_crowd_that_becomes_usual_excuses_what_its_jails_take():
@@ -151,7 +168,7 @@ def test_failures_in_a_row_open_it_with_the_numbers(outcome):
     desk = Desk()
     desk.runs(*[OK] * 60)
     judgement, count = desk.runs(*[outcome] * 10)
-    assert (judgement.verdict, count) == ("opened", 3)
+    assert (judgement.verdict, count <= 4) == ("opened", True)
     found = judgement.anomalies[0]
     assert (found.trigger, found.hard, found.severity, found.observed) == ("failures", False, "medium", False)
     assert found.expected == "fewer than 10 failures in 20 runs, and about as many as before (2%)"
@@ -224,7 +241,7 @@ def test_ten_times_as_much_opens_it(trigger, usual, more):
     desk = Desk()
     assert desk.runs(*[OK] * 60, **usual) == (None, 60)
     judgement, count = desk.runs(*[OK] * 10, **more)
-    assert (judgement.verdict, count) == ("opened", 3)
+    assert (judgement.verdict, count <= 4) == ("opened", True)
     (found,) = judgement.anomalies
     assert found.trigger == trigger
     assert found.numbers["sample"] > found.numbers["bound"] > found.numbers["median"]

@@ -255,13 +255,14 @@ class Breaker:
         if score < limit:
             return None
         count, runs = sum(level.beyond.recent), len(level.beyond.recent)
-        median, mad, bound = level.samples.median, level.samples.mad, self._usual.bound(name, seen)
+        compared, bound = self._usual.level(name), self._usual.bound(name, seen)
+        median, mad = compared.samples.median, compared.samples.mad
         usually = f"{bound:.0f} (median {median:.0f}, MAD {mad:.0f})" if self._usual.is_known(name) else "its limit"
         numbers = {"sample": sample, "median": median, "mad": mad, "bound": bound, "beyond": count, "runs": runs,
                    "usual_percent": 100 * usual, "score": score, "limit": limit, "input_bytes": seen.input_bytes,
                    "usual_input_bytes": self._statistics.inputs.median}  # fmt: skip
         if name in DURATIONS:
-            numbers |= {"beside": seen.beside, "usually_beside": level.beside.median}
+            numbers |= {"beside": seen.beside, "usually_beside": compared.beside.median}
         actual = f"{sample}, and {count} of the last {runs} runs had more"
         return self._anomaly(seen, escalation.trigger_of(name), f"at most {usually}", actual, numbers)
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import Final
 
 from plugind.governance.observations import Observation
-from plugind.governance.statistics import DURATIONS, Statistics
+from plugind.governance.samples import Samples
+from plugind.governance.statistics import DURATIONS, Level, Statistics
 from plugind.model import Monitoring, Outcome
 
 FLOORS: Final = {
@@ -28,7 +29,7 @@ FLOORS: Final = {
 """A MAD is taken to be at least this, and at least such a part of the median: runs that are all alike may differ once,
 and a busy machine makes everybody three times as slow, and who has to build a jail and import several times."""
 JAIL_MS: Final = 10.0
-"""What it takes of a CPU to run another run's jail, and wait for it: times `deviations`, as if it were a MAD."""
+"""What another run's jail takes of a CPU, and so a MAD at the least for each of them."""
 SMALL_INPUT_BYTES: Final = 1024
 """What is usual is taken to be at least this: an input of 2 bytes says nothing of what one of 200 needs."""
 BEYOND: Final = {
@@ -71,28 +72,43 @@ class Usual:
         if name in DURATIONS:
             level.beside.add(seen.beside)
 
+    def level(self, name: str) -> Level:
+        """What that measure is compared with.
+
+        Of runs whose instances had imported ahead, while there are too few, the others' time too: theirs is longer.
+        """
+        own = self._statistics.levels[name]
+        if name != "parked_wall_ms" or len(own.samples) >= self._thresholds.warm_up:
+            return own
+        others = self._statistics.levels["wall_ms"]
+        return Level(
+            Samples((*others.samples.values, *own.samples.values)), Samples((*others.beside.values, *own.beside.values))
+        )
+
     def is_known(self, name: str) -> bool:
         """Whether there are enough samples to compare with. Before, the limits hold alone."""
-        return len(self._statistics.levels[name].samples) >= self._thresholds.warm_up
+        return len(self.level(name).samples) >= self._thresholds.warm_up
 
     def is_beyond(self, name: str, sample: int, seen: Observation | None = None) -> bool:
         """Whether that is more than is usual."""
+        level = self.level(name)
         # A MAD takes time, and hardly any sample is so large that it decides.
-        if not self.is_known(name) or sample <= self._bound(name, seen, 0.0):
+        if len(level.samples) < self._thresholds.warm_up or sample <= self._bound(name, level, seen, 0.0):
             return False
-        return sample > self.bound(name, seen)
+        return sample > self._bound(name, level, seen, level.samples.mad)
 
-    def bound(self, name: str, seen: Observation | None = None) -> float:
-        """The most that is not."""
-        return self._bound(name, seen, self._statistics.levels[name].samples.mad)
+    def bound(self, name: str, seen: Observation) -> float:
+        """The most that is not, of such a run."""
+        level = self.level(name)
+        return self._bound(name, level, seen, level.samples.mad)
 
-    def _bound(self, name: str, seen: Observation | None, mad: float) -> float:
-        level, (least, part), deviations = self._statistics.levels[name], FLOORS[name], self._thresholds.deviations
-        alone = level.samples.median + deviations * max(mad, least, part * level.samples.median)
+    def _bound(self, name: str, level: Level, seen: Observation | None, mad: float) -> float:
+        (least, part), deviations, median = FLOORS[name], self._thresholds.deviations, level.samples.median
+        alone = median + deviations * max(mad, least, part * median)
         if seen is None:
             return alone
         alone *= max(1.0, seen.input_bytes / max(SMALL_INPUT_BYTES, self._statistics.inputs.median))
         if name not in DURATIONS:
             return alone
         more = max(0.0, seen.beside - level.beside.median) / self._cpus
-        return (1 + more) * alone + deviations * JAIL_MS * seen.beside / self._cpus
+        return max((1 + more) * alone, median + deviations * JAIL_MS * seen.beside / self._cpus)
