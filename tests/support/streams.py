@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import grpc
 from plugind_client import Client
 from plugind_proto.v1 import runtime_pb2, runtime_pb2_grpc
 from tests.support.daemon import Daemon
+from tests.support.groups import groups_of_state
 from tests.support.jail import descendants, living_instances
 from tests.support.pace import stretched
 
@@ -90,9 +90,7 @@ class Stream:
 def has(daemon: Daemon) -> dict[str, object]:
     """What a daemon that does nothing has: open descriptors of front and launcher, processes, groups, threads apart."""
     descriptors = [_descriptors(pid, daemon.state) for pid in daemon.pids]
-    status = daemon.state.stat()
-    name = f"plugind-{status.st_dev:x}-{status.st_ino:x}"
-    groups = sum(f"/{name}" in folder for folder, _, _ in os.walk("/sys/fs/cgroup"))
+    groups = len(groups_of_state(daemon.state))
     below = descendants(daemon.process.pid)
     return {"descriptors": descriptors, "groups": groups, "processes": sorted(below.values())}
 

@@ -17,6 +17,7 @@ import pytest
 
 from plugind_client import Client, PlugindError
 from tests.support.daemon import Daemon
+from tests.support.groups import groups_of_state
 from tests.support.jail import assert_gone_within_50_ms, descendants, living_instances
 from tests.support.plugins import folder
 
@@ -52,13 +53,10 @@ SLEEPER = "import os, time\ndef run(p, c):\n    if p:\n        os.fork(); time.s
 def traces(daemon: Daemon) -> dict[str, Any]:
     """What the daemon has on this machine at this moment."""
     processes = [seen for pid in {*daemon.pids, *descendants(daemon.pids[0])} if (seen := _process(pid))]
-    mark = daemon.state.stat()
-    name = f"plugind-{mark.st_dev:x}-{mark.st_ino:x}"
-    groups = [str(path) for path in Path("/sys/fs/cgroup").rglob(name) if path.is_dir()]
     return {
         "processes": sorted(name for name, _, _ in processes),
         "descriptors": sorted((name, descriptors) for name, descriptors, _ in processes),
-        "groups": sorted(sub for group in groups for sub in map(str, Path(group).rglob("*")) if Path(sub).is_dir()),
+        "groups": groups_of_state(daemon.state),
         "mounts of the host": Path("/proc/self/mountinfo").read_text().count("\n"),
         "mounts": {name: mounts for name, _, mounts in processes},
         "temporary": sorted(path.name for path in daemon.socket.parent.iterdir()),

@@ -39,6 +39,7 @@ from tests.support.bad_front import (
     taken_over,
     unmoved,
 )
+from tests.support.groups import groups_of_state
 from tests.support.jail import assert_gone_within_50_ms, descendants
 
 pytestmark = pytest.mark.root
@@ -610,7 +611,7 @@ def assert_ends_in_order(front: Front, below: dict[int, str]) -> None:
     status = front.state.stat()
     name = f"plugind-{status.st_dev:x}-{status.st_ino:x}"
     assert not Path("/run", name).exists()
-    assert [path for path in Path("/sys/fs/cgroup").glob(f"**/{name}") if path.is_dir()] == []
+    assert groups_of_state(front.state) == []
 
 
 def test_one_that_never_reads_is_left() -> None:
