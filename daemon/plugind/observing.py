@@ -73,21 +73,8 @@ def read(fields: Mapping[str, Any]) -> Observation:
     )
 
 
-def _observation(
-    index: int,
-    at_unix_ms: int,
-    subject: Subject,
-    intent: int,
-    *,
-    codes: tuple[str, ...] = (),
-    outcome: Outcome | None = None,
-    detail: str = "",
-    usage: Usage = Usage(),  # noqa: B008 - frozen
-    output_bytes: int = 0,
-    violations: tuple[Violation, ...] = (),
-    ahead: bool = False,
-    beside: int = 0,
-) -> Observation:
+def _observation(index: int, at_unix_ms: int, subject: Subject, intent: int, **seen: Any) -> Observation:
+    """`seen`: what else the record says, by the names of Observation."""
     return Observation(
         index=index,
         intent=intent,
@@ -101,14 +88,7 @@ def _observation(
         plan_id=subject.plan_id,
         caller_uid=subject.caller_uid,
         mode=subject.mode,  # type: ignore[arg-type]
-        input_bytes=subject.input.bytes,
-        outcome=outcome,
-        detail=detail,
-        codes=codes,
-        usage=usage,
-        output_bytes=output_bytes,
-        violations=violations,
         at_unix_ms=at_unix_ms,
-        ahead=ahead,
-        beside=beside,
+        input_bytes=subject.input.bytes,
+        **seen,
     )

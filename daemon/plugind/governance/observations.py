@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from plugind.model import Mode, Outcome, Severity, Usage, Violation
 
@@ -28,16 +28,16 @@ class Observation:
     plan_id: str
     caller_uid: int
     mode: Mode
-    outcome: Outcome | None
-    """None: it was denied."""
-    detail: str
-    codes: tuple[str, ...]
-    """Of a denial."""
-    usage: Usage
-    output_bytes: int
-    violations: tuple[Violation, ...]
     at_unix_ms: int
     input_bytes: int = 0
+    outcome: Outcome | None = None
+    """None: it was denied."""
+    detail: str = ""
+    codes: tuple[str, ...] = ()
+    """Of a denial."""
+    usage: Usage = field(default_factory=Usage)
+    output_bytes: int = 0
+    violations: tuple[Violation, ...] = ()
     network: bool = False
     """Whether it was granted a network."""
     ahead: bool = False
