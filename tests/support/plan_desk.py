@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import functools
 
+from plugind.audit import payloads
+from plugind.audit.records import Stored
 from plugind.audit.segments import records, segments
 from plugind.planfiles import Entry, unpack
 from plugind.plans.notes import CommitLog
@@ -142,6 +144,10 @@ class PlanDesk(Desk):
         wanted = events or ("INTENT", "OUTCOME", "DENIED", "COMMITTED", "UNDONE")
         found = [each for path in segments(self.folder / "ledger") for _, each in records(path)]
         return [each for each in found if each["event"] in wanted]
+
+    def content(self, stored):
+        """The bytes of a payload, as a record's fields name it."""
+        return payloads.read(self.folder / "ledger", Stored(**stored))
 
     def notes(self):
         return sorted(path.name for path in (self.folder / "commits").iterdir())

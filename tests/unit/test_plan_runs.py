@@ -8,8 +8,6 @@ import hashlib
 
 import pytest
 
-from plugind.audit import payloads
-from plugind.audit.records import Stored
 from plugind.audit.verify import verify
 from plugind.errors import IsolationUnavailableError, LauncherGoneError, PlanError
 from plugind.model import Outcome, Violation
@@ -32,10 +30,6 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-def content(desk, stored):
-    return payloads.read(desk.folder / "ledger", Stored(**stored))
-
-
 async def test_it_reads_exactly_what_was_granted_and_writes_all(desk):
     desk.folders.write(PLAN, "a.json", b"1")
     desk.folders.write(PLAN, "empty.json", b"")
@@ -55,11 +49,11 @@ async def test_it_reads_exactly_what_was_granted_and_writes_all(desk):
     intent, outcome, committed = desk.records()
     assert [each["event"] for each in (intent, outcome, committed)] == ["INTENT", "OUTCOME", "COMMITTED"]
     assert (intent["plan_dir"], outcome["plan_dir"], committed["plan_dir"]) == (PLAN,) * 3
-    assert {file["path"]: content(desk, file["content"]) for file in intent["files"]} == desk.reads[0]
-    changed = {file["path"]: (content(desk, file["content"]), file["replaced"]["sha256"]) for file in outcome["files"]}
+    assert {file["path"]: desk.content(file["content"]) for file in intent["files"]} == desk.reads[0]
+    changed = {file["path"]: (desk.content(file["content"]), file["replaced"]["sha256"]) for file in outcome["files"]}
     assert changed["a.json"] == (b"2", sha256(b"1"))
     assert changed["out/new.csv"] == (b"", "")
-    assert content(desk, outcome["files"][2]["replaced"]) == b"written by an earlier run"
+    assert desk.content(outcome["files"][2]["replaced"]) == b"written by an earlier run"
     assert (committed["intent"], committed["run"], committed["plan_id"], committed["files"]) == (
         intent["index"],
         "r1",

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 
 import pytest
 
 from plugind.answers import Opening
-from plugind.audit import payloads
-from plugind.audit.records import Stored
 from plugind.audit.verify import verify
 from plugind.model import Outcome
 from plugind.planfiles import LEARNED, Entry
@@ -24,14 +21,6 @@ async def desk(tmp_path):
     made = PlanDesk(tmp_path)
     yield made
     await made.close()
-
-
-def sha256(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def content(desk, stored):
-    return payloads.read(desk.folder / "ledger", Stored(**stored))
 
 
 # --- files that the caller sends --------------------------------------------------------------------------------------
@@ -52,7 +41,7 @@ async def test_sent_files_are_read_and_what_was_written_goes_back(desk):
     intent, outcome = desk.records()
     assert (intent["plan_dir"], outcome["plan_dir"]) == ("", "")
     assert [file["path"] for file in intent["files"]] == ["a.json"]
-    assert [content(desk, file["content"]) for file in outcome["files"]] == [b"2", b""]
+    assert [desk.content(file["content"]) for file in outcome["files"]] == [b"2", b""]
     assert {file["replaced"]["sha256"] for file in outcome["files"]} == {""}
     await desk.ledger.close()
     assert verify(desk.folder / "ledger").holds
