@@ -1,14 +1,17 @@
 """FakeClient and files of a plan: real folders, patterns, all or nothing, and the records of it."""
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from plugind_client import Canceled, Conflict, Denied, InvalidRequest, PlanFile, Violated
+from plugind_client.memory.impact import impact
 from plugind_client.planfiles import digest
 from plugind_client.testing import AsyncFakeClient, FakeClient
+from plugind_proto.v1 import audit_pb2
 
 
 def total(payload, context):
@@ -171,3 +174,20 @@ def test_async_fake_does_the_same(plan):
         return (await fake.run("total", {}, plan_dir=plan)).output
 
     assert asyncio.run(main()) == ["notes.txt"]
+
+
+@pytest.mark.parametrize(("since", "runs", "files"), [(10, 1, ["a.json"]), (15, 0, []), (25, 0, [])])
+def test_impact_leaves_out_a_run_that_began_before(since, runs, files):
+    """Also one that ended later: its times and versions would not be known."""
+    run = {"plugin": "total", "plugin_id": "plug_1", "version": "1.0.0", "plan_id": "", "plan_dir": "/plan"}
+    file = {"path": "a.json", "content": {"sha256": "ab", "bytes": 1}}
+    records = [
+        audit_pb2.AuditRecord(event=event, time_unix_ms=time_ms, record_json=json.dumps({**run, **fields}).encode())
+        for event, time_ms, fields in (
+            ("INTENT", 10, {"index": 3, "files": []}),
+            ("OUTCOME", 20, {"index": 4, "intent": 3, "files": [file]}),
+        )
+    ]
+    told = impact(records, audit_pb2.ImpactRequest(plugin="total", since_unix_ms=since))
+    assert (told.runs, [file.path for plan in told.plans for file in plan.files]) == (runs, files)
+    assert len(told.plans) == runs

@@ -77,17 +77,17 @@ def restore(
             Exit.USAGE, "expected --since WHEN with --plugin, and only there: it says how much is undone"
         )
     when, why = words.moment_ms(since) if since else 0, "" if dry_run else words.reason(reason)
+    name, version = words.plugin_perhaps_version(plugin)
     with settings.admin_client() as client:
         audit: Audit = client.audit
         if log_id:
             runs = audit.restore(log_id, why, dry_run=dry_run, force=force)
         else:
-            name, _, version = plugin.partition("@")
             runs = audit.restore_all(name, version, since_unix_ms=when, reason=why, dry_run=dry_run, force=force)
     if settings.as_json:
         print_json({"ok": _exit_of(runs) is Exit.OK, "runs": [dataclasses.asdict(run) for run in runs]})
     else:
-        _print_runs(runs)
+        _print_runs(runs, force=force)
     if code := _exit_of(runs):
         raise typer.Exit(code)
 
@@ -100,7 +100,7 @@ def _exit_of(runs: Iterable[RestoredRun]) -> Exit:
     return Exit.CHECK_FAILED if "conflict" in states else Exit.OK
 
 
-def _print_runs(runs: tuple[RestoredRun, ...]) -> None:
+def _print_runs(runs: tuple[RestoredRun, ...], *, force: bool) -> None:
     if not runs:
         note("there is nothing to undo")
         return
@@ -116,17 +116,19 @@ def _print_runs(runs: tuple[RestoredRun, ...]) -> None:
     for difference in differences:
         print()
         show_lines(_coloured(difference))
-    _tell(runs)
+    _tell(runs, force=force)
 
 
-def _tell(runs: tuple[RestoredRun, ...]) -> None:
+def _tell(runs: tuple[RestoredRun, ...], *, force: bool) -> None:
     """What a person may want to know next."""
     for run in runs:
         if run.detail:
             note(f"{run.log_id}: {run.detail}")
     done = [run for run in runs if run.state == "restored"]
     changed = [run for run in runs if run.state == "conflict" and not any(file.problem for file in run.files)]
-    if changed:
+    if changed and force:
+        note("somebody wrote while it was put back: try it again")
+    elif changed:
         note("--force puts back all the same, and keeps what is there now beside it")
     if len(done) == 1:
         note(f"`plugindctl audit restore {done[0].audit_log} --reason TEXT` undoes this again")
@@ -165,7 +167,7 @@ def impact(
 ) -> None:
     """Show what a plugin has read and written in plans, the newest first."""
     settings = settled(context, as_json, socket, admin_socket)
-    name, _, version = plugin.partition("@")
+    name, version = words.plugin_perhaps_version(plugin)
     when = words.moment_ms(since) if since else 0
     with settings.admin_client() as client:
         found = client.audit.impact(name, version, since_unix_ms=when)

@@ -131,6 +131,15 @@ def plugin_version(text: str) -> tuple[str, str]:
     return name, version
 
 
+def plugin_perhaps_version(text: str) -> tuple[str, str]:
+    """Name and version of PLUGIN[@V]; an empty version means all.
+
+    Raises:
+        CommandError: there is an @ and nothing on one side of it, as when a shell's variable is not set.
+    """
+    return plugin_version(text) if "@" in text else (text, "")
+
+
 def moment_ms(text: str) -> int:
     """A moment as a person writes it, in milliseconds since the epoch; without a zone it is UTC."""
     now = datetime.datetime.now(datetime.UTC)

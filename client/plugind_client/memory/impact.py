@@ -22,11 +22,13 @@ def restore(_request: audit_pb2.RestoreRequest) -> NoReturn:
 def impact(records: Iterable[audit_pb2.AuditRecord], request: audit_pb2.ImpactRequest) -> audit_pb2.ImpactResponse:
     """Plans and files, newest first."""
     plans: dict[tuple[str, str], audit_pb2.PlanImpact] = {}
+    begun: set[int] = set()
     for record in records:
         fields = json.loads(record.record_json)
         if not _is_meant(fields, record, request):
             continue
         if record.event == "INTENT":
+            begun.add(fields["index"])
             plan = _plan(plans, fields)
             plan.runs += 1
             plan.last_unix_ms = record.time_unix_ms
@@ -35,7 +37,9 @@ def impact(records: Iterable[audit_pb2.AuditRecord], request: audit_pb2.ImpactRe
         elif record.event == "OUTCOME" and fields.get("files"):
             # Here what is recorded as written is in its folder already.
             state = "written" if fields.get("plan_dir") else "sent"
-            _touch(_plan(plans, fields), fields, f"log_{fields['intent']}", state)
+            # Of a run that began before `since` nothing is told, as by a daemon.
+            if fields["intent"] in begun:
+                _touch(_plan(plans, fields), fields, f"log_{fields['intent']}", state)
     found = sorted(plans.values(), key=lambda plan: -plan.last_unix_ms)
     return audit_pb2.ImpactResponse(plans=found, runs=sum(plan.runs for plan in found))
 
