@@ -256,6 +256,27 @@ def test_what_would_be_markup_is_escaped(tmp_path):
     assert (output / "report/plan.md").read_text().startswith(r"# a \# b \| \<script\> \[x\](y) \*z\*" + "\n\n")
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("---", r"\---"),
+        ("===", r"\==="),
+        ("- x", r"\- x"),
+        ("+ x", r"\+ x"),
+        ("1. x", r"1\. x"),
+        ("23) x", r"23\) x"),
+        ("~~~", r"\~\~\~"),
+        ("> x", r"\> x"),
+        ("12.5 on 2026-01-01", "12.5 on 2026-01-01"),
+    ],
+)
+def test_no_line_of_the_plan_begins_something(tmp_path, line, shown):
+    plan = small_plan(tmp_path / "plan", task("root"), {})
+    (plan / "001-2-plan.txt").write_text(f"first\n{line}\nlast\n")
+    _, output = run(REPORT, plan, tmp_path)
+    assert f"> {shown}" in (output / "report/plan.md").read_text().splitlines()
+
+
 def test_costs_of_a_stranger_are_an_error(tmp_path):
     plan = small_plan(tmp_path / "plan", task("root"), {})
     lines = {"currency": "EUR", "costs": [{"task_id": "nobody", "category": "x", "amount": 1}]}

@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable
 
 def text(value: str) -> str:
     """One line, without markup."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(value.split()))
+    escaped = re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(value.split()))
+    # A list, the underline of a heading or a rule begin so.
+    return re.sub(r"^([-+=]|\d+[.)](?=\s|$))", lambda found: f"{found[0][:-1]}\\{found[0][-1]}", escaped)
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]], numbers: Collection[int] = ()) -> str:
