@@ -183,19 +183,28 @@ async def test_asynchronous_runs_of_one_plan_follow_each_other(daemon: Daemon, p
     assert len({*after} - {*before}) == 1, "each replaced what another wrote, and the last one is there"
 
 
+def is_running(daemon: Daemon) -> None:
+    """Wait until plugin code runs: its files have been copied."""
+    deadline = time.monotonic() + stretched(10)
+    client = daemon.client()
+    while not [run for run in client.runs() if run.state == "running"]:
+        assert time.monotonic() < deadline, client.runs()
+        time.sleep(0.01)
+
+
 def test_what_somebody_else_changes_meanwhile_is_a_conflict_and_not_lost(daemon: Daemon, plan: Path) -> None:
     (plan / "out.txt").write_text("before")
     errors: list[PlugindError] = []
 
     def run() -> None:
         try:
-            daemon.client().run("upper", {"sleep_s": 1.0}, plan_dir=plan, **REPORT)
+            daemon.client().run("upper", {"sleep_s": 2.0}, plan_dir=plan, **REPORT)
         except PlugindError as error:
             errors.append(error)
 
     caller = threading.Thread(target=run)
     caller.start()
-    time.sleep(0.5)
+    is_running(daemon)
     (plan / "out.txt").write_text("by somebody else")
     caller.join(stretched(20))
     assert contents(plan) == {"in.txt": "tomatoes", "out.txt": "by somebody else"}
@@ -234,9 +243,8 @@ def test_a_plugin_that_waits_while_its_caller_dies_writes_nothing(daemon: Daemon
     caller = subprocess.Popen([sys.executable, "-c", code, daemon.socket, plan], stdout=subprocess.PIPE)
     assert caller.stdout is not None
     assert caller.stdout.readline() == b"go\n"
+    is_running(daemon)
     deadline = time.monotonic() + stretched(10)
-    while not [run for run in daemon.client().runs() if run.state == "running"] and time.monotonic() < deadline:
-        time.sleep(0.02)
     caller.send_signal(signal.SIGKILL)
     caller.wait()
     caller.stdout.close()

@@ -288,7 +288,10 @@ def unmoved(front: Front) -> Iterator[None]:
     assert front.silent()
     assert not front.left_of(before)
     assert front.code() == code
-    assert descendants(front.pid).items() <= below.items(), "templates were replaced or something is left"
+    after = descendants(front.pid)
+    assert after.items() <= below.items(), "something is left"
+    # A helper of the test before may have been there, and is gone; a template is to stay.
+    assert {pid for pid, name in below.items() if name != "plugind-plan"} <= after.keys(), "a template ended"
     grown = min(front.memory_kib() - memory for _ in range(5) if front.works())  # what is kept is there each time
     assert grown <= MEMORY_MAY_GROW_KIB, f"the launcher has {grown} KiB more in memory"
 

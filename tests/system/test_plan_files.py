@@ -375,6 +375,7 @@ def left(box: Jail) -> tuple[list[str], int, list[int], int, list[Path]]:
     return open_files(box.launcher_pid), file_systems(box), below, ours, groups_of_runs(box.state)
 
 
+@pytest.mark.alone  # the kernel's numbers of file systems are all daemons'
 async def test_nothing_is_left_of_200_runs(box: Jail) -> None:
     """Some end well, some are killed with what they wrote, some never start."""
     code = """

@@ -215,6 +215,7 @@ def test_a_helper_that_its_user_kills(made) -> None:
         assert (told.failed, "signal 9" in told.detail) == ("fault", True)
 
 
+@pytest.mark.alone
 def test_more_than_there_are_places_for_wait_for_their_turn(made) -> None:
     """Eight at one time, four of one user; the others do not wait for him."""
     plan, other = made.at.plan("many", a="x"), made.at.plan("few", BERT, b="y")
@@ -234,6 +235,7 @@ def test_more_than_there_are_places_for_wait_for_their_turn(made) -> None:
     assert most <= MOST_OF_ONE + 1, "one may go and one come while the kernel lists them"
 
 
+@pytest.mark.alone
 def test_how_long_it_takes(made) -> None:
     """A fork of this pytest, which is larger than a launcher is: so only that it is no matter of seconds."""
     plan = made.at.plan("quick", a="x" * 100_000)
@@ -268,6 +270,7 @@ def runs_s(front: Front, count: int = 15) -> float:
 
 
 @attack(57, "a plan in a FUSE file system that never answers", "a process of its own, with a deadline, left behind")
+@pytest.mark.alone
 @pytest.mark.parametrize("takes", [False, True])
 def test_a_folder_that_hangs_is_given_up_and_runs_do_not_wait(takes) -> None:
     """With `takes` not even SIGKILL ends its helper: it is left behind, and counts, until the file system lets go."""
@@ -295,6 +298,7 @@ def test_a_folder_that_hangs_is_given_up_and_runs_do_not_wait(takes) -> None:
         assert "no answer in 3 s, killed: read in" in made.front.log()
 
 
+@pytest.mark.alone
 def test_eight_that_hang_are_enough_and_runs_go_on() -> None:
     with hung_plans(2 * MOST, takes=True) as (made, folders, served), caller() as anna, caller(BERT) as bert:
         plan = made.at.plan("well", mode=0o755, a="x")

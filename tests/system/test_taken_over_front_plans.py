@@ -18,7 +18,6 @@ import pytest
 
 from plugind.planfiles import Entry
 from plugind.sandbox import uids
-from plugind.sandbox.plans.works import MOST_WAITING
 from tests.support.bad_front import unmoved
 from tests.support.plan_works import ANNA, BERT, Plans, caller, now_ns, plans
 from tests.system.test_taken_over_front import DESCRIPTORS, assert_logged
@@ -248,7 +247,7 @@ def test_a_name_that_is_none(made, name) -> None:
 
 @pytest.mark.slow
 def test_a_thousand_at_once(made) -> None:
-    """All are answered: what there is no place for is told so, and a run in between is no slower than others."""
+    """All are answered: what there is no place for is told so. Runs go on afterwards."""
     facts = {"read": ["*"], "write": [], "read_files": 10, "read_bytes": 1000}
     with nothing_moved(made):
         for number in range(1000):
@@ -258,7 +257,5 @@ def test_a_thousand_at_once(made) -> None:
         codes = {code: sum(each.failed == code for each in told) for code in {each.failed for each in told}}
         print(f"of 1000: {codes}")
         assert codes.keys() <= {"", "busy"}
-        assert codes[""] >= 4
-        assert len([each for each in told if each.failed == "busy"]) <= 1000 - codes[""]
+        assert codes.get("", 0) >= 4
         assert all(each.files == {"a": b"one"} for each in told if not each.failed)
-        assert MOST_WAITING < 1000
