@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from plugind.governance.crowd import Crowd
 from plugind.governance.database import Database
-from plugind.governance.monitor import Monitor
+from plugind.governance.escalation import is_of_time
+from plugind.governance.monitor import Monitor, encode
+from plugind.governance.observations import Anomaly
 from plugind.model import Monitoring, Outcome, Violation
 from tests.support.observed import CPUS, seen
 
@@ -145,3 +147,22 @@ def test_whenever_and_however_long_the_machine_is_busy(tmp_path_factory, count, 
     assert set(some.quarantined) == caught
     assert all(found[0] == "dangerous_syscall" for found in some.quarantined.values())
     some.database.close()
+
+
+def test_anomalies_of_before_timeouts_were_counted_are_read(tmp_path):
+    """A daemon that has been there for long starts, and they excuse nobody."""
+    database = Database(tmp_path / "monitor.db")
+    old = {"failures": {"failures": 9.0, "runs": 10.0}, "probes": {"failed": 3.0, "ended": 3.0, "limit": 3.0}}
+    texts = [
+        encode(Anomaly(trigger, False, "medium", "", "", numbers, seen(Outcome.FAILED)))
+        for trigger, numbers in old.items()
+    ]
+    with database.changing() as connection:
+        connection.executemany(
+            "INSERT INTO anomalies (digest, plugin, at_unix_ms, body) VALUES ('ab', 'echo', 1, ?)",
+            [(text,) for text in texts],
+        )
+    monitor = Monitor(database, lambda digest, tier: Monitoring(), CPUS)
+    assert len(monitor.anomalies(limit=10)) == 2
+    assert [is_of_time(each) for each in monitor.anomalies(limit=10)] == [False, False]
+    database.close()
