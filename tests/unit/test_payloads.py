@@ -57,7 +57,15 @@ async def test_the_same_payload_is_kept_once(tmp_path):
     assert pack.stat().st_size == 2 * HEAD + len(b"sameother")
 
 
-def test_only_the_last_few_hundred_are_remembered():
+def test_the_files_of_a_few_plans_that_are_read_in_turn_are_kept_once():
+    """As many as the tier with most may read, of eight plans."""
+    places = Places((0, 0))
+    files = [f"{plan} {file}".encode() for plan in range(8) for file in range(1024)]
+    assert {new for file in files for _, new in [take(places, file)]} == {True}
+    assert {new for file in files for _, new in [take(places, file)]} == {False}
+
+
+def test_only_the_last_ones_are_remembered():
     places = Places((0, 0))
     first, _ = take(places, b"first")
     for number in range(payloads.RECENT - 1):

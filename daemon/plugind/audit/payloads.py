@@ -19,8 +19,10 @@ from plugind.audit.records import ENTRY_HEAD_BYTES, Stored
 from plugind.errors import StateError
 
 PACK_BYTES: Final = 64 * 1024 * 1024
-RECENT: Final = 512
-"""A payload that is the same as one of so many before it is not written again."""
+RECENT: Final = 16_384
+"""A payload that is the same as one of so many before it is not written again. A few plans' files, which runs read in
+turn: of fewer than one cycle has, none would be found. Some 300 bytes each.
+"""
 FOLDER: Final = "payloads"
 _NAME: Final = re.compile(r"\d{12}\.pack")
 
