@@ -298,14 +298,17 @@ class Runner:
         try:
             ended = run.ended(self._ledger, intent, result, items)
             await self._ledger.append(ended)
-            if self._parking and run.record and result.outcome is Outcome.OK and run.conversation is None:
-                self._parking.ran(run.record, grant, run.environment)
         except AuditUnavailableError as error:
             self._plans.leave(run)
             result = without_result(
                 Outcome.FAULT, f"its outcome could not be recorded, the result is withheld: {error}"
             )
+        except BaseException:
+            self._plans.leave(run)  # the ledger says what becomes of what it has staged
+            raise
         else:
+            if self._parking and run.record and result.outcome is Outcome.OK and run.conversation is None:
+                self._parking.ran(run.record, grant, run.environment)
             result = await self._plans.settle(run, intent, result)
         is_ok = result.outcome is Outcome.OK
         return run.answer(

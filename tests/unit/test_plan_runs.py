@@ -290,6 +290,23 @@ async def test_who_comes_between_is_not_written_over(desk, change, when):
     assert verify(desk.folder / "ledger").holds
 
 
+async def test_whatever_happens_when_it_is_recorded_nobody_writes_over_what_is_staged(desk):
+    """A fault of ours included: until the ledger was asked what became of it, the plan is not another run's."""
+    desk.folders.write(PLAN, "a.json", b"1")
+    desk.writes["1"] = {"a.json": b"2"}
+
+    async def fault(name):
+        if name == "append OUTCOME":
+            desk.power.pause = None
+            raise RuntimeError("a mistake of ours")
+
+    desk.power.pause = fault
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        await desk.run()
+    assert desk.commits.unfinished(PLAN)
+    assert desk.folders.contents(PLAN) == {"a.json": b"1"}
+
+
 @pytest.mark.parametrize("code", PLAN_CODES)
 async def test_a_staging_that_fails_changes_nothing_and_leaves_nothing(desk, code):
     desk.folders.instead["stage"] = [PlanError(code, "so it is")]

@@ -37,11 +37,13 @@ class Compared:
 
     change: PlanChange
     found: Entry
+    found_sha256: str
+    """Of what is there now; empty: nothing. A file without a byte has a digest, as others do."""
 
-    @property
-    def found_sha256(self) -> str:
-        """Of what is there now; empty: nothing. A file without a byte has a digest, as others do."""
-        return "" if self.found.content is None else hashlib.sha256(self.found.content).hexdigest()
+    @classmethod
+    def of(cls, change: PlanChange, found: Entry) -> Compared:
+        """Of a file and what was found there; blocks for as long as its digest takes."""
+        return cls(change, found, "" if found.content is None else hashlib.sha256(found.content).hexdigest())
 
     @property
     def unchanged(self) -> bool:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
+from plugind.audit.planhistory import changes_of
 from plugind.audit.reading import Entry, Follower
-from plugind.audit.records import PlanChange, Stored
 from plugind.config import log
 from plugind.errors import AuditUnavailableError
 from plugind.model import Caller
@@ -146,9 +146,7 @@ def _decides(change: Change, fields: dict[str, Any]) -> bool:
 
 def _decision(change: Change, entry: Entry) -> Decided:
     fields = entry.fields
-    files = tuple(
-        PlanChange(file["path"], Stored(**file["content"]), Stored(**file["replaced"])) for file in fields["files"]
-    )
+    files = changes_of(fields["files"])
     if change.restores:
         return Decided(entry.index, files)
     if fields["outcome"] == "ok" and fields["plan_dir"] and files:

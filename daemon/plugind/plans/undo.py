@@ -142,7 +142,9 @@ class Undo:
 
     async def _compare(self, write: PlanWrite, call: _Call) -> list[Compared]:
         there = await self._there(write, call, [change.path for change in write.files])
-        return [Compared(change, there[change.path]) for change in write.files]
+        return await asyncio.to_thread(
+            lambda: [Compared.of(change, there[change.path]) for change in write.files]  # as much as 128 MiB
+        )
 
     async def _there(self, write: PlanWrite, call: _Call, paths: Sequence[str]) -> dict[str, Entry]:
         """What there is in the plan's folder now. Raises PlanError."""
@@ -195,8 +197,8 @@ class Undo:
         """What to tell is `told`, if all goes well."""
         change, caller = self._change(write), _caller(write)
         there = await self._commits.stage(change, caller, entries)
-        changes = self._changes(write, entries, there)
         try:
+            changes = await asyncio.to_thread(self._changes, write, entries, there)
             index = await self._ledger.append(_record_of(write, wish, changes, forced=forced))
         except BaseException:
             self._commits.leave(change)
