@@ -18,7 +18,7 @@ MOST_DENIALS: Final = 1024
 TOO_MANY_STREAMS: Final = Reason(
     Code.BUSY,
     "api.sessions",
-    "fewer open sessions at a time",
+    "fewer sessions, and runs with files, at a time",
     "as many as one caller, or all together, may have",
     "close some, or send it again later",
 )

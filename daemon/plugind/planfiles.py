@@ -178,6 +178,21 @@ class Written:
     replaced_bytes: int = 0
 
 
+def folders_of(paths: Iterable[str]) -> set[str]:
+    """Every folder on the way to one of these files."""
+    found: set[str] = set()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found.add(path)
+    return found
+
+
+def file_and_folder(paths: Iterable[str]) -> str:
+    """A path that is a file and a folder on the way to another one; empty: there is none."""
+    given = set(paths)
+    return min(given & folders_of(given), default="")
+
+
 PLAN_CODES: Final = ("root", "caller", "open", "denied", "file", "large", "deadline", "busy", "conflict", "fault")
 """Not below a plan root; the caller is not who it was, or sees other files; no such folder; the caller may not open it;
 a file that nobody takes; too many or too large; it took too long; too many folders that take long; somebody else has

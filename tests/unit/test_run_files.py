@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 
 import grpc
 import pytest
 
+from plugind.admission import MOST_STREAMS_OF_ONE
 from plugind.answers import Governance, Opening, RunAnswer
 from plugind.api import files
 from plugind.api.accept import PEER_PREFIX, Callers
@@ -55,6 +57,7 @@ WRONG = {
     "ours": (chunk(".plugind-x"),),
     "twice": (chunk("a"), chunk("a")),
     "mixed": (chunk("a", b"1", last=False), chunk("b")),
+    "a file and a folder": (chunk("a/b"), chunk("a")),
     "no end": (chunk("a", b"1", last=False),),
     "a large part": (chunk("a", b"x" * (CHUNK_BYTES + 1)),),
     "too many": tuple(chunk(f"{n}") for n in range(4)),
@@ -199,6 +202,24 @@ async def test_mistakes_and_a_full_house_run_nothing():
     (busy,) = await called(made, RUN, chunk("a", b"x" * 6))
     assert [reason.rule for reason in busy.run.reasons] == ["api.files"]
     assert (made._room.used, made._streams._of.total(), runner.asked) == (0, 0, [])
+
+
+async def test_as_many_streams_as_there_may_be_is_said_to_be_that():
+    made = service(runner := Runner())
+    with contextlib.ExitStack() as stack:
+        for _ in range(MOST_STREAMS_OF_ONE):
+            assert stack.enter_context(made._streams.one_more(CALLER))
+        (busy,) = await called(made, RUN)
+    assert [(reason.code, "runs with files" in reason.expected) for reason in busy.run.reasons] == [("BUSY", True)]
+    assert runner.asked == []
+
+
+async def test_who_does_not_read_his_answer_keeps_no_room():
+    made = service(Runner())
+    answers = made.RunFiles(stream(RUN, chunk("a", b"1"), chunk("b", b"2")), Context())
+    await anext(answers)
+    assert made._room.used == 0
+    await answers.aclose()
 
 
 async def test_a_key_means_its_files_too():

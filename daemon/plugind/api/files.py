@@ -16,7 +16,7 @@ from plugind.answers import RunAnswer
 from plugind.api.runs import answer_message
 from plugind.errors import InvalidRequestError
 from plugind.model import Caller, Code, Reason
-from plugind.planfiles import Entry, FileCeilings, path_problem
+from plugind.planfiles import Entry, FileCeilings, file_and_folder, path_problem
 from plugind_proto.v1 import runtime_pb2
 
 CHUNK_BYTES: Final = 1024 * 1024
@@ -156,6 +156,8 @@ async def received_files(requests: Requests, most: FileCeilings, taken: Taken) -
         raise InvalidRequestError(f"files: expected all of them within {FILES_S:.0f} s, got no end") from None
     if coming.path:
         raise InvalidRequestError(f"file: expected a last part of {coming.path}, got the end of the stream")
+    if both := file_and_folder(coming.files):
+        raise InvalidRequestError(f"file.path: expected {both} to be a file or a folder, got both")
     return tuple(coming.files.values())
 
 

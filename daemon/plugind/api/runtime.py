@@ -43,6 +43,7 @@ FIRST_S: Final = 5.0
 _TOO_MANY: Final = runtime_pb2.SessionEnded(
     run=runtime_pb2.RunResponse(decision="deny", reasons=[reason_message(TOO_MANY_STREAMS)])
 )
+_TOO_MANY_FILES: Final = runtime_pb2.RunFilesResponse(run=_TOO_MANY.run)
 _NO_ROOM: Final = runtime_pb2.RunFilesResponse(
     run=runtime_pb2.RunResponse(decision="deny", reasons=[reason_message(files.NO_ROOM)])
 )
@@ -121,9 +122,13 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         try:
             deadline = deadline_of(context)
             caller = await admitted(self, context, Role.CALLER, "RunFiles")
-            with self._streams.one_more(caller) as has_room, self._room.one_more(caller) as taken:
-                answer = await self._with_files(requests, caller, deadline, taken) if has_room else None
-                for response in files.responses(answer) if answer else (_NO_ROOM,):
+            with self._streams.one_more(caller) as has_room:
+                if not has_room:
+                    yield _TOO_MANY_FILES
+                    return
+                with self._room.one_more(caller) as taken:  # until the run ends, and not while its answer is read
+                    answer = await self._with_files(requests, caller, deadline, taken)
+                for response in files.responses(answer):
                     yield response
         except files.NoRoomError:
             yield _NO_ROOM

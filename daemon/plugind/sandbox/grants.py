@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from plugind.errors import InvalidRequestError
 from plugind.linux import mounts
-from plugind.planfiles import MAX_DEPTH, MAX_INDEX_BYTES, Entry, FileCeilings, unpack
+from plugind.planfiles import MAX_DEPTH, MAX_INDEX_BYTES, Entry, FileCeilings, file_and_folder, folders_of, unpack
 from plugind.sandbox.sealed import mapped, write_all
 
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -58,16 +58,11 @@ def _pages(size_bytes: int) -> int:
     return -(-size_bytes // PAGE)
 
 
-def _folders(entries: Iterable[Entry]) -> list[str]:
+def _folders(entries: Sequence[Entry]) -> list[str]:
     """Every folder on the way to a file, those above first. Raises InvalidRequestError where one is a file as well."""
-    found: dict[str, None] = {}
-    for entry in entries:
-        parts = entry.path.split("/")
-        found.update(dict.fromkeys("/".join(parts[:depth]) for depth in range(1, len(parts))))
-    for entry in entries:
-        if entry.path in found:
-            raise InvalidRequestError(f"files: {entry.path}: expected a file or a folder, got both")
-    return sorted(found)
+    if both := file_and_folder(entry.path for entry in entries):
+        raise InvalidRequestError(f"files: {both}: expected a file or a folder, got both")
+    return sorted(folders_of(entry.path for entry in entries))
 
 
 def _fill(mount: int, folders: Sequence[str], entries: Iterable[Entry]) -> None:
