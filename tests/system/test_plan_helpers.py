@@ -17,7 +17,7 @@ from plugind.api.accept import peer_of
 from plugind.linux import constants as c
 from plugind.linux import syscalls
 from plugind.planfiles import Entry
-from plugind.sandbox.plans.works import DEADLINE_S, MOST, MOST_OF_ONE
+from plugind.sandbox.plans.works import DEADLINE_S, LAST_S, MOST, MOST_OF_ONE
 from tests.escapes.attack import attack
 from tests.support.bad_front import Front
 from tests.support.pace import stretched
@@ -235,6 +235,22 @@ def test_more_than_there_are_places_for_wait_for_their_turn(made) -> None:
     assert most <= MOST_OF_ONE + 1, "one may go and one come while the kernel lists them"
 
 
+def test_who_waits_gets_the_place_of_one_that_was_killed_for_taking_too_long(made) -> None:
+    """Killed is not hung: it dies within a moment, and nobody is sent away for it."""
+    plan = made.at.plan("slow", a="x")
+    with caller() as pid:
+        for number in range(MOST_OF_ONE):
+            made.ask(plan, pid, work=f"s{number}", do="sleep")
+        time.sleep(1)
+        made.ask(plan, pid, work="waits")
+        time.sleep(0.2)
+        os.kill(made.front.pid, signal.SIGSTOP)  # so that it finds all of them late at once
+        time.sleep(DEADLINE_S - 1)
+        os.kill(made.front.pid, signal.SIGCONT)
+        assert {made.answer(f"s{number}").failed for number in range(MOST_OF_ONE)} == {"deadline"}
+        assert made.answer("waits").files == {"a": b"x"}
+
+
 @pytest.mark.alone
 def test_how_long_it_takes(made) -> None:
     """A fork of this pytest, which is larger than a launcher is: so only that it is no matter of seconds."""
@@ -312,6 +328,7 @@ def test_eight_that_hang_are_enough_and_runs_go_on() -> None:
         assert len(made.helpers()) == MOST
         meanwhile_s = runs_s(made.front)
         assert {made.answer(f"h{number}").failed for number in range(MOST)} == {"deadline"}
+        time.sleep(2 * LAST_S)  # what was killed may yet end, and then it is none that hangs
         for uid, pid in (*users.items(), (0, os.getpid())):
             told = made.do(plan, pid, uid=uid, gid=uid)
             assert (told.failed, told.after_s < 0.5) == ("busy", True), told

@@ -185,3 +185,17 @@ def test_lines_that_were_overtaken_go_first(path):
     assert len(lines(path)) <= 10
     assert known.identity(1000, "/plans/one").gid == 49
     assert known.identity(1001, "/plans/one") == BERT
+
+
+def test_long_names_of_folders_fill_it_for_nobody(path):
+    """Bounded by its bytes too: what the next launcher could not read is never written."""
+    most = 100_000
+    known = Known(path, most_bytes=most)
+    known.note(BERT, "/plans/bert")
+    for number in range(200):
+        known.note(ANNA, f"/plans/{number}/" + "\1" * 1000)
+        assert path.stat().st_size <= most
+    again = Known(path, most_bytes=most)
+    assert again.identity(1001, "/plans/bert") == BERT
+    assert again.identity(1000, "/plans/199/" + "\1" * 1000) == ANNA
+    assert refused(again, 1000, "/plans/0/" + "\1" * 1000) == "caller"

@@ -11,6 +11,9 @@ import pytest
 
 from plugind.errors import PlanError
 from plugind.planfiles import Entry
+from plugind.sandbox.plans.calls import Calls
+from plugind.sandbox.plans.opening import plan_opened
+from plugind.sandbox.plans.stagings import staging_opened
 from tests.support.descriptors import opened
 from tests.support.plan_kernel import (
     MOST,
@@ -516,3 +519,22 @@ def test_descriptors_are_given_back(plan):
     clean(plan)
     assert opened() <= before
     assert marks(plan, ["a"])["a"]
+
+
+def test_more_folders_than_can_be_open_at_once_are_refused_before_anything_is_decided(plan):
+    """While it is settled all of them are."""
+    fits = {f"{number}/{'d/' * 5}f": b"" for number in range(150)}  # of 6 folders each
+    stage(plan, fits)
+    assert settle(plan) == ("committed", "")
+    clean(plan)
+    before = contents(plan)
+    with refused("large", "at most 900 folders"):
+        stage(plan, {f"other{number}/{'d/' * 5}f": b"" for number in range(151)}, run="r2")
+    assert contents(plan) == before
+
+
+def test_a_decision_is_read_whatever_is_said_in_it(plan):
+    stage(plan, NEW)
+    with plan_opened(Calls(), str(plan.parent), str(plan)) as opened_plan, staging_opened(opened_plan, "r1") as staging:
+        staging.decide("undone", "\U0001f600" * 100_000)
+        assert staging.decision()[0] == "undone"

@@ -217,7 +217,9 @@ class Commits:
     async def _clean(self, change: Change, decided: Decided, caller: Caller) -> None:
         """Take the staging away, whose end is recorded."""
         try:
-            await self._folders.plan_work("clean", change.plan_dir, caller, {"run": change.name})
+            _, said = await self._folders.plan_work("clean", change.plan_dir, caller, {"run": change.name})
+            for each in said.get("kept", ()):
+                log(f"{change.plan_dir!a:.300}: {each!s:.1000}")
         except PlanError as error:
             went_back = decided.record < 0 and _was_never_there(error, caller)
             if error.code != "open" and not went_back:  # with the folder what was in it is gone

@@ -24,6 +24,7 @@ MOST: Final = 100_000
 KEPT: Final = 0.9
 """Of them, when some have to be forgotten."""
 MAX_BYTES: Final = 256 * 1024 * 1024
+"""Of the file. Names of folders are as long as a caller makes them; of more it is as of too many lines."""
 _FIELDS: Final = {"uid": int, "gid": int, "groups": list, "umask": int, "plan_dir": str, "at_unix_ms": int}
 _Mark = tuple[int, int, int, int]
 
@@ -39,9 +40,10 @@ class Known:
     A file that is not as it should be fails everything that needs it, and is never written over.
     """
 
-    def __init__(self, path: Path, most: int = MOST) -> None:
+    def __init__(self, path: Path, most: int = MOST, most_bytes: int = MAX_BYTES) -> None:
         self._path = path
         self._most = most
+        self._most_bytes = most_bytes
         self._mark: _Mark | None = None
         self._lines = 0
         self._by_plan: dict[tuple[int, str], Identity] = {}
@@ -67,9 +69,11 @@ class Known:
         if self._by_plan.get((identity.uid, plan_dir)) == identity:
             return
         try:
-            if self._lines >= self._most:
+            line = _encoded(identity, plan_dir)
+            size = self._mark[2] if self._mark else 0
+            if self._lines >= self._most or size + len(line) > self._most_bytes:
                 self._forget()
-            self._append(_encoded(identity, plan_dir))
+            self._append(line)
         except OSError as error:
             said = f"{self._path}: cannot be written: {error.strerror}; nothing of the plan was changed"
             raise PlanError("fault", said) from error
@@ -106,9 +110,9 @@ class Known:
     def _read(self) -> None:
         """Raises OSError, ValueError."""
         with self._open(os.O_RDWR) as descriptor, open(descriptor, "rb", closefd=False) as file:
-            data = file.read(MAX_BYTES + 1)
-            if len(data) > MAX_BYTES:
-                raise ValueError(f"expected at most {MAX_BYTES} bytes, got more")
+            data = file.read(self._most_bytes + 1)
+            if len(data) > self._most_bytes:
+                raise ValueError(f"expected at most {self._most_bytes} bytes, got more")
             whole = data.rfind(b"\n") + 1
             for number, line in enumerate(data[:whole].splitlines(), start=1):
                 try:
@@ -162,6 +166,7 @@ class Known:
             for key in [key for key in self._by_plan if key[0] == uid][:surplus]:
                 del self._by_plan[key]
             counts[uid] -= surplus
+        self._forget_bytes()
         new = self._path.with_name(f"{self._path.name}.new")
         new.unlink(missing_ok=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -173,6 +178,19 @@ class Known:
         new.replace(self._path)
         self._sync_folder()
         self._mark, self._lines = _mark_of(os.lstat(self._path)), len(self._by_plan)
+
+    def _forget_bytes(self) -> None:
+        """The oldest of the user whose lines are longest together, until there is room again."""
+        sizes = {key: len(_encoded(identity, key[1])) for key, identity in self._by_plan.items()}
+        own: Counter[int] = Counter()
+        for (uid, _), size in sizes.items():
+            own[uid] += size
+        while own.total() > int(self._most_bytes * KEPT):
+            uid = own.most_common(1)[0][0]
+            keys = [key for key in self._by_plan if key[0] == uid]
+            for key in keys[: max(1, len(keys) // 8)]:
+                own[uid] -= sizes[key]
+                del self._by_plan[key]
 
     def _sync_folder(self) -> None:
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from plugind.errors import PlanError
-from plugind.planfiles import Entry
+from plugind.planfiles import Entry, folders_of
 from plugind.sandbox.plans import stagings
 from plugind.sandbox.plans.calls import FILE, NEW_FILE, Calls
 from plugind.sandbox.plans.files import Found, read_file
@@ -20,6 +20,8 @@ from plugind.sandbox.plans.stagings import PROBES, Staging, staging_opened
 
 MOST_OLD_BYTES: Final = 64 * 1024 * 1024
 """Of all that is replaced together, unless the order says something else."""
+MOST_FOLDERS: Final = 900
+"""In which files may lie that are written together: below OPEN_FILES (helper.py), with what else is open then."""
 _FILE_MODE: Final = 0o644
 _FOLDER_MODE: Final = 0o755
 
@@ -54,6 +56,9 @@ def stage(plan: Plan, entries: Sequence[Entry], facts: Mapping[str, Any]) -> lis
     for entry in entries:
         if (entry.content is None) != (entry.facts.get("delete") is True):
             raise PlanError("fault", f"{entry.path}: expected content, or none and `delete`")
+    if len(folders_of(entry.path for entry in entries)) > MOST_FOLDERS:
+        # All are open while it is settled, which is too late to find out.
+        raise PlanError("large", f"expected files in at most {MOST_FOLDERS} folders, got more")
     targets = _looked_at(plan, entries, most_bytes)
     if changed := [target.entry.path for target in targets if not target.is_expected]:
         raise PlanError(

@@ -39,7 +39,7 @@ MOST_OF_ONE: Final = 4
 MOST_WAITING: Final = 256
 """Pieces of work that wait for a place; of one user half of them."""
 LAST_S: Final = 0.1
-"""So long the end of the launcher waits for those that it killed; a fork dies within a few ms."""
+"""So long one that was killed may take to end, which a fork does within a few ms; then it hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,10 @@ class _Work:
     answered: bool = False
     """It has told, or it is told of it that it did not."""
     killed: bool = False
+    gone_ns: int = FOREVER_NS
+    """When one that was killed should have ended."""
+    hangs: bool = False
+    """It was killed, and that was long enough ago: it does not end."""
 
 
 @dataclass(slots=True)
@@ -114,7 +118,7 @@ class Works:
 
     def next_check_ns(self) -> int:
         """When `check` has something to do."""
-        due = [work.due_ns for work in self._works.values() if not work.killed]
+        due = [work.gone_ns if work.killed else work.due_ns for work in self._works.values() if not work.hangs]
         return min((*due, *(each.until_ns for each in self._waiting.values())), default=FOREVER_NS)
 
     def check(self, now_ns: int) -> None:
@@ -125,6 +129,7 @@ class Works:
         for work in self._works.values():
             if now_ns >= work.due_ns and not work.killed:
                 self._leave_behind(work)
+            work.hangs = now_ns >= work.gone_ns
         for name, waiting in list(self._waiting.items()):
             message = waiting.message
             if self._has_room(message.caller_uid):
@@ -162,8 +167,8 @@ class Works:
         return len(self._works) < MOST and of_one < MOST_OF_ONE
 
     def _is_stuck(self, uid: int) -> bool:
-        """Whether every place that this user could wait for is taken by one that was left behind."""
-        left = [work.message.caller_uid for work in self._works.values() if work.killed]
+        """Whether every place that this user could wait for is taken by one that hangs."""
+        left = [work.message.caller_uid for work in self._works.values() if work.hangs]
         return len(left) >= MOST or left.count(uid) >= MOST_OF_ONE
 
     def _wait(self, message: protocol.PlanWork, order: int) -> None:
@@ -180,7 +185,7 @@ class Works:
         self._waiting[message.run] = _Waiting(message, kept, time.monotonic_ns() + self._deadline_ns)
 
     def _refuse_place(self, message: protocol.PlanWork) -> None:
-        left = sum(work.killed for work in self._works.values())
+        left = sum(work.hangs for work in self._works.values())
         self._fail(
             message.run,
             "busy",
@@ -319,6 +324,7 @@ class Works:
 
     def _kill(self, work: _Work) -> None:
         work.killed = True
+        work.gone_ns = min(work.gone_ns, time.monotonic_ns() + int(LAST_S * 10**9))
         self._moved = True
         self._hang_up(work)
         signal.pidfd_send_signal(work.pidfd, signal.SIGKILL)  # its zombie is ours: it is there as long as the pidfd
