@@ -57,8 +57,9 @@ def counted(*records):
 
 def observation(index=7, outcome=Outcome.OK, violations=()):
     return Observation(
-        *(index, 6, "r", "plug_1", "demo", "1.0.0", "a" * 64, 2, "s", "plan", 1000, "run", outcome, "", ()),
-        *(Usage(), 0, violations, 0),
+        *(index, 6, "r", "plug_1", "demo", "1.0.0", "a" * 64, 2, "s", "plan", 1000, "run", 0),
+        outcome=outcome,
+        violations=violations,
     )
 
 
