@@ -276,9 +276,12 @@ async def test_canceling_the_task_ends_the_run(daemon, method):
 async def test_time_limit_of_the_callers_own_ends_the_run(daemon):
     daemon.answers["slow"] = daemon.slow
     async with AsyncClient(daemon.socket) as client:
+        run = asyncio.create_task(client.run("slow", None))
+        while not daemon.requests:  # of one that has not begun there is nothing to end
+            await asyncio.sleep(0.005)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(client.run("slow", None), 0.1)
-        assert await asyncio.to_thread(daemon.call_ended.wait, 2)
+            await asyncio.wait_for(run, 0.1)
+        assert await asyncio.to_thread(daemon.call_ended.wait, 10)
 
 
 async def test_closing_ends_the_run_of_another_task(daemon):
