@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -375,13 +376,18 @@ def test_leaving_the_block_by_an_exception_cancels(daemon, client):
 def test_ctrl_c_comes_through_at_once_and_kills_the_instance(daemon, blocking):
     daemon.answers["slow"] = daemon.slow
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    session = blocking.session("slow")
+    session, interrupted = blocking.session("slow"), []
+
+    def interrupt():
+        until(lambda: any(request.DESCRIPTOR.name == "RunRequest" for request in daemon.requests))
+        interrupted.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGALRM)
+
     with session:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        started = time.monotonic()
+        threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             session.call(1)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - interrupted[0] < 1
         assert daemon.call_ended.wait(2)
         with pytest.raises(Canceled):
             session.call(2)
@@ -394,7 +400,10 @@ async def test_canceling_the_task_kills_the_instance(daemon):
         session = client.session("slow")
         with pytest.raises(TimeoutError):
             async with session:
-                await asyncio.wait_for(session.call(1), 0.1)
+                call = asyncio.create_task(session.call(1))
+                while not any(request.DESCRIPTOR.name == "RunRequest" for request in daemon.requests):
+                    await asyncio.sleep(0.005)
+                await asyncio.wait_for(call, 0.1)
         assert await asyncio.to_thread(daemon.call_ended.wait, 2)
         with pytest.raises(Canceled):
             await session.call(2)
